@@ -1,0 +1,165 @@
+//! The host's side of the agent channel.
+//!
+//! [`Agent::connect`] greets the guest until it answers and starts one task that owns the channel; clones
+//! of [`Agent`] and everything made from them speak through it. When the last of them is dropped, the task
+//! ends. When the channel dies, every pending and later call ends with [`AgentError::Closed`].
+//!
+//! The guest is not trusted: whatever it sends, the client neither panics nor holds more than a window
+//! ([`crate::protocol::WINDOW`]) per stream.
+
+mod channel;
+mod command;
+mod driver;
+mod error;
+mod files;
+mod handshake;
+mod tcp;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::channel::{Shared, Stream};
+pub use self::command::{Command, DetachedCommand, Event, OUTPUT_BYTES_MAX, Output, Running, Stdin};
+pub use self::error::{AgentError, ChannelEnd};
+pub use self::tcp::{DialedStream, Forward};
+use crate::protocol::{GuestInfo, MachineEnd, Reply, Request};
+pub use crate::protocol::{ExitStatus, Identity, Interface};
+
+/// How long a guest may take for what it does without waiting for anybody.
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much randomness a guest is given with its identity.
+const ENTROPY_BYTES: usize = 64;
+
+/// A connection to the agent of one guest. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    core: Arc<Core>,
+}
+
+#[derive(Debug)]
+struct Core {
+    shared: Arc<Shared>,
+    guest: GuestInfo,
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shared.finish();
+    }
+}
+
+impl Agent {
+    /// Opens a conversation on `io` and waits up to `timeout` for the guest to answer, which may not have
+    /// booted yet.
+    ///
+    /// A conversation that somebody else had on the same channel ends by this: its commands are killed
+    /// unless they were started detached.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::NoAnswer`], [`AgentError::VersionMismatch`] or [`AgentError::Closed`].
+    pub async fn connect<S>(io: S, timeout: Duration) -> Result<Self, AgentError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (conversation, guest) = handshake::open(io, timeout).await?;
+        let shared = driver::start(conversation);
+        tracing::debug!(kernel = %guest.kernel_release, boot_id = %guest.boot_id, "agent answered");
+        Ok(Self { core: Arc::new(Core { shared, guest }) })
+    }
+
+    /// What the guest told about itself when it answered.
+    pub fn guest(&self) -> &GuestInfo {
+        &self.core.guest
+    }
+
+    /// Asks the guest for a sign of life and returns how long it took.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Unresponsive`] or [`AgentError::Closed`].
+    pub async fn ping(&self, timeout: Duration) -> Result<Duration, AgentError> {
+        let begin = Instant::now();
+        self.ask(Request::Ping, "a ping", timeout).await?;
+        Ok(begin.elapsed())
+    }
+
+    /// Prepares a command: a path, or a name the guest looks up in its `PATH`.
+    pub fn command(&self, program: impl Into<String>) -> Command {
+        Command::new(self.clone(), program.into())
+    }
+
+    /// Prepares a script for the guest's `sh`.
+    pub fn shell(&self, script: impl Into<String>) -> Command {
+        self.command("sh").arg("-c").arg(script)
+    }
+
+    /// Makes the guest the machine `identity` says: host name, network, `/etc/hosts`, clock. Also gives its
+    /// kernel fresh randomness. Returns when packets can pass as far as the guest can know.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] naming the step, among others.
+    pub async fn configure(&self, identity: Identity) -> Result<(), AgentError> {
+        let entropy = host_entropy();
+        self.ask(Request::Configure { identity, entropy }, "the identity", PROMPT_TIMEOUT).await?;
+        Ok(())
+    }
+
+    /// Has the guest stop all processes, sync, unmount, and power off. Returns once the guest agreed; that
+    /// the machine ended shows in QEMU's exit.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] where the agent is not PID 1, among others.
+    pub async fn power_off(&self) -> Result<(), AgentError> {
+        self.end_machine(MachineEnd::PowerOff).await
+    }
+
+    /// Has the guest stop all processes, sync, unmount, and restart. Returns once the guest agreed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Agent::power_off`].
+    pub async fn reboot(&self) -> Result<(), AgentError> {
+        self.end_machine(MachineEnd::Reboot).await
+    }
+
+    async fn end_machine(&self, end: MachineEnd) -> Result<(), AgentError> {
+        self.ask(Request::End(end), "the request to end the machine", PROMPT_TIMEOUT).await?;
+        Ok(())
+    }
+
+    /// Sends a request that has no data and waits for its reply.
+    async fn ask(&self, request: Request, operation: &'static str, timeout: Duration) -> Result<Reply, AgentError> {
+        let mut stream = self.open(request)?;
+        match tokio::time::timeout(timeout, stream.reply()).await {
+            Ok(reply) => reply,
+            Err(_) => Err(AgentError::Unresponsive { operation, waited: timeout }),
+        }
+    }
+
+    fn open(&self, request: Request) -> Result<Stream, AgentError> {
+        Stream::open(self, request)
+    }
+}
+
+/// The error for a reply of the wrong kind, which only a broken guest sends.
+fn unexpected_reply() -> AgentError {
+    AgentError::Closed(ChannelEnd::Violation("a reply to another request"))
+}
+
+/// Randomness for the guest; less of it, down to none, where the host has no `/dev/urandom`: the guest's
+/// kernel then lives on what it has.
+fn host_entropy() -> Vec<u8> {
+    use std::io::Read;
+    let mut entropy = Vec::with_capacity(ENTROPY_BYTES);
+    if let Ok(source) = std::fs::File::open("/dev/urandom") {
+        // A short read only means less randomness.
+        let _ = source.take(ENTROPY_BYTES as u64).read_to_end(&mut entropy);
+    }
+    entropy
+}

@@ -1,0 +1,91 @@
+//! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
+#![expect(unsafe_code, reason = "signalfd, signals by number, two random-device ioctls and adopting an inherited descriptor")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::process::Pid;
+
+/// Adopts a descriptor that the process inherited.
+///
+/// The caller names each number once, at start, before opening anything: that is what makes the descriptor
+/// the caller's own.
+pub(super) fn adopt(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only looks the number up.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, and by the contract above nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Blocks these signals for the process (for its only thread) and returns a non-blocking descriptor that
+/// yields them. Programs started by the standard library begin with no signal blocked.
+pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set; sigaddset refuses numbers that are no signals; the other two
+    // read the set.
+    let number = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    if number < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: signalfd just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends a signal, by its number, to a process group.
+pub(super) fn signal_group(group: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes any numbers; a `Pid` is positive, so this addresses one group.
+    if unsafe { libc::kill(-group.as_raw_nonzero().get(), signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sends a signal to every process but PID 1, which alone may call this.
+pub(super) fn signal_everybody(signal: i32) {
+    assert_eq!(std::process::id(), 1, "only PID 1 owns all processes");
+    // SAFETY: kill takes any numbers. It fails only when there is nobody else.
+    unsafe { libc::kill(-1, signal) };
+}
+
+/// Mixes bytes into the kernel's random pool, counts them as entropy, and reseeds its generator, so that
+/// two machines restored from one snapshot go different ways.
+pub(super) fn add_entropy(random: &impl AsRawFd, entropy: &[u8]) -> io::Result<()> {
+    const POOL_BYTES_MAX: usize = 256;
+    const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    /// The kernel's `struct rand_pool_info` with room for the bytes.
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_bits: libc::c_int,
+        buffer_bytes: libc::c_int,
+        buffer: [u8; POOL_BYTES_MAX],
+    }
+    let count = entropy.len().min(POOL_BYTES_MAX);
+    let mut info = PoolInfo {
+        entropy_bits: count as libc::c_int * 8,
+        buffer_bytes: count as libc::c_int,
+        buffer: [0; POOL_BYTES_MAX],
+    };
+    info.buffer[..count].copy_from_slice(&entropy[..count]);
+    // SAFETY: the kernel reads the two numbers and `buffer_bytes` bytes after them, all within `info`; the
+    // second call has no argument.
+    let result = unsafe {
+        match libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) {
+            0 => libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _),
+            failed => failed,
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

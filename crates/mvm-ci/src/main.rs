@@ -1,0 +1,2 @@
+//! mvm-ci.
+fn main() {}

@@ -1,0 +1,103 @@
+//! Ethernet frames and hardware addresses, as far as a switch looks at them.
+//!
+//! How frames are packed into a stream of bytes is in `deframer` (in) and `queue` (out).
+
+use std::hash::{Hash, Hasher};
+
+/// The smallest frame that has a header: two addresses and a type.
+///
+/// Network cards pad frames to 60 bytes, QEMU does not.
+pub const FRAME_BYTES_MIN: usize = 14;
+
+/// The largest frame accepted from a machine.
+///
+/// The virtio specification's size for the largest receive buffer a driver must offer: 64 KiB of payload,
+/// the Ethernet header and a virtio header. No frame of a sane guest is larger.
+pub const FRAME_BYTES_MAX: usize = 65_562;
+
+/// A hardware address, kept as a number because that hashes and compares in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address(u64);
+
+impl Address {
+    /// The lowest bit of the first byte marks a group of receivers.
+    const GROUP_BIT: u64 = 1 << 40;
+
+    fn from_bytes(bytes: [u8; 6]) -> Address {
+        let [a, b, c, d, e, f] = bytes;
+        Address(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    /// Tells whether the address names one station: neither a group, nor broadcast, nor all zeroes.
+    pub(crate) fn is_unicast(self) -> bool {
+        self.0 & Address::GROUP_BIT == 0 && self.0 != 0
+    }
+}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+/// A frame that is long enough to have a header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'a> {
+    header: &'a [u8; FRAME_BYTES_MIN],
+    bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Looks at `bytes` as a frame; `None` if they are too short to be one.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Frame<'a>> {
+        let header = bytes.first_chunk()?;
+        Some(Frame { header, bytes })
+    }
+
+    /// Where the frame goes.
+    pub(crate) fn target(&self) -> Address {
+        let [a, b, c, d, e, f, ..] = *self.header;
+        Address::from_bytes([a, b, c, d, e, f])
+    }
+
+    /// Where the frame says it comes from.
+    pub(crate) fn source(&self) -> Address {
+        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *self.header;
+        Address::from_bytes([a, b, c, d, e, f])
+    }
+
+    /// The whole frame.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(bytes: [u8; 6], unicast: bool) {
+        assert_eq!(Address::from_bytes(bytes).is_unicast(), unicast);
+    }
+
+    #[test]
+    fn only_single_stations_are_unicast() {
+        check([0x52, 0x54, 0, 0, 0, 1], true);
+        check([0, 0, 0, 0, 0, 1], true);
+        check([0, 0, 0, 0, 0, 0], false);
+        check([0xff; 6], false);
+        check([0x33, 0x33, 0, 0, 0, 1], false);
+        check([0x01, 0x00, 0x5e, 0, 0, 1], false);
+    }
+
+    #[test]
+    fn a_frame_needs_a_whole_header() {
+        let bytes: Vec<u8> = (0..20).collect();
+        assert!(Frame::parse(&bytes[..FRAME_BYTES_MIN - 1]).is_none());
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!(frame.target(), Address::from_bytes([0, 1, 2, 3, 4, 5]));
+        assert_eq!(frame.source(), Address::from_bytes([6, 7, 8, 9, 10, 11]));
+        assert_eq!(frame.bytes(), bytes);
+    }
+}

@@ -1,0 +1,248 @@
+//! The egress queue of a port: frames on their way to a machine, already in the form the socket takes.
+//!
+//! Bounded in bytes; what does not fit is refused and the caller counts it. Writing to the socket is
+//! done in `worker`.
+
+use std::collections::VecDeque;
+
+use crate::counters::Traffic;
+use crate::deframer::PREFIX_BYTES;
+use crate::rule::Port;
+
+/// A frame in the queue; its bytes are in [`Queue::bytes`], in the same order.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    from: Port,
+    /// With the prefix.
+    bytes: u32,
+}
+
+/// Frames waiting for one egress port.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// The stream for the machine, each frame with its length in front; sent up to `head`.
+    bytes: Vec<u8>,
+    head: usize,
+    frames: VecDeque<Queued>,
+    /// How much of the first frame is sent.
+    first_sent: usize,
+    bytes_max: usize,
+}
+
+impl Queue {
+    pub(crate) fn new(bytes_max: usize) -> Queue {
+        Queue {
+            bytes: Vec::new(),
+            head: 0,
+            frames: VecDeque::new(),
+            first_sent: 0,
+            bytes_max,
+        }
+    }
+
+    /// Appends a frame; false, and nothing done, if there is no room.
+    #[must_use]
+    pub(crate) fn push(&mut self, from: Port, frame: &[u8]) -> bool {
+        let bytes = PREFIX_BYTES + frame.len();
+        if self.pending().len() + bytes > self.bytes_max {
+            return false;
+        }
+        self.compact();
+        self.bytes
+            .extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        self.bytes.extend_from_slice(frame);
+        self.frames.push_back(Queued {
+            from,
+            bytes: bytes as u32,
+        });
+        true
+    }
+
+    /// What is to be sent next.
+    pub(crate) fn pending(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// Notes that the first `bytes` of [`Queue::pending`] are sent, and tells the frames this completed.
+    pub(crate) fn sent(&mut self, bytes: usize) -> Traffic {
+        assert!(
+            bytes <= self.pending().len(),
+            "more sent than there was to send"
+        );
+        self.head += bytes;
+        self.first_sent += bytes;
+        let mut completed = Traffic::default();
+        while let Some(first) = self.frames.front() {
+            let frame_bytes = first.bytes as usize;
+            if self.first_sent < frame_bytes {
+                break;
+            }
+            self.first_sent -= frame_bytes;
+            completed.add_frame(frame_bytes - PREFIX_BYTES);
+            self.frames.pop_front();
+        }
+        if self.frames.is_empty() {
+            self.bytes.clear();
+            self.head = 0;
+        }
+        completed
+    }
+
+    /// Takes out the frames from ports that `drops` names, and gives their ingress ports.
+    ///
+    /// A first frame of which a part is sent stays: the machine could not tell frames apart any more.
+    pub(crate) fn remove(&mut self, drops: impl Fn(Port) -> bool) -> Vec<Port> {
+        let mut removed = Vec::new();
+        let mut kept_bytes = Vec::new();
+        let mut kept = VecDeque::new();
+        let mut rest = &self.bytes[self.head..];
+        let mut sent = self.first_sent;
+        for queued in self.frames.drain(..) {
+            let (bytes, after) = rest.split_at(queued.bytes as usize - sent);
+            if sent == 0 && drops(queued.from) {
+                removed.push(queued.from);
+            } else {
+                kept_bytes.extend_from_slice(bytes);
+                kept.push_back(queued);
+            }
+            rest = after;
+            sent = 0;
+        }
+        self.bytes = kept_bytes;
+        self.head = 0;
+        self.frames = kept;
+        removed
+    }
+
+    /// Empties the queue, a partly sent frame included, and gives the ingress port of each frame.
+    pub(crate) fn clear(&mut self) -> Vec<Port> {
+        // A machine that is gone needs no memory.
+        self.bytes = Vec::new();
+        self.head = 0;
+        self.first_sent = 0;
+        std::mem::take(&mut self.frames)
+            .into_iter()
+            .map(|queued| queued.from)
+            .collect()
+    }
+
+    /// The frames that wait; a partly sent one counts as a whole.
+    pub(crate) fn waiting(&self) -> Traffic {
+        let frames = self.frames.len();
+        let bytes = self.first_sent + self.pending().len() - frames * PREFIX_BYTES;
+        Traffic {
+            frames: frames as u64,
+            bytes: bytes as u64,
+        }
+    }
+
+    /// Gives sent bytes back once they outweigh the pending ones, so that no more than twice the bound is
+    /// held, and moving costs no more than sending did.
+    fn compact(&mut self) {
+        if self.head > self.bytes_max / 2 && self.head > self.pending().len() {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room for three frames of six bytes.
+    fn queue() -> Queue {
+        Queue::new(30)
+    }
+
+    fn frame(mark: u8) -> [u8; 6] {
+        [mark; 6]
+    }
+
+    fn stream(marks: &[u8]) -> Vec<u8> {
+        marks
+            .iter()
+            .flat_map(|mark| [0, 0, 0, 6].into_iter().chain(frame(*mark)))
+            .collect()
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_accepts_again_after_sending() {
+        let mut queue = queue();
+        for mark in 1..=3 {
+            assert!(queue.push(Port(0), &frame(mark)));
+        }
+        assert!(!queue.push(Port(0), &frame(4)));
+        assert_eq!(
+            queue.waiting(),
+            Traffic {
+                frames: 3,
+                bytes: 18
+            }
+        );
+        assert_eq!(queue.sent(9), Traffic::default());
+        assert!(!queue.push(Port(0), &frame(4)));
+        assert_eq!(
+            queue.sent(1),
+            Traffic {
+                frames: 1,
+                bytes: 6
+            }
+        );
+        assert!(queue.push(Port(0), &frame(4)));
+        assert_eq!(queue.pending(), stream(&[2, 3, 4]));
+        assert_eq!(
+            queue.sent(30),
+            Traffic {
+                frames: 3,
+                bytes: 18
+            }
+        );
+        assert_eq!(queue.pending(), []);
+    }
+
+    #[test]
+    fn removing_keeps_the_order_and_a_frame_sent_in_part() {
+        let mut queue = queue();
+        for (port, mark) in [(0, 1), (1, 2), (0, 3)] {
+            assert!(queue.push(Port(port), &frame(mark)));
+        }
+        let _ = queue.sent(2);
+        assert_eq!(queue.remove(|from| from == Port(0)), [Port(0)]);
+        assert_eq!(queue.pending(), &stream(&[1, 2])[2..]);
+        assert_eq!(
+            queue.sent(8),
+            Traffic {
+                frames: 1,
+                bytes: 6
+            }
+        );
+        assert_eq!(queue.remove(|from| from == Port(1)), [Port(1)]);
+        assert_eq!(queue.pending(), []);
+        assert!(queue.push(Port(0), &frame(5)));
+        assert_eq!(queue.pending(), stream(&[5]));
+    }
+
+    #[test]
+    fn clearing_gives_up_a_frame_sent_in_part() {
+        let mut queue = queue();
+        assert!(queue.push(Port(2), &frame(1)));
+        assert!(queue.push(Port(3), &frame(2)));
+        let _ = queue.sent(5);
+        assert_eq!(queue.clear(), [Port(2), Port(3)]);
+        assert_eq!(queue.waiting(), Traffic::default());
+        assert!(queue.push(Port(2), &frame(3)));
+        assert_eq!(queue.pending(), stream(&[3]));
+    }
+
+    #[test]
+    fn memory_stays_bounded_while_the_queue_never_runs_dry() {
+        let mut queue = Queue::new(1000);
+        assert!(queue.push(Port(0), &frame(0)));
+        for mark in 0..100_000_u32 {
+            assert!(queue.push(Port(0), &frame(mark as u8)));
+            let _ = queue.sent(10);
+        }
+        assert!(queue.bytes.capacity() <= 4000, "{}", queue.bytes.capacity());
+    }
+}

@@ -1,0 +1,132 @@
+//! What a run takes from the host: QEMU, a kernel, an image and an accelerator.
+//!
+//! Looking at the host for people is `mvm_machine::host`'s work; here the same facts are put to use.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mvm_machine::{
+    accelerator::{self, Accelerator, Choice},
+    cache::{Cache, CacheError},
+    host::{HostView, Survey, survey},
+    image::{Image, ImageError},
+    kernel::{Kernel, KernelError, KernelSource},
+};
+
+use crate::topology::ImageContents;
+
+/// Which accelerator to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AcceleratorRequest {
+    /// KVM if a probe guest boots with it, else TCG.
+    #[default]
+    Auto,
+    /// This one, whatever a probe says.
+    Only(Accelerator),
+}
+
+/// What the caller wants of the environment.
+#[derive(Clone, Debug, Default)]
+pub struct EnvironmentOptions {
+    /// The accelerator.
+    pub accelerator: AcceleratorRequest,
+    /// A kernel of the caller's instead of the distribution's.
+    pub kernel: Option<PathBuf>,
+}
+
+/// Why the host cannot run a lab.
+#[derive(Debug, thiserror::Error)]
+pub enum UnfitError {
+    /// Something required is missing or too old.
+    #[error("could not find what the lab needs on this host:{missing}\n`mvm-ci doctor` tells more, `cargo xtask setup` installs it")]
+    Host {
+        /// One line per missing thing.
+        missing: String,
+    },
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// There is no kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The image could not be built.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The preparing thread failed.
+    #[error("could not prepare the environment: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A host that can run a lab, and what its machines boot.
+pub struct Environment {
+    pub(crate) cache: Cache,
+    pub(crate) qemu: PathBuf,
+    pub(crate) qemu_version: String,
+    pub(crate) kernel_release: String,
+    pub(crate) image: Arc<Image>,
+    pub(crate) accelerator: Choice,
+}
+
+impl Environment {
+    /// Inspects the host and builds or finds the image. `scratch` takes the accelerator probe's logs.
+    pub async fn prepare(
+        options: &EnvironmentOptions,
+        contents: &ImageContents,
+        scratch: &Path,
+    ) -> Result<Environment, UnfitError> {
+        let (kernel_path, contents) = (options.kernel.clone(), contents.clone());
+        let prepared = tokio::task::spawn_blocking(move || prepare_files(kernel_path, &contents)).await;
+        let prepared = prepared.map_err(|error| UnfitError::Thread(io::Error::other(error)))??;
+        let Prepared { cache, qemu, qemu_version, kernel_release, image } = prepared;
+        let accelerator = match options.accelerator {
+            AcceleratorRequest::Auto => accelerator::choose(&cache, &qemu, &qemu_version, &image, scratch).await,
+            AcceleratorRequest::Only(accelerator) => Choice { accelerator, reason: "as asked".to_owned() },
+        };
+        Ok(Environment { cache, qemu, qemu_version, kernel_release, image, accelerator })
+    }
+}
+
+struct Prepared {
+    cache: Cache,
+    qemu: PathBuf,
+    qemu_version: String,
+    kernel_release: String,
+    image: Arc<Image>,
+}
+
+fn prepare_files(kernel_path: Option<PathBuf>, contents: &ImageContents) -> Result<Prepared, UnfitError> {
+    let cache = Cache::for_user()?;
+    let found = survey(&HostView::of_this_host(cache.root().to_owned()));
+    let qemu = found.qemu.clone().ok_or_else(|| unfit(&found))?;
+    let source = kernel_path.map_or(KernelSource::Distribution, KernelSource::Path);
+    let kernel = Kernel::obtain(&cache, source)?;
+    let mut image = Image::minimal(&kernel);
+    for module in &contents.modules {
+        image = image.module(module);
+    }
+    for program in &contents.programs {
+        image = image.program(program);
+    }
+    for package in &contents.packages {
+        image = image.package(package);
+    }
+    let image = Arc::new(image.build(&cache)?);
+    Ok(Prepared {
+        cache,
+        qemu: qemu.path,
+        qemu_version: qemu.version.to_string(),
+        kernel_release: kernel.release().to_owned(),
+        image,
+    })
+}
+
+fn unfit(found: &Survey) -> UnfitError {
+    let lines = found.blocking().map(|finding| {
+        let advice = finding.remedy.as_ref().map_or(String::new(), |remedy| format!("; {}", remedy.advice));
+        format!("\n  {}: {} ({}{advice})", finding.requirement.label(), finding.state.label(), finding.found)
+    });
+    UnfitError::Host { missing: lines.collect() }
+}

@@ -1,0 +1,203 @@
+//! What happens in a run: one closed enum on one clock, written once and read by every report.
+//!
+//! Reports are not a trait: each is a function of these events (`report`).
+
+use std::{
+    fs::File,
+    io::Write,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::verdict::Verdict;
+
+/// The version of the event lines; it grows when a reader of the old ones would be misled.
+pub const EVENTS_VERSION: u32 = 1;
+
+/// What a machine is doing, as far as the lab knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineState {
+    /// Waits for one of the host's boot tokens.
+    Waiting,
+    /// QEMU runs, no agent yet.
+    Booting,
+    /// The agent answers and the machine has its name and addresses.
+    AgentUp,
+    /// Its processors are stopped.
+    Paused,
+    /// It was killed.
+    Crashed,
+    /// It powered off.
+    Off,
+}
+
+/// What a service in a machine is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceState {
+    /// It was started.
+    Started,
+    /// It ended, by request or not; the text tells how.
+    Ended(String),
+}
+
+/// How a step went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum StepOutcome {
+    /// It held.
+    Passed,
+    /// It did not; `verdict` tells whose fault that is.
+    Failed {
+        /// Failed or unknown.
+        verdict: Verdict,
+        /// What was tried, found and last observed.
+        message: String,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// The first event of a run.
+    RunStarted {
+        /// [`EVENTS_VERSION`].
+        version: u32,
+        /// The scenario's name.
+        scenario: String,
+        /// The version of mvm-lab.
+        lab_version: String,
+        /// When, in milliseconds since the Unix epoch: the only wall-clock time in a run.
+        unix_ms: u64,
+        /// The command line that runs it again.
+        command: Vec<String>,
+    },
+    /// What the machines are made of, known once the host was looked at.
+    Environment {
+        /// QEMU's version.
+        qemu: String,
+        /// The guests' kernel release.
+        kernel: String,
+        /// The accelerator and why.
+        accelerator: String,
+    },
+    /// A machine's state changed.
+    Machine {
+        /// Which.
+        machine: String,
+        /// To what.
+        state: MachineState,
+    },
+    /// A service's state changed.
+    Service {
+        /// In which machine.
+        machine: String,
+        /// Which.
+        service: String,
+        /// To what.
+        state: ServiceState,
+    },
+    /// The scenario says what a machine's role is now, such as "leader".
+    Role {
+        /// Which.
+        machine: String,
+        /// The role.
+        role: String,
+    },
+    /// Links changed.
+    Network {
+        /// The change, in the field's words.
+        change: String,
+    },
+    /// A step began.
+    StepStarted {
+        /// Its name.
+        step: String,
+    },
+    /// A step ended.
+    StepEnded {
+        /// Its name.
+        step: String,
+        /// How it went.
+        #[serde(flatten)]
+        outcome: StepOutcome,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// Something worth telling, such as a measurement.
+    Note {
+        /// The text.
+        text: String,
+    },
+    /// The last event of a run.
+    RunEnded {
+        /// What it came to.
+        verdict: Verdict,
+        /// Why, unless it passed.
+        message: Option<String>,
+        /// How long it took.
+        duration_ms: u64,
+    },
+}
+
+/// An event and when it happened on the run's clock.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stamped {
+    /// Milliseconds since the run began, with microseconds after the point.
+    pub at_ms: f64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Called with each event, in order, from whichever thread records it.
+pub type Listener = Box<dyn FnMut(&Stamped) + Send>;
+
+/// Writes events to the run folder and hands them to listeners. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    origin: Instant,
+    sinks: Arc<Mutex<Sinks>>,
+}
+
+struct Sinks {
+    file: File,
+    listeners: Vec<Listener>,
+}
+
+impl Recorder {
+    /// Creates the event file at `path`; the run's clock starts now.
+    pub fn create(path: &Path, listeners: Vec<Listener>) -> std::io::Result<Recorder> {
+        let file = File::create(path)?;
+        Ok(Recorder { origin: Instant::now(), sinks: Arc::new(Mutex::new(Sinks { file, listeners })) })
+    }
+
+    /// Returns the instant the run's clock counts from.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
+    /// Records `event` as happening now.
+    pub fn record(&self, event: Event) {
+        let mut sinks = self.sinks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Stamped under the lock, so that the file's order is the clock's.
+        let stamped = Stamped { at_ms: milliseconds(self.origin.elapsed()), event };
+        let mut line = serde_json::to_vec(&stamped).expect("events serialize");
+        line.push(b'\n');
+        if let Err(error) = sinks.file.write_all(&line) {
+            tracing::warn!(%error, "could not write to the event file");
+        }
+        for listener in &mut sinks.listeners {
+            listener(&stamped);
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_micros() as f64) / 1000.0
+}

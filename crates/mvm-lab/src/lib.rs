@@ -1,0 +1,26 @@
+//! The lab: clusters of virtual machines, a network that can be cut, steps and a verdict.
+//!
+//! A [`scenario::Scenario`] names its machines and its steps; [`runner::run`] looks at the host, builds
+//! the [`lab::Lab`], runs the steps and leaves a run folder. One machine by itself is `mvm-machine`'s,
+//! the switch `mvm-fabric`'s; the node that this lab was first built to test is unknown here.
+
+pub mod topology;
+
+pub mod environment;
+pub mod lab;
+pub mod network;
+pub mod node;
+pub mod service;
+pub mod wait;
+
+pub mod event;
+pub mod report;
+pub mod run_folder;
+pub mod runner;
+pub mod scenario;
+pub mod verdict;
+
+mod host_memory;
+
+pub use host_memory::MemoryError;
+pub use mvm_agent::client::{AgentError, ExitStatus, Output};

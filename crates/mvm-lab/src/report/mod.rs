@@ -1,0 +1,7 @@
+//! What people and programs read of a run: functions of its events.
+
+mod json;
+mod terminal;
+
+pub use json::json_lines;
+pub use terminal::{Colours, terminal};

@@ -1,0 +1,142 @@
+//! Runs one scenario from the host's inspection to the verdict, and leaves nothing behind but its folder.
+
+use std::{
+    path::PathBuf,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    environment::{Environment, EnvironmentOptions},
+    event::{EVENTS_VERSION, Event, Listener, Recorder},
+    lab::Lab,
+    run_folder::{RunFolder, RunFolderError, VerdictFile},
+    scenario::{Failure, Outcome, Run, Scenario, milliseconds},
+    verdict::Verdict,
+};
+
+/// How to run a scenario.
+pub struct RunOptions {
+    /// Where run folders are made.
+    pub runs: PathBuf,
+    /// The command line that runs the scenario again.
+    pub command: Vec<String>,
+    /// What to take from the host.
+    pub environment: EnvironmentOptions,
+    /// Who hears of the events.
+    pub listeners: Vec<Listener>,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, unless it passed.
+    pub message: Option<String>,
+    /// The folder it left.
+    pub folder: PathBuf,
+}
+
+/// Why a run could not even begin or conclude.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The run folder could not be written.
+    #[error(transparent)]
+    Folder(#[from] RunFolderError),
+    /// The event file could not be made.
+    #[error("could not create the event file {path:?}: {source}")]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Signals could not be listened for.
+    #[error("could not listen for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs `scenario` to its verdict.
+///
+/// `SIGINT` and `SIGTERM` end it in order: machines are killed, temporary files removed, the folder
+/// concluded. A second one kills the process, which the watcher then cleans up after.
+pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, RunError> {
+    let started = Instant::now();
+    let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
+    let folder = RunFolder::create(&options.runs, scenario.name)?;
+    let recorder = Recorder::create(&folder.events(), options.listeners)
+        .map_err(|source| RunError::Events { path: folder.events(), source })?;
+    recorder.record(Event::RunStarted {
+        version: EVENTS_VERSION,
+        scenario: scenario.name.to_owned(),
+        lab_version: env!("CARGO_PKG_VERSION").to_owned(),
+        unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds),
+        command: options.command.clone(),
+    });
+
+    let outcome = tokio::select! {
+        outcome = attempt(scenario, &options.environment, &folder, &recorder) => outcome,
+        name = interrupts.next() => {
+            Err(Failure { verdict: Verdict::Interrupted, message: format!("stopped by {name}") })
+        }
+    };
+    let (verdict, message) = match outcome {
+        Ok(()) => (Verdict::Passed, None),
+        Err(failure) => (failure.verdict, Some(failure.message)),
+    };
+    let duration_ms = milliseconds(started.elapsed());
+    recorder.record(Event::RunEnded { verdict, message: message.clone(), duration_ms });
+    folder.conclude(&VerdictFile {
+        scenario: scenario.name,
+        verdict,
+        exit_code: verdict.exit_code(),
+        message: message.as_deref(),
+        duration_ms,
+        command: &options.command,
+    })?;
+    Ok(Report { verdict, message, folder: folder.path().to_owned() })
+}
+
+/// Prepares, builds and runs; dropping the future kills the machines.
+async fn attempt(
+    scenario: &Scenario,
+    options: &EnvironmentOptions,
+    folder: &RunFolder,
+    recorder: &Recorder,
+) -> Outcome {
+    let topology = &scenario.topology;
+    let environment = Environment::prepare(options, &topology.image, folder.path())
+        .await
+        .map_err(|error| Failure { verdict: Verdict::Unfit, message: error.to_string() })?;
+    recorder.record(Event::Environment {
+        qemu: environment.qemu_version.clone(),
+        kernel: environment.kernel_release.clone(),
+        accelerator: environment.accelerator.to_string(),
+    });
+    let lab = Lab::build(topology, &environment, folder, recorder).await?;
+    let run = Run { lab, folder: folder.clone(), recorder: recorder.clone() };
+    let outcome = (scenario.run)(&run).await;
+    run.lab.end().await;
+    outcome
+}
+
+/// The signals that ask a run to end.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> std::io::Result<Interrupts> {
+        Ok(Interrupts { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A long-running program in a machine: started, logged to the run folder, stopped by signal.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mvm_agent::client::{Agent, AgentError, CommandEvent, ExitStatus, RunningCommand};
+use tokio::{
+    fs::File,
+    io::AsyncWriteExt,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::event::{Event, Recorder, ServiceState};
+
+/// What to run in a machine.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// The name, for messages and for the log file.
+    pub name: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Its environment, beside the agent's own.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Why a service could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Its log file could not be opened.
+    #[error("could not open the log {path:?} of service {service}: {source}")]
+    Log {
+        /// The service.
+        service: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The agent could not start it.
+    #[error("could not start service {service}: {source}")]
+    Start {
+        /// The service.
+        service: String,
+        /// What the agent said.
+        source: AgentError,
+    },
+    /// The machine has no service of this name.
+    #[error("could not find service {service} on machine {machine}: it has {known:?}")]
+    Unknown {
+        /// The machine.
+        machine: String,
+        /// The name asked for.
+        service: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+}
+
+/// `SIGTERM`'s number (signal(7)).
+const SIGTERM: i32 = 15;
+/// `SIGKILL`'s number.
+const SIGKILL: i32 = 9;
+
+/// A service that was started.
+pub(crate) struct Service {
+    signals: mpsc::Sender<i32>,
+    ended: watch::Receiver<Option<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts `spec` through `agent`; its output goes to `log`, appended.
+    pub(crate) async fn start(
+        machine: &str,
+        spec: &ServiceSpec,
+        agent: &Agent,
+        log: &Path,
+        recorder: Recorder,
+    ) -> Result<Service, ServiceError> {
+        let service = spec.name.clone();
+        let file = File::options().create(true).append(true).open(log).await.map_err(|source| ServiceError::Log {
+            service: service.clone(),
+            path: log.to_owned(),
+            source,
+        })?;
+        let (program, arguments) = spec.command.split_first().expect("a service has a program");
+        let running = agent
+            .command(program)
+            .args(arguments)
+            .envs(&spec.environment)
+            .spawn()
+            .await
+            .map_err(|source| ServiceError::Start { service: service.clone(), source })?;
+        let machine = machine.to_owned();
+        recorder.record(Event::Service {
+            machine: machine.clone(),
+            service: service.clone(),
+            state: ServiceState::Started,
+        });
+        let (signals, inbox) = mpsc::channel(4);
+        let (publish, ended) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let how = follow(running, inbox, file).await;
+            recorder.record(Event::Service { machine, service, state: ServiceState::Ended(how.clone()) });
+            publish.send_replace(Some(how));
+        });
+        Ok(Service { signals, ended, task })
+    }
+
+    /// Returns how the service ended, `None` while it runs.
+    pub(crate) fn ended(&self) -> Option<String> {
+        self.ended.borrow().clone()
+    }
+
+    /// Ends the service: `SIGTERM`, and `SIGKILL` after `grace`. Returns how it ended.
+    pub(crate) async fn stop(self, grace: Duration) -> String {
+        self.signal(SIGTERM).await;
+        if tokio::time::timeout(grace, self.wait()).await.is_err() {
+            self.signal(SIGKILL).await;
+        }
+        self.wait().await
+    }
+
+    /// Kills the service at once. Returns how it ended.
+    pub(crate) async fn kill(self) -> String {
+        self.signal(SIGKILL).await;
+        self.wait().await
+    }
+
+    async fn signal(&self, number: i32) {
+        // A service that has ended no longer listens.
+        let _ = self.signals.send(number).await;
+    }
+
+    async fn wait(&self) -> String {
+        let mut ended = self.ended.clone();
+        let how = ended.wait_for(Option::is_some).await;
+        how.ok().and_then(|how| how.clone()).unwrap_or_else(|| "its task was ended".to_owned())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Logs a service's output and passes signals on until it ends; returns how it ended.
+async fn follow(mut running: RunningCommand, mut signals: mpsc::Receiver<i32>, mut log: File) -> String {
+    let mut listening = true;
+    loop {
+        tokio::select! {
+            event = running.next_event() => match event {
+                Ok(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes)) => {
+                    if let Err(error) = log.write_all(&bytes).await {
+                        tracing::warn!(%error, "could not write a service's log");
+                    }
+                }
+                Ok(CommandEvent::Exit(status)) => {
+                    let _ = log.flush().await;
+                    return describe(status);
+                }
+                Err(error) => return format!("lost: {error}"),
+            },
+            number = signals.recv(), if listening => match number {
+                Some(number) => {
+                    if let Err(error) = running.signal(number).await {
+                        return format!("lost: {error}");
+                    }
+                }
+                None => listening = false,
+            },
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("exit code {code}"),
+        ExitStatus::Signal(signal) => format!("signal {signal}"),
+        ExitStatus::TimedOut => "timed out".to_owned(),
+    }
+}

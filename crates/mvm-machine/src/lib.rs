@@ -1,0 +1,29 @@
+//! One virtual machine: what the host has, a kernel, an image, disks, and QEMU around them.
+//!
+//! Several machines, their network and faults in time live in `mvm-lab`; what runs inside the guest and
+//! the protocol to it live in `mvm-agent`.
+
+pub mod host;
+
+pub mod cache;
+pub mod files;
+pub mod kernel;
+pub mod elf;
+pub mod image;
+pub mod data_disk;
+pub mod agent_binary;
+
+mod apt;
+mod codec;
+mod deb;
+mod initramfs;
+mod shared_image;
+
+pub mod accelerator;
+pub mod boot_tokens;
+pub mod console;
+pub mod machine;
+pub mod process;
+pub mod qmp;
+
+mod qemu;

@@ -1,0 +1,315 @@
+//! A small typed QMP client: the dozen commands we use, with bounded waits and bounded lines.
+//!
+//! Our own rather than a crate: the protocol is JSON lines with stable commands, while the generated
+//! clients pin one QEMU schema, and we need the deadlines and the events anyway. Which machine the
+//! commands concern is `machine`'s business.
+//!
+//! Source: QEMU, "QEMU Machine Protocol Specification" (docs/interop/qmp-spec).
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{broadcast, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// QEMU's longest lines are schema dumps, which we never ask for; this is ample for the rest.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+/// Events a slow listener may miss before it is told that it lagged.
+const EVENTS_BUFFERED: usize = 64;
+
+/// Why a QMP conversation failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum QmpError {
+    /// QEMU refused the command.
+    #[error("could not run the QMP command {command}: {description} ({class})")]
+    Refused {
+        /// The command's name.
+        command: String,
+        /// QEMU's error class.
+        class: String,
+        /// QEMU's own words.
+        description: String,
+    },
+    /// No answer came in time.
+    #[error("could not get an answer to the QMP command {command} within {allowed:?}")]
+    TimedOut {
+        /// The command's name, or `greeting`.
+        command: String,
+        /// How long we waited.
+        allowed: Duration,
+    },
+    /// QEMU has closed the monitor.
+    #[error("could not run the QMP command {command}: QEMU has closed the monitor")]
+    Closed {
+        /// The command's name, or `greeting`.
+        command: String,
+    },
+    /// What arrived is not QMP.
+    #[error("could not read QMP: {found:?} is not an expected message")]
+    Malformed {
+        /// The beginning of the line.
+        found: String,
+    },
+}
+
+/// An event QEMU sent by itself, such as `SHUTDOWN` or `STOP`.
+#[derive(Clone, Debug)]
+pub struct QmpEvent {
+    /// The event's name.
+    pub name: String,
+    /// Its data, `null` where there are none.
+    pub data: Value,
+}
+
+/// Whether the guest's processors run, as QEMU calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunStatus {
+    /// The processors execute.
+    pub running: bool,
+}
+
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Value, (String, String)>>>>>>;
+
+/// A negotiated monitor connection. Dropping it closes the monitor.
+pub struct Qmp {
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    waiting: Waiting,
+    next_id: AtomicU64,
+    events: broadcast::Sender<QmpEvent>,
+    reader: JoinHandle<()>,
+    allowed: Duration,
+}
+
+impl Qmp {
+    /// Awaits the greeting and negotiates capabilities; `allowed` bounds each step and each later command.
+    pub async fn connect(stream: UnixStream, allowed: Duration) -> Result<Qmp, QmpError> {
+        let (read_half, write_half) = stream.into_split();
+        let mut reader = BufReader::new(read_half);
+        let greeting = timeout(allowed, next_message(&mut reader))
+            .await
+            .map_err(|_| QmpError::TimedOut { command: "greeting".into(), allowed })??;
+        match greeting {
+            Some(message) if message.get("QMP").is_some() => {}
+            Some(message) => return Err(QmpError::Malformed { found: shorten(&message.to_string()) }),
+            None => return Err(QmpError::Closed { command: "greeting".into() }),
+        }
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (events, _) = broadcast::channel(EVENTS_BUFFERED);
+        let task = tokio::spawn(read_messages(reader, Arc::clone(&waiting), events.clone()));
+        let qmp = Qmp {
+            writer: tokio::sync::Mutex::new(write_half),
+            waiting,
+            next_id: AtomicU64::new(1),
+            events,
+            reader: task,
+            allowed,
+        };
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok(qmp)
+    }
+
+    /// Stops the guest's processors; returns once they have stopped.
+    pub async fn stop(&self) -> Result<(), QmpError> {
+        self.execute("stop", json!({})).await.map(drop)
+    }
+
+    /// Lets the guest's processors run on.
+    pub async fn resume(&self) -> Result<(), QmpError> {
+        self.execute("cont", json!({})).await.map(drop)
+    }
+
+    /// Returns whether the guest's processors run.
+    pub async fn run_status(&self) -> Result<RunStatus, QmpError> {
+        let answer = self.execute("query-status", json!({})).await?;
+        match answer.get("running").and_then(Value::as_bool) {
+            Some(running) => Ok(RunStatus { running }),
+            None => Err(QmpError::Malformed { found: shorten(&answer.to_string()) }),
+        }
+    }
+
+    /// Returns a stream of the events from now on.
+    pub fn events(&self) -> broadcast::Receiver<QmpEvent> {
+        self.events.subscribe()
+    }
+
+    async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        let closed = || QmpError::Closed { command: command.into() };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        lock(&self.waiting).as_mut().ok_or_else(closed)?.insert(id, reply);
+        let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
+        line.push('\n');
+        self.writer.lock().await.write_all(line.as_bytes()).await.map_err(|_| closed())?;
+        match timeout(self.allowed, answer).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err((class, description)))) => {
+                Err(QmpError::Refused { command: command.into(), class, description })
+            }
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                if let Some(waiting) = lock(&self.waiting).as_mut() {
+                    waiting.remove(&id);
+                }
+                Err(QmpError::TimedOut { command: command.into(), allowed: self.allowed })
+            }
+        }
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Delivers answers and events until QEMU hangs up, then lets every waiter know.
+async fn read_messages(
+    mut reader: BufReader<OwnedReadHalf>,
+    waiting: Waiting,
+    events: broadcast::Sender<QmpEvent>,
+) {
+    loop {
+        match next_message(&mut reader).await {
+            Ok(Some(message)) => deliver(message, &waiting, &events),
+            Ok(None) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the monitor is given up");
+                break;
+            }
+        }
+    }
+    lock(&waiting).take();
+}
+
+fn deliver(message: Value, waiting: &Waiting, events: &broadcast::Sender<QmpEvent>) {
+    if let Some(name) = message.get("event").and_then(Value::as_str) {
+        let data = message.get("data").cloned().unwrap_or(Value::Null);
+        // Nobody listening is the usual case.
+        let _ = events.send(QmpEvent { name: name.to_owned(), data });
+        return;
+    }
+    let Some(id) = message.get("id").and_then(Value::as_u64) else { return };
+    let Some(reply) = lock(waiting).as_mut().and_then(|waiting| waiting.remove(&id)) else { return };
+    let answer = match (message.get("return"), message.get("error")) {
+        (Some(value), _) => Ok(value.clone()),
+        (None, error) => Err((text_of(error, "class"), text_of(error, "desc"))),
+    };
+    // The requester may have timed out just now.
+    let _ = reply.send(answer);
+}
+
+fn text_of(error: Option<&Value>, key: &str) -> String {
+    error.and_then(|error| error.get(key)).and_then(Value::as_str).unwrap_or("not stated").to_owned()
+}
+
+async fn next_message(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Value>, QmpError> {
+    let mut line = Vec::new();
+    let read = reader.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
+    match read {
+        Ok(0) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(error) => Err(QmpError::Malformed { found: error.to_string() }),
+        Ok(_) => serde_json::from_slice(&line)
+            .map(Some)
+            .map_err(|_| QmpError::Malformed { found: shorten(&String::from_utf8_lossy(&line)) }),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Duration = Duration::from_millis(300);
+
+    /// Plays QEMU: greets, then answers each line with what `answer` makes of it.
+    async fn fake(greeting: &str, answer: impl Fn(Value) -> Vec<String> + Send + 'static) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let greeting = format!("{greeting}\n");
+        tokio::spawn(async move {
+            let (read_half, mut write_half) = theirs.into_split();
+            write_half.write_all(greeting.as_bytes()).await.unwrap();
+            let mut lines = BufReader::new(read_half).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                for reply in answer(serde_json::from_str(&line).unwrap()) {
+                    write_half.write_all(format!("{reply}\n").as_bytes()).await.unwrap();
+                }
+            }
+        });
+        ours
+    }
+
+    const GREETING: &str = r#"{"QMP": {"version": {}, "capabilities": []}}"#;
+
+    fn ok(request: &Value, value: Value) -> String {
+        json!({ "return": value, "id": request["id"] }).to_string()
+    }
+
+    #[tokio::test]
+    async fn answers_errors_and_events_reach_their_callers() {
+        let stream = fake(GREETING, |request| match request["execute"].as_str().unwrap() {
+            "query-status" => vec![ok(&request, json!({ "running": true }))],
+            "cont" => vec![
+                json!({ "error": { "class": "GenericError", "desc": "no" }, "id": request["id"] }).to_string(),
+            ],
+            "stop" => vec![json!({ "event": "STOP", "timestamp": {} }).to_string(), ok(&request, json!({}))],
+            _ => vec![ok(&request, json!({}))],
+        })
+        .await;
+        let qmp = Qmp::connect(stream, ALLOWED).await.unwrap();
+        let mut events = qmp.events();
+        assert!(qmp.run_status().await.unwrap().running);
+        assert_eq!(
+            qmp.resume().await.unwrap_err().to_string(),
+            "could not run the QMP command cont: no (GenericError)"
+        );
+        qmp.stop().await.unwrap();
+        assert_eq!(events.recv().await.unwrap().name, "STOP");
+    }
+
+    #[tokio::test]
+    async fn silence_and_hang_up_end_the_wait() {
+        let silent = fake(GREETING, |request| match request["execute"].as_str().unwrap() {
+            "qmp_capabilities" => vec![ok(&request, json!({}))],
+            _ => vec![],
+        })
+        .await;
+        let qmp = Qmp::connect(silent, ALLOWED).await.unwrap();
+        assert!(matches!(qmp.stop().await, Err(QmpError::TimedOut { .. })));
+
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(matches!(Qmp::connect(ours, ALLOWED).await, Err(QmpError::Closed { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_qmp_is_refused() {
+        for greeting in ["hello", "{}", "[1]"] {
+            let stream = fake(greeting, |_| vec![]).await;
+            assert!(matches!(Qmp::connect(stream, ALLOWED).await, Err(QmpError::Malformed { .. })), "{greeting}");
+        }
+    }
+}

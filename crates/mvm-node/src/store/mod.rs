@@ -1,0 +1,126 @@
+//! The replicated store behind the node, in the words of consensus.
+//!
+//! ```text
+//!   HTTP handler ──propose / read / status──▶ Store
+//!                                              ├── MemoryStore    one process, for tests
+//!                                              └── ClusterStore   finds the leader
+//!                                                    ├── LocalRaft  this node leads: hiqlite
+//!                                                    └── Peers      another leads: over HTTP
+//! ```
+//!
+//! What lives elsewhere: what a job is ([`crate::job`]), what the commands are ([`crate::command`]),
+//! and how answers become HTTP ([`crate::http`]).
+
+mod memory;
+mod sql;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::memory::MemoryStore;
+use crate::command::{Barrier, Command, Proposal, Query, Reading, Unavailable};
+
+/// After so long a request that was handed to nobody is answered as not applied (HTTP 503).
+///
+/// Leaves a margin below the promised two seconds.
+pub const REFUSE_AFTER: Duration = Duration::from_millis(1_700);
+
+/// After so long a request that was handed over is answered as unknown (HTTP 504).
+///
+/// Leaves a margin below the promised three seconds.
+pub const GIVE_UP_AFTER: Duration = Duration::from_millis(2_700);
+
+/// Until when a request is worth working on. Both instants are of this process's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    /// Beyond this, nothing is handed to the log any more.
+    pub refuse_at: Instant,
+    /// Beyond this, no answer is waited for any more.
+    pub give_up_at: Instant,
+}
+
+impl Deadline {
+    /// The deadline of a request that has just come in.
+    pub fn starting_now() -> Self {
+        let now = Instant::now();
+        Self { refuse_at: now + REFUSE_AFTER, give_up_at: now + GIVE_UP_AFTER }
+    }
+
+    /// The deadline of a request that another node forwarded: whatever is left of its time.
+    ///
+    /// Nothing is waited for before the hand-over; the other node does the waiting.
+    pub fn forwarded(left: Duration) -> Self {
+        let now = Instant::now();
+        Self { refuse_at: now, give_up_at: now + left.min(GIVE_UP_AFTER) }
+    }
+}
+
+/// A replicated store of jobs.
+pub trait Store: Send + Sync + 'static {
+    /// Asks the cluster to apply a command, and answers before the deadline, whatever happens.
+    ///
+    /// Dropping the future leaves the outcome unknown.
+    fn propose(&self, command: Command, deadline: Deadline) -> impl Future<Output = Proposal> + Send;
+
+    /// Reads, and answers before the deadline.
+    fn read(
+        &self,
+        barrier: Barrier,
+        query: Query,
+        deadline: Deadline,
+    ) -> impl Future<Output = Reading> + Send;
+
+    /// What this node knows of the cluster. Answers within a second.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+
+    /// Applies a command that another node forwarded because it takes this one for the leader.
+    fn propose_forwarded(
+        &self,
+        command: Command,
+        deadline: Deadline,
+    ) -> impl Future<Output = Proposal> + Send;
+
+    /// Serves a linearizable read that another node forwarded because it takes this one for the leader.
+    fn read_forwarded(&self, query: Query, deadline: Deadline) -> impl Future<Output = Reading> + Send;
+
+    /// Says whether this node leads and has a quorum, for another node that asks.
+    fn lead(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// One node of the cluster, as configured.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub id: u64,
+    /// Where its HTTP interface is.
+    pub http: String,
+    /// Where its Raft port is.
+    pub raft: String,
+    /// Where its store port is.
+    pub store: String,
+    /// Whether the log counts it as a voter already.
+    pub voter: bool,
+}
+
+/// What a node knows of its cluster.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// The node that speaks.
+    pub node: u64,
+    /// All nodes of the configuration.
+    pub members: Vec<MemberStatus>,
+    /// The leader, if this node knows one.
+    pub leader: Option<u64>,
+    /// The current term.
+    pub term: u64,
+    /// The last entry of this node's log.
+    pub last_log_index: u64,
+    /// The last entry this node's replica reflects.
+    pub applied_index: u64,
+    /// Why linearizable requests to this node cannot be served; nothing if they can.
+    pub unavailable: Option<Unavailable>,
+}

@@ -1,0 +1,234 @@
+//! `cargo xtask bench`: runs a measuring program several times and prints the medians beside their goals.
+//!
+//! What is measured, and the goals, are known by the measuring program: a bench target without cargo's harness,
+//! which prints one line of JSON per measurement on stdout ([`Sample`]) and measures each thing once per run.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::cargo::cargo;
+use crate::cli::{BenchOptions, Subject};
+use crate::runner::Runner;
+use crate::samples::{Summary, table};
+use crate::{setup, talk};
+
+/// The version of the JSON file's layout.
+const VERSION: u32 = 1;
+
+/// One line of a measuring program.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sample {
+    /// What was measured, for people; equal names are one series.
+    name: String,
+    /// The unit of the value, as `ms`.
+    unit: String,
+    value: f64,
+    /// The goal, an upper bound for the median; absent for numbers that only stand beside others.
+    at_most: Option<f64>,
+}
+
+/// The JSON file.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    bench: &'static str,
+    measurements: Vec<Measurement>,
+}
+
+/// All samples of one name.
+#[derive(Debug, Serialize)]
+struct Measurement {
+    name: String,
+    unit: String,
+    at_most: Option<f64>,
+    #[serde(flatten)]
+    summary: Summary,
+    samples: Vec<f64>,
+}
+
+pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
+    setup::setup(runner).await?;
+    let (package, target) = match options.subject {
+        Subject::Boot => ("mvm-lab", "boot"),
+    };
+    runner
+        .run(
+            "build",
+            cargo(["bench", "--package", package, "--bench", target, "--no-run"]),
+        )
+        .await?;
+    let mut samples = Vec::new();
+    for repetition in 1..=options.repetitions.get() {
+        let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
+        samples.extend(measure(runner, &phase, package, target).await?);
+    }
+    let report = Report {
+        version: VERSION,
+        bench: target,
+        measurements: gather(samples),
+    };
+    talk::data(&render(&report))?;
+    options
+        .json
+        .as_deref()
+        .map_or(Ok(()), |file| write_json(&report, file))
+}
+
+async fn measure(
+    runner: &mut Runner,
+    phase: &str,
+    package: &str,
+    target: &str,
+) -> anyhow::Result<Vec<Sample>> {
+    // A file, not a pipe: nobody has to read it while the program runs.
+    let mut output = memory_file()?;
+    let mut command = cargo(["bench", "--quiet", "--package", package, "--bench", target]);
+    command.stdout(Stdio::from(output.try_clone()?));
+    runner.run(phase, command).await?;
+    output.seek(SeekFrom::Start(0))?;
+    let mut text = String::new();
+    output
+        .read_to_string(&mut text)
+        .context("could not read what the measuring program printed")?;
+    parse(&text)
+}
+
+fn memory_file() -> anyhow::Result<std::fs::File> {
+    let descriptor = rustix::fs::memfd_create("samples", rustix::fs::MemfdFlags::CLOEXEC)?;
+    Ok(std::fs::File::from(descriptor))
+}
+
+fn parse(text: &str) -> anyhow::Result<Vec<Sample>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| {
+            serde_json::from_str(line)
+                .with_context(|| format!("could not take {line:?} for a measurement"))
+        })
+        .collect()
+}
+
+/// One measurement per name, in the order of first appearance.
+fn gather(samples: Vec<Sample>) -> Vec<Measurement> {
+    let mut measurements: Vec<Measurement> = Vec::new();
+    for Sample {
+        name,
+        unit,
+        value,
+        at_most,
+    } in samples
+    {
+        match measurements
+            .iter_mut()
+            .find(|measurement| measurement.name == name)
+        {
+            Some(measurement) => measurement.samples.push(value),
+            None => {
+                let summary = Summary {
+                    median: value,
+                    min: value,
+                    max: value,
+                };
+                measurements.push(Measurement {
+                    name,
+                    unit,
+                    at_most,
+                    summary,
+                    samples: vec![value],
+                });
+            }
+        }
+    }
+    for measurement in &mut measurements {
+        measurement.summary = Summary::of(&measurement.samples).unwrap_or(measurement.summary);
+    }
+    measurements
+}
+
+fn render(report: &Report) -> String {
+    let heading = ["measurement", "median", "min", "max", "goal", ""].map(str::to_owned);
+    let rows = report.measurements.iter().map(|measurement| {
+        let number = |value: f64| format!("{value:.1} {}", measurement.unit);
+        let Summary { median, min, max } = measurement.summary;
+        let (goal, judgment) = match measurement.at_most {
+            None => (String::new(), ""),
+            Some(goal) if median <= goal => (format!("<= {}", number(goal)), "reached"),
+            Some(goal) => (format!("<= {}", number(goal)), "missed"),
+        };
+        [
+            measurement.name.clone(),
+            number(median),
+            number(min),
+            number(max),
+            goal,
+            judgment.to_owned(),
+        ]
+    });
+    table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+}
+
+fn write_json(report: &Report, file: &Path) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    std::fs::write(file, text).with_context(|| format!("could not write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::{Report, VERSION, gather, parse, render};
+
+    const OUTPUT: &str = r#"
+{"name":"one minimal machine","unit":"ms","value":1300.0,"at_most":1400.0}
+{"name":"bare kernel","unit":"ms","value":900.0,"at_most":null}
+{"name":"agent round trip","unit":"ms","value":3.5,"at_most":3.0}
+{"name":"one minimal machine","unit":"ms","value":1500.0,"at_most":1400.0}
+{"name":"one minimal machine","unit":"ms","value":1250.0,"at_most":1400.0}
+"#;
+
+    #[test]
+    fn medians_stand_beside_their_goals() {
+        let report = Report {
+            version: VERSION,
+            bench: "boot",
+            measurements: gather(parse(OUTPUT).unwrap()),
+        };
+        expect![[r#"
+            measurement             median        min        max          goal
+            one minimal machine  1300.0 ms  1250.0 ms  1500.0 ms  <= 1400.0 ms  reached
+            bare kernel           900.0 ms   900.0 ms   900.0 ms
+            agent round trip        3.5 ms     3.5 ms     3.5 ms     <= 3.0 ms   missed
+        "#]]
+        .assert_eq(&render(&report));
+    }
+
+    #[test]
+    fn the_json_file_carries_every_sample() {
+        let report = Report {
+            version: VERSION,
+            bench: "boot",
+            measurements: gather(parse(OUTPUT).unwrap()),
+        };
+        let json = serde_json::to_value(&report).unwrap();
+        let first = serde_json::json!({
+            "name": "one minimal machine", "unit": "ms", "at_most": 1400.0,
+            "median": 1300.0, "min": 1250.0, "max": 1500.0, "samples": [1300.0, 1500.0, 1250.0],
+        });
+        assert_eq!(json["measurements"][0], first);
+        assert_eq!(json["version"], VERSION);
+    }
+
+    #[test]
+    fn a_line_that_is_no_measurement_is_shown() {
+        let error = parse("running 0 tests\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "could not take \"running 0 tests\" for a measurement"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask setup`: makes this host ready. What is needed is told by `mvm_machine::host`, the same list that
+//! `mvm-ci doctor` prints; how packages are installed is in `apt`.
+//!
+//! When nothing is missing it needs no network, takes some 50 ms and says one line.
+
+use std::time::Instant;
+
+use mvm_machine::cache::Cache;
+use mvm_machine::host::{Finding, HostView, Requirement, Survey, survey};
+use mvm_machine::kernel::{Kernel, KernelSource};
+
+use crate::runner::Runner;
+use crate::stop::Stop;
+use crate::{apt, talk};
+
+pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let cache = Cache::for_user().map_err(|error| unfit(format!("could not {error}")))?;
+    let host = HostView {
+        cached_kernel: Kernel::cached(&cache).map(|kernel| kernel.elf().to_path_buf()),
+        ..HostView::of_this_host(cache.root().to_path_buf())
+    };
+    let survey = install_missing(runner, &host).await?;
+    let kernel = kernel(runner, cache, &host).await?;
+    for finding in survey
+        .advice()
+        .filter(|finding| finding.requirement != Requirement::Python)
+    {
+        talk::say(format_args!("xtask: set-up: {}", line(finding)));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let qemu = found(&survey, Requirement::Qemu);
+    let (release, origin) = (kernel.release(), kernel.origin());
+    talk::say(format_args!("xtask: set-up: ready in {seconds:.2} s; QEMU {qemu}; kernel {release} from {origin}"));
+    Ok(())
+}
+
+/// The kernel that machines boot, fetched when the cache has none.
+async fn kernel(runner: &mut Runner, cache: Cache, host: &HostView) -> anyhow::Result<Kernel> {
+    if host.cached_kernel.is_none() {
+        talk::say("xtask: set-up: will fetch a guest kernel into the cache: this distribution's own package, as this user");
+    }
+    let obtained = tokio::task::spawn_blocking(move || Kernel::obtain(&cache, &KernelSource::Distribution));
+    let kernel = runner.until_interrupted("set-up: kernel", obtained).await??;
+    kernel.map_err(|error| unfit(error.to_string()))
+}
+
+/// Looks, installs what packages bring, looks again; fails when something that blocks is left.
+async fn install_missing(runner: &mut Runner, host: &HostView) -> anyhow::Result<Survey> {
+    let first = survey(host);
+    let packages = first.missing_packages();
+    if packages.is_empty() {
+        return all_there(first);
+    }
+    for finding in first.blocking() {
+        talk::say(format_args!("xtask: set-up: {}", line(finding)));
+    }
+    apt::install(runner, host, &packages).await?;
+    all_there(survey(host))
+}
+
+fn all_there(survey: Survey) -> anyhow::Result<Survey> {
+    let lines: Vec<String> = survey.blocking().map(line).collect();
+    if lines.is_empty() {
+        Ok(survey)
+    } else {
+        Err(unfit(lines.join("\n  ")))
+    }
+}
+
+fn unfit(reason: String) -> anyhow::Error {
+    Stop::Unfit { reason }.into()
+}
+
+fn line(finding: &Finding) -> String {
+    let remedy = finding
+        .remedy
+        .as_ref()
+        .map(|remedy| format!("; to get it: {}", remedy.advice))
+        .unwrap_or_default();
+    format!(
+        "{} {}: {}; without it, {}{remedy}",
+        finding.requirement.label(),
+        finding.state.label(),
+        finding.found,
+        finding.without
+    )
+}
+
+fn found(survey: &Survey, requirement: Requirement) -> &str {
+    let finding = survey.findings.iter().find(|finding| finding.requirement == requirement);
+    finding.map_or("", |finding| finding.found.as_str())
+}
