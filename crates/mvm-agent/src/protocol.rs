@@ -347,7 +347,7 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// What it is renamed to, at most 15 bytes; `None` keeps the kernel's name.
     pub name: Option<String>,
-    /// Its addresses with their prefix lengths. Others it had, except link-local ones, are removed.
+    /// Its addresses with their prefix lengths, added to those it has.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 

@@ -11,7 +11,7 @@ use std::{
 use mvm_machine::{
     accelerator::{self, Accelerator, Choice},
     cache::{Cache, CacheError},
-    host::{HostView, Survey, survey},
+    host::{self, HostView},
     image::{Image, ImageError},
     kernel::{Kernel, KernelError, KernelSource},
 };
@@ -41,9 +41,9 @@ pub struct EnvironmentOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum UnfitError {
     /// Something required is missing or too old.
-    #[error("could not find what the lab needs on this host:{missing}\n`mvm-ci doctor` tells more, `cargo xtask setup` installs it")]
+    #[error("could not find what the lab needs on this host: {missing}; `mvm-ci doctor` tells more")]
     Host {
-        /// One line per missing thing.
+        /// What is missing, what was found instead and what to do.
         missing: String,
     },
     /// The cache cannot be used.
@@ -99,16 +99,19 @@ struct Prepared {
 
 fn prepare_files(kernel_path: Option<PathBuf>, contents: &ImageContents) -> Result<Prepared, UnfitError> {
     let cache = Cache::for_user()?;
-    let found = survey(&HostView::of_this_host(cache.root().to_owned()));
-    let qemu = found.qemu.clone().ok_or_else(|| unfit(&found))?;
+    let qemu = host::find_qemu(&HostView::of_this_host(cache.root().to_owned()))
+        .map_err(|finding| UnfitError::Host { missing: finding.summary() })?;
     let source = kernel_path.map_or(KernelSource::Distribution, KernelSource::Path);
-    let kernel = Kernel::obtain(&cache, source)?;
-    let mut image = Image::minimal(&kernel);
+    let kernel = Kernel::obtain(&cache, &source)?;
+    let mut image = Image::minimal(&kernel).data_disk();
     for module in &contents.modules {
         image = image.module(module);
     }
     for program in &contents.programs {
         image = image.program(program);
+    }
+    for (host, guest) in &contents.renamed_programs {
+        image = image.program_as(host, guest);
     }
     for package in &contents.packages {
         image = image.package(package);
@@ -121,12 +124,4 @@ fn prepare_files(kernel_path: Option<PathBuf>, contents: &ImageContents) -> Resu
         kernel_release: kernel.release().to_owned(),
         image,
     })
-}
-
-fn unfit(found: &Survey) -> UnfitError {
-    let lines = found.blocking().map(|finding| {
-        let advice = finding.remedy.as_ref().map_or(String::new(), |remedy| format!("; {}", remedy.advice));
-        format!("\n  {}: {} ({}{advice})", finding.requirement.label(), finding.state.label(), finding.found)
-    });
-    UnfitError::Host { missing: lines.collect() }
 }

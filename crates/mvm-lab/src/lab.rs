@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex as StdMutex},
 };
 
-use mvm_fabric::{Switch, SwitchError};
+use mvm_fabric::{AttachError, Switch};
 use mvm_machine::{
     console::Console,
     data_disk::{self, DataDiskError},
     machine::MachineSpec,
-    process::{Keeper, PathGuard, ProcessError},
+    process::PathGuard,
 };
 use tokio::{sync::Mutex, task::JoinSet};
 
@@ -24,6 +24,7 @@ use crate::{
     network::Network,
     node::{Node, NodeError},
     run_folder::RunFolder,
+    scratch,
     topology::{Member, Topology, TopologyError},
 };
 
@@ -48,7 +49,7 @@ pub enum LabError {
         /// The machine.
         machine: String,
         /// What the switch said.
-        source: SwitchError,
+        source: AttachError,
     },
     /// A temporary folder or the host's facts could not be had.
     #[error("could not {what}: {source}")]
@@ -58,9 +59,6 @@ pub enum LabError {
         /// What the system said.
         source: io::Error,
     },
-    /// The temporary folder could not be guarded.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
     /// A data disk could not be made.
     #[error("could not make the data disk of machine {machine}: {source}")]
     DataDisk {
@@ -95,7 +93,7 @@ impl Lab {
         let asked: Vec<_> = members.values().map(|m| (m.config.name.clone(), m.config.memory_mib)).collect();
         host_memory::check(host, &asked, &measured)?;
 
-        let scratch = scratch_folder()?;
+        let scratch = scratch::folder().map_err(|source| LabError::Host { what: "make a temporary folder", source })?;
         let network = Arc::new(connect(&members, recorder)?);
         let hosts = Arc::new(hosts_entries(&members));
         let mut nodes = BTreeMap::new();
@@ -188,15 +186,6 @@ impl Lab {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
     }
-}
-
-/// Makes the folder for what must not outlive the run, and has it guarded before anything is in it.
-fn scratch_folder() -> Result<PathGuard, LabError> {
-    let folder = tempfile::Builder::new()
-        .prefix("mvm-ci-")
-        .tempdir()
-        .map_err(|source| LabError::Host { what: "make a temporary folder", source })?;
-    Ok(Keeper::get()?.guard_path(&folder.keep())?)
 }
 
 /// Starts the switch with one port per machine.

@@ -18,6 +18,7 @@ pub mod report;
 pub mod run_folder;
 pub mod runner;
 pub mod scenario;
+pub mod scratch;
 pub mod verdict;
 
 mod host_memory;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mvm_fabric::{Port, Switch, SwitchError};
+use mvm_fabric::{ChangeError, Port, Switch};
 
 use crate::event::{Event, Recorder};
 
@@ -27,7 +27,7 @@ pub enum NetworkError {
     },
     /// The switch refused.
     #[error("could not change the network: {0}")]
-    Switch(#[from] SwitchError),
+    Switch(#[from] ChangeError),
 }
 
 /// The network of a lab. Every change is atomic between two frames and cuts IPv4 and IPv6 alike.

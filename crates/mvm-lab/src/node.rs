@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::client::{Agent, AgentError, DialStream, ExitStatus, Identity, Output};
-use mvm_fabric::{Port, SwitchError};
+use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Identity, Output};
+use mvm_fabric::{AttachError, Port};
 use mvm_machine::{
     boot_tokens,
     machine::{BootError, Booting, LaunchError, MachineSpec, Running},
@@ -65,7 +65,7 @@ pub enum NodeError {
         /// The machine.
         machine: String,
         /// What the switch said.
-        source: SwitchError,
+        source: AttachError,
     },
     /// QEMU did not start.
     #[error(transparent)]
@@ -294,7 +294,7 @@ impl Node {
 
     /// Opens a TCP connection to a port of the machine's loopback, through the agent: it works
     /// whatever the network does.
-    pub async fn dial(&self, port: u16) -> Result<DialStream, NodeError> {
+    pub async fn dial(&self, port: u16) -> Result<DialedStream, NodeError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         self.agent()?.dial(address).await.map_err(|source| self.agent_error(source))
     }
@@ -350,7 +350,7 @@ impl Node {
                 addresses: self.member.addresses(),
             }],
             hosts: self.hosts.to_vec(),
-            wall_clock: std::time::SystemTime::now(),
+            wall_clock: Some(std::time::SystemTime::now()),
         }
     }
 
@@ -412,9 +412,8 @@ impl Node {
 
     fn command_error(&self, command: &str, output: &Output) -> NodeError {
         let how = match output.status {
-            ExitStatus::Code(code) => format!("ended with exit code {code}"),
-            ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
             ExitStatus::TimedOut => "did not end in time and was killed".to_owned(),
+            status => format!("ended: {status}"),
         };
         let shown = [("stdout", &output.stdout), ("stderr", &output.stderr)]
             .into_iter()

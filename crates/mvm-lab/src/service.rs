@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::client::{Agent, AgentError, CommandEvent, ExitStatus, RunningCommand};
+use mvm_agent::client::{Agent, AgentError, Event as CommandEvent, Running};
 use tokio::{
     fs::File,
     io::AsyncWriteExt,
@@ -89,10 +89,11 @@ impl Service {
             source,
         })?;
         let (program, arguments) = spec.command.split_first().expect("a service has a program");
-        let running = agent
-            .command(program)
-            .args(arguments)
-            .envs(&spec.environment)
+        let mut command = agent.command(program).args(arguments);
+        for (name, value) in &spec.environment {
+            command = command.env(name, value);
+        }
+        let running = command
             .spawn()
             .await
             .map_err(|source| ServiceError::Start { service: service.clone(), source })?;
@@ -151,38 +152,34 @@ impl Drop for Service {
 }
 
 /// Logs a service's output and passes signals on until it ends; returns how it ended.
-async fn follow(mut running: RunningCommand, mut signals: mpsc::Receiver<i32>, mut log: File) -> String {
+async fn follow(mut running: Running, mut signals: mpsc::Receiver<i32>, mut log: File) -> String {
     let mut listening = true;
+    let mut ended = "no exit status".to_owned();
     loop {
         tokio::select! {
             event = running.next_event() => match event {
-                Ok(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes)) => {
+                Ok(Some(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes))) => {
                     if let Err(error) = log.write_all(&bytes).await {
                         tracing::warn!(%error, "could not write a service's log");
                     }
                 }
-                Ok(CommandEvent::Exit(status)) => {
-                    let _ = log.flush().await;
-                    return describe(status);
+                Ok(Some(CommandEvent::Exit(status))) => ended = status.to_string(),
+                Ok(None) => {
+                    if let Err(error) = log.flush().await {
+                        tracing::warn!(%error, "could not write a service's log");
+                    }
+                    return ended;
                 }
                 Err(error) => return format!("lost: {error}"),
             },
             number = signals.recv(), if listening => match number {
                 Some(number) => {
-                    if let Err(error) = running.signal(number).await {
+                    if let Err(error) = running.signal(number) {
                         return format!("lost: {error}");
                     }
                 }
                 None => listening = false,
             },
         }
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("exit code {code}"),
-        ExitStatus::Signal(signal) => format!("signal {signal}"),
-        ExitStatus::TimedOut => "timed out".to_owned(),
     }
 }

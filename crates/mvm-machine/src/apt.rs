@@ -160,7 +160,7 @@ impl Apt {
         let text = format!("{program} {}", arguments.join(" "));
         let status = wait(command, program, &text)?;
         if status.success() {
-            return rewound(&mut output).naming("read", &output_path);
+            return Ok(rewound(&mut output).naming("read", &output_path)?);
         }
         let evidence = tail(&rewound(&mut errors).naming("read", &errors_path)?);
         Err(AptError::Failed { command: text, status, evidence })

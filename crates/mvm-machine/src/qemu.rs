@@ -6,14 +6,14 @@
 
 use std::{ffi::OsString, os::fd::RawFd, path::Path};
 
+use mvm_agent::boot::PORT_NAME;
+
 use crate::{accelerator::Accelerator, machine::MachineSpec};
 
-/// The name of the virtio-serial port behind which the guest agent answers.
-pub const AGENT_PORT: &str = "org.mvm-ci.agent";
 /// The serial number by which the guest finds the read-only disk shared by all machines.
-pub const SHARED_SERIAL: &str = "shared";
+pub(crate) const SHARED_SERIAL: &str = "shared";
 /// The serial number by which the guest finds its private disk.
-pub const DATA_SERIAL: &str = "data";
+pub(crate) const DATA_SERIAL: &str = "data";
 
 /// The descriptors QEMU inherits, by what is behind them.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
     line.option("-mon", "chardev=monitor,mode=control");
     line.option("-device", "virtio-serial-pci,max_ports=2");
     line.option("-chardev", format!("socket,id=agent,fd={}", descriptors.agent));
-    line.option("-device", format!("virtserialport,chardev=agent,name={AGENT_PORT}"));
+    line.option("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
     line.option("-device", "virtio-rng-pci");
 
     if let Some(shared) = &spec.image.shared {

@@ -25,8 +25,27 @@ const CACHE_BYTES_WANTED: u64 = 512 << 20;
 /// The private disks of three machines and a run folder with captures.
 const TEMPORARY_BYTES_WANTED: u64 = 512 << 20;
 
+/// A QEMU that can run machines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+}
+
+const QEMU_NAME: &str = "qemu-system-x86_64";
+
+/// Finds a QEMU that is new enough; otherwise the finding tells what is wrong. Blocks some 20 ms.
+pub fn find_qemu(view: &HostView) -> Result<Qemu, Box<Finding>> {
+    match program(view, QEMU_NAME, QEMU_OLDEST) {
+        Ok((path, version)) => Ok(Qemu { path, version }),
+        Err(_) => Err(Box::new(qemu(view, &Distribution::detect(&view.root)))),
+    }
+}
+
 pub(super) fn qemu(view: &HostView, distribution: &Distribution) -> Finding {
-    let (state, found) = program_state(view, "qemu-system-x86_64", QEMU_OLDEST);
+    let (state, found) = program_state(view, QEMU_NAME, QEMU_OLDEST);
     let remedy = match state {
         State::Ok => None,
         State::Missing => Some(package(
@@ -180,27 +199,26 @@ pub(super) fn python(view: &HostView, distribution: &Distribution) -> Finding {
 
 /// Whether `name` is there and says it is at least `oldest`.
 fn program_state(view: &HostView, name: &str, oldest: Version) -> (State, String) {
-    let Some(path) = view.find_program(name) else {
-        return (State::Missing, not_found(name));
-    };
-    let shown = path.display();
-    match probe::version_output(view, &path) {
-        Err(error) => (State::Unfit, format!("{shown}, which {error}")),
-        Ok(output) => match Version::in_output(&output) {
-            None => (
-                State::Unfit,
-                format!(
-                    "{shown}, which does not tell its version{}",
-                    probe::quoted(&output)
-                ),
-            ),
-            Some(version) if version < oldest => (
-                State::TooOld,
-                format!("{version} at {shown}; needed is {oldest} or newer"),
-            ),
-            Some(version) => (State::Ok, format!("{version} at {shown}")),
-        },
+    match program(view, name, oldest) {
+        Ok((path, version)) => (State::Ok, format!("{version} at {}", path.display())),
+        Err(answer) => answer,
     }
+}
+
+/// Finds a program that is new enough; the error is its state and the evidence.
+fn program(view: &HostView, name: &str, oldest: Version) -> Result<(PathBuf, Version), (State, String)> {
+    let path = view.find_program(name).ok_or_else(|| (State::Missing, not_found(name)))?;
+    let shown = path.display();
+    let output = probe::version_output(view, &path)
+        .map_err(|error| (State::Unfit, format!("{shown}, which {error}")))?;
+    let version = Version::in_output(&output).ok_or_else(|| {
+        let evidence = format!("{shown}, which does not tell its version{}", probe::quoted(&output));
+        (State::Unfit, evidence)
+    })?;
+    if version < oldest {
+        return Err((State::TooOld, format!("{version} at {shown}; needed is {oldest} or newer")));
+    }
+    Ok((path, version))
 }
 
 fn presence(view: &HostView, name: &str) -> (State, String) {

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    thread,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
-use tokio::{io::unix::AsyncFd, sync::watch, task::JoinHandle};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::watch;
 
 use super::{Keeper, Watcher};
 
@@ -32,28 +32,30 @@ impl std::fmt::Display for Exit {
 /// A child process; killed and reaped when dropped.
 pub struct Child {
     pid: u32,
-    pidfd: Arc<OwnedFd>,
+    pidfd: OwnedFd,
     exit: watch::Receiver<Option<Exit>>,
-    reaper: JoinHandle<()>,
+    reaper: Option<thread::JoinHandle<()>>,
 }
 
 impl Child {
-    pub(super) fn adopt(child: std::process::Child, watcher: &Watcher) -> io::Result<Child> {
+    /// Takes the child over; a thread of its own waits for its end.
+    pub(super) fn adopt(mut child: std::process::Child, watcher: &Watcher) -> io::Result<Child> {
         let pid = child.id();
         watcher.watch_process(pid);
-        let raw = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("a child without a pid"))?;
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or_else(|| io::Error::other("a child without a pid"))?;
         // The child is not reaped before this, so its number cannot have passed to another process.
-        let pidfd = Arc::new(pidfd_open(raw, PidfdFlags::empty())?);
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         let (publish, exit) = watch::channel(None);
-        let ended = AsyncFd::with_interest(Arc::clone(&pidfd), tokio::io::Interest::READABLE)?;
-        let reaper = tokio::spawn(async move {
-            if ended.readable().await.is_ok()
-                && let Some(status) = reap(ended.get_ref(), WaitIdOptions::NOHANG)
-            {
-                publish.send_replace(Some(status));
-            }
-        });
-        Ok(Child { pid, pidfd, exit, reaper })
+        let reaper = thread::Builder::new().name(format!("mvm-wait-{pid}")).spawn(move || {
+            let status = child.wait();
+            let exit = status.map_or(Exit::Signal(0), |status| match status.code() {
+                Some(code) => Exit::Code(code),
+                None => Exit::Signal(status.signal().unwrap_or(0)),
+            });
+            publish.send_replace(Some(exit));
+        })?;
+        Ok(Child { pid, pidfd, exit, reaper: Some(reaper) })
     }
 
     /// Returns the process id.
@@ -70,34 +72,25 @@ impl Child {
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await;
-        // The reaper publishes before it ends; a runtime that shuts down has killed the child.
-        ended.ok().and_then(|status| *status).unwrap_or(Exit::Signal(Signal::KILL.as_raw()))
+        // The reaper publishes before it lets go of the channel.
+        ended.ok().and_then(|status| *status).unwrap_or(Exit::Signal(0))
     }
 
     /// Kills the child at once; a child that has ended already is no error.
     pub fn kill(&self) {
-        let _ = pidfd_send_signal(&*self.pidfd, Signal::KILL);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.reaper.abort();
-        if self.try_exit().is_none() {
-            self.kill();
-            reap(&self.pidfd, WaitIdOptions::empty());
+        self.kill();
+        if let Some(reaper) = self.reaper.take() {
+            // A killed child ends at once; its thread cannot panic.
+            let _ = reaper.join();
         }
         if let Ok(keeper) = Keeper::get() {
             keeper.watcher.forget_process(self.pid);
         }
     }
-}
-
-/// Reaps the ended child; `None` if it was reaped already or, with `NOHANG`, still runs.
-fn reap(pidfd: &OwnedFd, options: WaitIdOptions) -> Option<Exit> {
-    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | options).ok()??;
-    Some(match status.exit_status() {
-        Some(code) => Exit::Code(code),
-        None => Exit::Signal(status.terminating_signal().unwrap_or(0)),
-    })
 }

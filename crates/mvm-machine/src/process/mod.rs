@@ -87,7 +87,7 @@ impl Keeper {
     /// Starts `command` as a child that dies with this process.
     ///
     /// The descriptors in `inherited` stay open in the child under the same numbers, and are closed
-    /// here. Must be called within a Tokio runtime, which then awaits the child's end.
+    /// here.
     pub fn spawn(&self, mut command: Command, inherited: Vec<OwnedFd>) -> Result<Child, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
         spawn::dies_with_parent(&mut command);

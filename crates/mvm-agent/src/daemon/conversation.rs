@@ -1,0 +1,188 @@
+//! One conversation: its streams, their credit, and what each of them does.
+//!
+//! Packets and the channel are [`super::server`]'s; what a stream does is a [`Work`].
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rustix::event::PollFd;
+use rustix::process::Pid;
+
+use super::command::{self, Begun};
+use super::outbox::Outbox;
+use super::tcp::{Dial, PortWait};
+use super::transfer::{Download, Upload};
+use super::work::{Credit, Input, Outlet, Progress, Work, refusal};
+use super::{identity, server::Authority};
+use crate::protocol::{
+    ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId, ToGuest, ToHost,
+};
+
+/// The conversation the host opened last. Dropping it kills its commands.
+pub(super) struct Conversation {
+    pub(super) nonce: Nonce,
+    authority: Authority,
+    next_sequence: u32,
+    /// The highest stream opened so far; ids are never used twice.
+    last_stream: u32,
+    streams: BTreeMap<StreamId, Slot>,
+}
+
+struct Slot {
+    credit: Credit,
+    work: Box<dyn Work>,
+}
+
+/// The host broke the protocol, or bytes were lost: the conversation cannot go on.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+/// What an accepted frame asks of the whole daemon.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    Nothing,
+    EndMachine(MachineEnd),
+}
+
+/// What a request became.
+enum Opened {
+    Work(Box<dyn Work>),
+    Answered(Reply),
+    EndMachine(MachineEnd),
+}
+
+impl Conversation {
+    pub(super) fn new(nonce: Nonce, authority: Authority) -> Self {
+        Self { nonce, authority, next_sequence: 0, last_stream: 0, streams: BTreeMap::new() }
+    }
+
+    /// Takes one frame of this conversation.
+    pub(super) fn take(&mut self, frame: Frame<ToGuest>, now: Instant, outbox: &mut Outbox) -> Result<Demand, Broken> {
+        if frame.sequence != self.next_sequence {
+            return Err(Broken);
+        }
+        self.next_sequence = self.next_sequence.wrapping_add(1);
+        let Frame { stream, message, payload, .. } = frame;
+        if !payload.is_empty() && message != ToGuest::Data {
+            return Err(Broken);
+        }
+        match message {
+            ToGuest::Open(request) => return self.open(stream, request, now, outbox),
+            ToGuest::Data => self.data(stream, payload)?,
+            ToGuest::Grant(amount) => {
+                if let Some(slot) = self.streams.get_mut(&stream) {
+                    slot.credit.granted(amount).ok_or(Broken)?;
+                }
+            }
+            ToGuest::End => self.input(stream, Input::End),
+            ToGuest::Signal(signal) => self.input(stream, Input::Signal(signal)),
+            ToGuest::Kill => self.input(stream, Input::Kill),
+            ToGuest::Close => drop(self.streams.remove(&stream)),
+            ToGuest::KeepAlive => {}
+        }
+        Ok(Demand::Nothing)
+    }
+
+    /// Lets every stream do what it can, and drops those that are done.
+    pub(super) fn advance(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.streams.retain(|stream, slot| {
+            let mut outlet = Outlet { stream: *stream, credit: &mut slot.credit, outbox };
+            match slot.work.advance(now, &mut outlet) {
+                Ok(Progress::Going) => return true,
+                Ok(Progress::Done(reply)) => outlet.send(&ToHost::Done(reply)),
+                Err(failure) => outlet.send(&ToHost::Failed(failure)),
+            }
+            false
+        });
+    }
+
+    pub(super) fn interests<'a>(&'a self, outbox: &Outbox, interests: &mut Vec<PollFd<'a>>) {
+        for slot in self.streams.values() {
+            slot.work.interests(slot.credit.room(outbox) > 0, interests);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.streams.values().filter_map(|slot| slot.work.deadline()).min()
+    }
+
+    pub(super) fn reaped(&mut self, ended: &[(Pid, ExitStatus)]) {
+        for slot in self.streams.values_mut() {
+            slot.work.reaped(ended);
+        }
+    }
+
+    fn open(
+        &mut self,
+        stream: StreamId,
+        request: Request,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<Demand, Broken> {
+        if stream.0 <= self.last_stream {
+            return Err(Broken);
+        }
+        self.last_stream = stream.0;
+        let opened = if self.streams.len() >= STREAMS_MAX {
+            Err(refusal("open a stream", format!("{STREAMS_MAX} are open already")))
+        } else {
+            self.begin(stream, request, now)
+        };
+        match opened {
+            Ok(Opened::Work(work)) => {
+                self.streams.insert(stream, Slot { credit: Credit::new(), work });
+            }
+            Ok(Opened::Answered(reply)) => outbox.frame(stream, &ToHost::Done(reply), &[]),
+            Ok(Opened::EndMachine(end)) => {
+                outbox.frame(stream, &ToHost::Done(Reply::Nothing), &[]);
+                return Ok(Demand::EndMachine(end));
+            }
+            Err(failure) => outbox.frame(stream, &ToHost::Failed(failure), &[]),
+        }
+        Ok(Demand::Nothing)
+    }
+
+    fn begin(&self, stream: StreamId, request: Request, now: Instant) -> Result<Opened, Failure> {
+        Ok(match request {
+            Request::Ping => Opened::Answered(Reply::Nothing),
+            Request::Run(run) => self.run(&run)?,
+            Request::Upload { path, mode } => Opened::Work(Box::new(Upload::begin(&path, mode, stream)?)),
+            Request::Download { path } => Opened::Work(Box::new(Download::begin(&path)?)),
+            Request::WaitForPort { host, port, timeout } => {
+                Opened::Work(Box::new(PortWait::begin(host, port, timeout, now)))
+            }
+            Request::Dial(address) => Opened::Work(Box::new(Dial::begin(address)?)),
+            Request::Configure { identity, entropy } => {
+                self.authority.check_owner("configure the machine")?;
+                identity::assume(&identity, &entropy)?;
+                Opened::Answered(Reply::Nothing)
+            }
+            Request::End(end) => {
+                self.authority.check_owner("end the machine")?;
+                Opened::EndMachine(end)
+            }
+        })
+    }
+
+    fn run(&self, run: &Run) -> Result<Opened, Failure> {
+        Ok(match command::begin(run, self.authority.environment())? {
+            Begun::Attached(work) => Opened::Work(Box::new(work)),
+            Begun::Detached(pid) => Opened::Answered(Reply::Detached { pid: pid.as_raw_nonzero().get() }),
+        })
+    }
+
+    fn data(&mut self, stream: StreamId, payload: Vec<u8>) -> Result<(), Broken> {
+        // Data may be under way when a stream ends on this side.
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            slot.credit.charge(payload.len()).ok_or(Broken)?;
+            slot.work.input(Input::Data(payload));
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, stream: StreamId, input: Input) {
+        if let Some(slot) = self.streams.get_mut(&stream) {
+            slot.work.input(input);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The loop: one `poll` over the channel, the signals and what the streams wait for.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+
+use super::conversation::{Conversation, Demand};
+use super::outbox::Outbox;
+use super::sys;
+use super::work::refusal;
+use crate::protocol::{
+    self, ExitStatus, Failure, GuestInfo, Hello, HelloBack, MachineEnd, Nonce, Packet, ToGuest, VERSION,
+};
+use crate::wire::Decoder;
+
+const READ_BYTES: usize = 64 * 1024;
+/// A virtio port whose host end is closed reports that for ever; it is looked at again this often.
+const HOST_ABSENT_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the last answer may take on its way out before the machine ends.
+const FAREWELL_ALLOWED: Duration = Duration::from_secs(1);
+
+/// What the daemon may do with the machine it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Authority {
+    /// It is PID 1.
+    Init,
+    /// It is a service of a machine of ours.
+    Service,
+    /// It runs on somebody's host, for a test.
+    Hosted,
+}
+
+impl Authority {
+    /// What commands get besides the agent's own environment.
+    pub(super) fn environment(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Init => &[
+                ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                ("HOME", "/root"),
+            ],
+            Self::Service | Self::Hosted => &[],
+        }
+    }
+
+    /// Refuses what only the machine's own agent may do.
+    pub(super) fn check_owner(self, operation: &str) -> Result<(), Failure> {
+        match self {
+            Self::Init | Self::Service => Ok(()),
+            Self::Hosted => Err(refusal(operation, "this agent is a guest on its host")),
+        }
+    }
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    EndMachine(MachineEnd),
+    HungUp,
+    Stopped,
+}
+
+pub(super) struct Server {
+    port: OwnedFd,
+    signals: OwnedFd,
+    authority: Authority,
+    decoder: Decoder,
+    outbox: Outbox,
+    conversation: Option<Conversation>,
+    guest: GuestInfo,
+}
+
+/// What one look at the channel told.
+enum Heard {
+    Something,
+    HostAbsent,
+}
+
+impl Server {
+    /// Takes a non-blocking channel.
+    pub(super) fn new(port: OwnedFd, authority: Authority) -> io::Result<Self> {
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
+        let mut outbox = Outbox::new();
+        // A host that still believes in an earlier agent's conversation learns that it is over.
+        outbox.gone(None);
+        let (decoder, conversation, guest) = (Decoder::new(), None, guest_info());
+        Ok(Self { port, signals, authority, decoder, outbox, conversation, guest })
+    }
+
+    pub(super) fn run(&mut self) -> io::Result<Outcome> {
+        let mut host_absent = false;
+        loop {
+            self.wait(host_absent)?;
+            if self.take_signals()? && self.authority != Authority::Init {
+                return Ok(Outcome::Stopped);
+            }
+            if !self.outbox.is_overfull() {
+                match self.listen()? {
+                    Ok(Heard::Something) => host_absent = false,
+                    Ok(Heard::HostAbsent) if self.authority == Authority::Hosted => return Ok(Outcome::HungUp),
+                    Ok(Heard::HostAbsent) => host_absent = true,
+                    Err(end) => return self.farewell(end),
+                }
+            }
+            if let Some(conversation) = &mut self.conversation {
+                conversation.advance(Instant::now(), &mut self.outbox);
+            }
+            if let Err(error) = self.outbox.flush(&self.port) {
+                match self.authority {
+                    Authority::Hosted => return Ok(Outcome::HungUp),
+                    // The host will greet anew when it is back.
+                    Authority::Init | Authority::Service if error.kind() == io::ErrorKind::BrokenPipe => {}
+                    Authority::Init | Authority::Service => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Sleeps until something can be done.
+    fn wait(&self, host_absent: bool) -> io::Result<()> {
+        let mut interests = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, !self.outbox.is_overfull());
+        flags.set(PollFlags::OUT, !self.outbox.is_empty());
+        if !host_absent {
+            interests.push(PollFd::new(&self.port, flags));
+        }
+        if let Some(conversation) = &self.conversation {
+            conversation.interests(&self.outbox, &mut interests);
+        }
+        let now = Instant::now();
+        let deadline = self.conversation.as_ref().and_then(Conversation::deadline);
+        let absent = host_absent.then(|| now + HOST_ABSENT_INTERVAL);
+        let timeout = deadline.into_iter().chain(absent).min().map(|until| timespec(until.saturating_duration_since(now)));
+        match poll(&mut interests, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reaps what has ended; true if the daemon was asked to stop.
+    fn take_signals(&mut self) -> io::Result<bool> {
+        let mut stop = false;
+        // The number is the first field of the kernel's `struct signalfd_siginfo`, which has 128 bytes.
+        let mut record = [0; 128];
+        loop {
+            match rustix::io::read(&self.signals, &mut record) {
+                Ok(count) if count == record.len() => {
+                    let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+                    stop |= number == libc::SIGTERM.cast_unsigned();
+                }
+                Ok(_) | Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        // Signals merge, so the children are asked, not the signals.
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if let Some(conversation) = &mut self.conversation {
+                conversation.reaped(&[(pid, exit_status(status))]);
+            }
+        }
+        Ok(stop)
+    }
+
+    /// Reads once from the channel and does what it says. The inner error is the demand to end the machine.
+    fn listen(&mut self) -> io::Result<Result<Heard, MachineEnd>> {
+        let mut buffer = [0; READ_BYTES];
+        let count = match rustix::io::read(&self.port, &mut buffer) {
+            Ok(0) => return Ok(Ok(Heard::HostAbsent)),
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Ok(Heard::Something)),
+            Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Ok(Heard::HostAbsent)),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut bytes = &buffer[..count];
+        while let Some(content) = self.decoder.next(&mut bytes) {
+            // What is not a packet of ours is the rest of one that was cut.
+            let Ok(packet) = protocol::read_packet::<ToGuest>(&content) else { continue };
+            if let Demand::EndMachine(end) = self.take(packet) {
+                return Ok(Err(end));
+            }
+        }
+        Ok(Ok(Heard::Something))
+    }
+
+    fn take(&mut self, packet: Packet<ToGuest>) -> Demand {
+        match packet {
+            Packet::Hello(hello) => self.greet(&hello),
+            Packet::Frame(frame) => {
+                let nonce = frame.nonce;
+                let Some(conversation) = self.conversation.as_mut().filter(|current| current.nonce == nonce) else {
+                    self.outbox.gone(Some(nonce));
+                    return Demand::Nothing;
+                };
+                match conversation.take(frame, Instant::now(), &mut self.outbox) {
+                    Ok(demand) => return demand,
+                    Err(_broken) => self.give_up(nonce),
+                }
+            }
+            // Only guests say these.
+            Packet::HelloBack(_) | Packet::Gone(_) => {}
+        }
+        Demand::Nothing
+    }
+
+    /// Answers a greeting; a new nonce begins a new conversation and ends the old one.
+    fn greet(&mut self, hello: &Hello) {
+        let matches = hello.version == VERSION;
+        let back = HelloBack { version: VERSION, nonce: hello.nonce, guest: matches.then(|| self.guest.clone()) };
+        let known = self.conversation.as_ref().is_some_and(|current| current.nonce == hello.nonce);
+        if known || !matches {
+            self.outbox.hello_back(&back);
+            return;
+        }
+        // The old conversation's commands are killed before the new one can ask for anything.
+        self.conversation = None;
+        self.conversation = Some(Conversation::new(hello.nonce, self.authority));
+        self.outbox.restart(&back);
+    }
+
+    fn give_up(&mut self, nonce: Nonce) {
+        self.conversation = None;
+        self.outbox.gone(Some(nonce));
+    }
+
+    /// Lets the last answer out.
+    fn farewell(&mut self, end: MachineEnd) -> io::Result<Outcome> {
+        let deadline = Instant::now() + FAREWELL_ALLOWED;
+        while !self.outbox.is_empty() && Instant::now() < deadline {
+            if self.outbox.flush(&self.port).is_err() {
+                break;
+            }
+            let mut interests = [PollFd::new(&self.port, PollFlags::OUT)];
+            let left = timespec(deadline.saturating_duration_since(Instant::now()));
+            // A failing poll only makes this loop spin until its deadline.
+            let _ = poll(&mut interests, Some(&left));
+        }
+        Ok(Outcome::EndMachine(end))
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+fn exit_status(status: WaitStatus) -> ExitStatus {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(code),
+        (None, signal) => ExitStatus::Signal(signal.unwrap_or(0)),
+    }
+}
+
+fn guest_info() -> GuestInfo {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    GuestInfo {
+        kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        boot_id: boot_id.trim().to_owned(),
+        is_init: rustix::process::getpid() == Pid::INIT,
+    }
+}

@@ -1,0 +1,106 @@
+//! `mvm-ci test`: runs scenarios and tells their verdicts.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use indicatif::MultiProgress;
+use mvm_lab::{
+    environment::{AcceleratorRequest, EnvironmentOptions},
+    event::Listener,
+    report::{self, Colours},
+    run_folder::shell_line,
+    runner::{self, RunOptions},
+    scenario::Scenario,
+    verdict::Verdict,
+};
+use mvm_machine::accelerator::Accelerator;
+
+use super::no_colour;
+use crate::{
+    cli::{AcceleratorArg, TestArgs},
+    scenarios,
+};
+
+pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
+    let known = scenarios::all();
+    if arguments.list {
+        return list(&known);
+    }
+    let chosen = choose(&known, &arguments.scenarios)?;
+    let mut worst = Verdict::Passed;
+    for scenario in chosen {
+        let report = runner::run(scenario, options(&arguments, scenario.name)).await?;
+        tell_folder(&arguments, &report)?;
+        if report.verdict != Verdict::Passed {
+            worst = report.verdict;
+        }
+        if report.verdict == Verdict::Interrupted {
+            break;
+        }
+    }
+    Ok(ExitCode::from(worst.exit_code()))
+}
+
+fn list(known: &[Scenario]) -> anyhow::Result<ExitCode> {
+    let mut output = std::io::stdout().lock();
+    for scenario in known {
+        writeln!(output, "{:<16} {}", scenario.name, scenario.about)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose<'a>(known: &'a [Scenario], names: &[String]) -> anyhow::Result<Vec<&'a Scenario>> {
+    let find = |name: &String| match known.iter().find(|scenario| scenario.name == name) {
+        Some(scenario) => Ok(scenario),
+        None => {
+            let names: Vec<_> = known.iter().map(|scenario| scenario.name).collect();
+            bail!("could not find the scenario {name:?}; there are {}", names.join(", "))
+        }
+    };
+    names.iter().map(find).collect()
+}
+
+fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
+    let accelerator = match arguments.accelerator {
+        AcceleratorArg::Auto => AcceleratorRequest::Auto,
+        AcceleratorArg::Kvm => AcceleratorRequest::Only(Accelerator::Kvm),
+        AcceleratorArg::Tcg => AcceleratorRequest::Only(Accelerator::Tcg),
+    };
+    let mut command: Vec<String> = std::env::args().take(1).collect();
+    command.extend(["test".to_owned(), scenario.to_owned()]);
+    if let Some(kernel) = &arguments.kernel {
+        command.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
+    }
+    RunOptions {
+        runs: arguments.runs.clone(),
+        command,
+        environment: EnvironmentOptions { accelerator, kernel: arguments.kernel.clone() },
+        listeners: vec![listener(arguments)],
+    }
+}
+
+fn listener(arguments: &TestArgs) -> Listener {
+    if arguments.json {
+        return report::json_lines(std::io::stdout());
+    }
+    let colours =
+        if std::io::stdout().is_terminal() && !no_colour() { Colours::On } else { Colours::Off };
+    let live = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal()).then(MultiProgress::new);
+    report::terminal(std::io::stdout(), colours, live)
+}
+
+/// Every run ends with where its files are; with `--json` that is talk, for standard error.
+fn tell_folder(arguments: &TestArgs, report: &runner::Report) -> anyhow::Result<()> {
+    let line = format!("run folder: {}\n", shell_line(&[report.folder.to_string_lossy().into_owned()]));
+    let written = match arguments.json {
+        true => std::io::stderr().write_all(line.as_bytes()),
+        false => std::io::stdout().write_all(line.as_bytes()),
+    };
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,262 @@
+//! Which files a host program needs to run elsewhere: its interpreter and shared libraries, transitively.
+//!
+//! Resolved as the dynamic linker would (ld.so(8)), by reading: the program is never run, nor `ldd`, which
+//! runs it. Programs that open plug-ins by name need their package's file list instead
+//! ([`crate::image::ImageBuilder::package`]).
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use object::{
+    LittleEndian,
+    elf::{self, FileHeader64},
+    read::elf::{Dyn, FileHeader, ProgramHeader},
+};
+
+use crate::files::{self, FileError};
+
+/// Where ld.so looks at last, on Debian's multiarch and elsewhere.
+const DEFAULT_FOLDERS: &[&str] = &[
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib64",
+    "/usr/lib64",
+    "/lib",
+    "/usr/lib",
+];
+/// The kernel's limit of a `#!` line (BINPRM_BUF_SIZE).
+const SCRIPT_LINE_BYTES_MAX: usize = 256;
+/// A program needs dozens of files; a cycle or a trap needs more.
+const FILES_MAX: usize = 2000;
+
+/// The files of a program could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ElfError {
+    /// There is no such program.
+    #[error("could not find the program {name} on this host's PATH")]
+    NotFound {
+        /// The name looked for.
+        name: String,
+    },
+    /// A library is nowhere.
+    #[error("could not find the shared library {library}, which {needed_by:?} needs")]
+    MissingLibrary {
+        /// The library's name.
+        library: String,
+        /// Who needs it.
+        needed_by: PathBuf,
+    },
+    /// A file is damaged or for another processor.
+    #[error("could not read {path:?} as an x86-64 program: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Finds a program by path or in `PATH`, in the system's folders also where `PATH` leaves them out.
+pub fn find_program(name: &str) -> Result<PathBuf, ElfError> {
+    let missing = || ElfError::NotFound { name: name.to_owned() };
+    if name.contains('/') {
+        return Path::new(name).is_file().then(|| name.into()).ok_or_else(missing);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(system);
+    folders.map(|folder| folder.join(name)).find(|candidate| candidate.is_file()).ok_or_else(missing)
+}
+
+/// Returns every file `program` needs beside itself: interpreters and shared libraries, by the paths
+/// under which they are looked up.
+pub fn needed_files(program: &Path) -> Result<BTreeSet<PathBuf>, ElfError> {
+    let configured = configured_folders(Path::new("/etc/ld.so.conf"));
+    let mut found = BTreeSet::new();
+    let mut pending = VecDeque::from([program.to_owned()]);
+    while let Some(path) = pending.pop_front() {
+        for needed in directly_needed(&path, &configured)? {
+            if found.len() >= FILES_MAX {
+                let reason = format!("it needs more than {FILES_MAX} files");
+                return Err(ElfError::Malformed { path: program.to_owned(), reason });
+            }
+            if found.insert(needed.clone()) {
+                pending.push_back(needed);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn directly_needed(path: &Path, configured: &[PathBuf]) -> Result<Vec<PathBuf>, ElfError> {
+    let content = files::read(path)?;
+    if let Some(interpreter) = script_interpreter(&content) {
+        return Ok(vec![find_program(&interpreter)?]);
+    }
+    if !content.starts_with(&elf::ELFMAG) {
+        // A data file of a package; nothing to load.
+        return Ok(Vec::new());
+    }
+    let links = Links::of(&content).map_err(|reason| ElfError::Malformed { path: path.to_owned(), reason })?;
+    let mut needed: Vec<PathBuf> = links.interpreter.iter().map(PathBuf::from).collect();
+    let folders: Vec<PathBuf> = links
+        .search
+        .iter()
+        .map(|folder| expand_origin(folder, path))
+        .chain(configured.iter().cloned())
+        .chain(DEFAULT_FOLDERS.iter().map(PathBuf::from))
+        .collect();
+    for library in &links.libraries {
+        let place = folders.iter().map(|folder| folder.join(library)).find(|place| is_library(place));
+        needed.push(place.ok_or_else(|| ElfError::MissingLibrary {
+            library: library.clone(),
+            needed_by: path.to_owned(),
+        })?);
+    }
+    Ok(needed)
+}
+
+/// A library for another processor may bear the same name; ld.so passes over it, and so do we.
+fn is_library(path: &Path) -> bool {
+    let mut head = [0; 20];
+    let read = fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut head));
+    read.is_ok() && head.starts_with(&elf::ELFMAG) && head[18..20] == elf::EM_X86_64.to_le_bytes()
+}
+
+/// What an ELF file says of the files it needs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Links {
+    interpreter: Option<String>,
+    libraries: Vec<String>,
+    search: Vec<String>,
+}
+
+impl Links {
+    fn of(content: &[u8]) -> Result<Links, String> {
+        let wrong = |error: object::read::Error| error.to_string();
+        let header = FileHeader64::<LittleEndian>::parse(content).map_err(wrong)?;
+        if header.e_machine(LittleEndian) != elf::EM_X86_64 {
+            return Err(format!("it is for machine type {}", header.e_machine(LittleEndian)));
+        }
+        let mut links = Links::default();
+        for segment in header.program_headers(LittleEndian, content).map_err(wrong)? {
+            if let Some(name) = segment.interpreter(LittleEndian, content).map_err(wrong)? {
+                links.interpreter = Some(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        let sections = header.sections(LittleEndian, content).map_err(wrong)?;
+        let Some((entries, link)) = sections.dynamic(LittleEndian, content).map_err(wrong)? else {
+            return Ok(links);
+        };
+        let strings = sections.strings(LittleEndian, content, link).map_err(wrong)?;
+        let text = |entry: &elf::Dyn64<LittleEndian>| {
+            entry.string(LittleEndian, strings).map(|name| String::from_utf8_lossy(name).into_owned()).map_err(wrong)
+        };
+        let (mut rpath, mut runpath) = (None, None);
+        for entry in entries {
+            match entry.tag32(LittleEndian) {
+                Some(elf::DT_NEEDED) => links.libraries.push(text(entry)?),
+                Some(elf::DT_RPATH) => rpath = Some(text(entry)?),
+                Some(elf::DT_RUNPATH) => runpath = Some(text(entry)?),
+                _ => {}
+            }
+        }
+        let search = runpath.or(rpath).unwrap_or_default();
+        links.search = search.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned).collect();
+        Ok(links)
+    }
+}
+
+fn expand_origin(folder: &str, path: &Path) -> PathBuf {
+    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let origin = real.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+    folder.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).into()
+}
+
+/// Reads the interpreter from a `#!` line; `#!/usr/bin/env NAME` gives the name.
+fn script_interpreter(content: &[u8]) -> Option<String> {
+    let line = content.strip_prefix(b"#!")?;
+    let line = &line[..line.len().min(SCRIPT_LINE_BYTES_MAX)];
+    let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next()?).into_owned();
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next()?;
+    if first.ends_with("/env") { words.next().map(str::to_owned) } else { Some(first.to_owned()) }
+}
+
+/// The folders of ld.so.conf, with its one level of `include`s.
+fn configured_folders(configuration: &Path) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    for line in fs::read_to_string(configuration).unwrap_or_default().lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        match line.strip_prefix("include ") {
+            Some(pattern) => folders.extend(included(Path::new(pattern.trim()))),
+            None if line.starts_with('/') => folders.push(line.into()),
+            None => {}
+        }
+    }
+    folders
+}
+
+/// Patterns are `FOLDER/*.conf` in every distribution.
+fn included(pattern: &Path) -> Vec<PathBuf> {
+    let Some(folder) = pattern.parent() else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    paths.iter().flat_map(|path| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| line.trim().to_owned())
+        .filter(|line| line.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_dynamic_program_needs_its_interpreter_and_libc() {
+        let needed = needed_files(&find_program("apt-get").unwrap()).unwrap();
+        let names: Vec<_> = needed.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert!(names.contains(&"libc.so.6") && names.contains(&"ld-linux-x86-64.so.2"), "{names:?}");
+        // Needed only through another library.
+        assert!(names.iter().any(|name| name.starts_with("libapt-pkg.so")), "{names:?}");
+        assert!(needed.iter().all(|path| path.is_file()));
+    }
+
+    #[test]
+    fn a_script_needs_its_interpreter() {
+        #[track_caller]
+        fn check(content: &str, expected: Option<&str>) {
+            assert_eq!(script_interpreter(content.as_bytes()).as_deref(), expected);
+        }
+        check("#!/bin/sh -e\n", Some("/bin/sh"));
+        check("#! /usr/bin/env python3\nx", Some("python3"));
+        check("#!", None);
+        check("plain", None);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = find_program("no-such-program-here").unwrap_err();
+        assert_eq!(error.to_string(), "could not find the program no-such-program-here on this host's PATH");
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_never_panic(cut in 0usize..4096, at in 0usize..4096, value: u8) {
+            let mut content = crate::agent_binary::BYTES[..cut.max(64)].to_vec();
+            let index = at % content.len();
+            content[index] = value;
+            let _ = Links::of(&content);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The `minimal` image: an initramfs with the agent as PID 1, BusyBox and the modules asked for, and a
+//! read-only disk with the host programs, shared by all machines.
+//!
+//! The initramfs stays small, since every machine unpacks it for itself: host programs ride on the shared
+//! disk, mounted at `/host`, and the initramfs has a link for each of their files. The kernel is
+//! [`crate::kernel`]'s; private disks are [`crate::data_disk`]'s.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use mvm_agent::boot::{BOOT_PLAN_PATH, BootPlan, INIT_PATH, Mount, MountSource};
+
+use crate::{
+    agent_binary,
+    apt::{Apt, AptError},
+    cache::{Cache, ContentKey, Shelf},
+    deb::{self, DebError},
+    elf::{self, ElfError},
+    files::{self, FileError, Naming},
+    initramfs::{Entry, Tree},
+    kernel::{Kernel, ModuleError},
+    qemu::{DATA_SERIAL, SHARED_SERIAL},
+    shared_image::{self, SharedImageError},
+};
+
+/// What every machine needs to talk to us and to its kin.
+const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "virtio_rng"];
+const SHARED_MODULES: &[&str] = &["squashfs"];
+const DATA_MODULES: &[&str] = &["ext4"];
+/// Where the shared disk is mounted.
+const SHARED_MOUNT: &str = "/host";
+const DATA_MOUNT: &str = "/data";
+/// Built quickly, and large: those unused for two weeks may go.
+const IMAGES: Shelf = Shelf { name: "images", unused_max: Some(Duration::from_secs(14 * 24 * 3600)) };
+const FETCHED_BUSYBOX: Shelf = Shelf { name: "busybox", unused_max: None };
+const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Loaded by name at run time by glibc, so no ELF file asks for them (glibc before 2.34).
+const NAME_SERVICE_LIBRARIES: &[&str] = &["libnss_files.so.2", "libnss_dns.so.2"];
+
+/// An image could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A kernel module is missing.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// A host program or its libraries are missing.
+    #[error(transparent)]
+    Program(#[from] ElfError),
+    /// The host's package manager does not know a package.
+    #[error("could not list the files of package {package}: {evidence}")]
+    Package {
+        /// The package.
+        package: String,
+        /// What `dpkg -L` said.
+        evidence: String,
+    },
+    /// BusyBox does not say what it can do.
+    #[error("could not ask {path:?} for its commands: {evidence}")]
+    Busybox {
+        /// The program.
+        path: PathBuf,
+        /// What it said.
+        evidence: String,
+    },
+    /// BusyBox is not installed and could not be fetched.
+    #[error(transparent)]
+    Apt(#[from] AptError),
+    /// The BusyBox package could not be unpacked.
+    #[error(transparent)]
+    Deb(#[from] DebError),
+    /// The host has no CA certificates.
+    #[error("could not find {CA_CERTIFICATES} on this host; install the package ca-certificates")]
+    NoCertificates,
+    /// The shared disk could not be written.
+    #[error(transparent)]
+    Shared(#[from] SharedImageError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// An image that is ready to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The kernel's ELF file.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// The disk all machines share, if there is anything on it.
+    pub shared: Option<PathBuf>,
+    /// Changes with anything in the image.
+    pub key: ContentKey,
+}
+
+impl Image {
+    /// Begins a minimal image on `kernel`.
+    pub fn minimal(kernel: &Kernel) -> ImageBuilder<'_> {
+        ImageBuilder {
+            kernel,
+            modules: Vec::new(),
+            programs: Vec::new(),
+            packages: Vec::new(),
+            certificates: false,
+            data_disk: false,
+        }
+    }
+}
+
+/// What goes into an image.
+#[derive(Clone, Debug)]
+pub struct ImageBuilder<'a> {
+    kernel: &'a Kernel,
+    modules: Vec<String>,
+    programs: Vec<(String, Option<String>)>,
+    packages: Vec<String>,
+    certificates: bool,
+    data_disk: bool,
+}
+
+impl ImageBuilder<'_> {
+    /// Loads a kernel module at boot, after those it depends on.
+    pub fn module(mut self, name: &str) -> Self {
+        self.modules.push(name.to_owned());
+        self
+    }
+
+    /// Brings a host program, by name or path, with the libraries it needs, to where the host has it.
+    pub fn program(mut self, name: &str) -> Self {
+        self.programs.push((name.to_owned(), None));
+        self
+    }
+
+    /// Brings a host program to a path of the guest's own.
+    pub fn program_as(mut self, host: &Path, guest: &str) -> Self {
+        self.programs.push((host.to_string_lossy().into_owned(), Some(guest.to_owned())));
+        self
+    }
+
+    /// Brings every file of an installed package, and the libraries its programs need: for programs with
+    /// plug-ins or tables that no ELF file names.
+    pub fn package(mut self, name: &str) -> Self {
+        self.packages.push(name.to_owned());
+        self
+    }
+
+    /// Brings the host's CA certificates.
+    pub fn ca_certificates(mut self) -> Self {
+        self.certificates = true;
+        self
+    }
+
+    /// Mounts the private disk, where the machine has one, at `/data`.
+    pub fn data_disk(mut self) -> Self {
+        self.data_disk = true;
+        self
+    }
+
+    /// Builds the image or finds it in the cache. Blocks.
+    pub fn build(&self, cache: &Cache) -> Result<Image, ImageError> {
+        let shared = self.shared_content()?;
+        let tree = self.tree(cache, &shared)?;
+        let archive = tree.archive();
+        let mut key = ContentKey::of("minimal image 1").key(&cache.file_key(self.kernel.elf())?).bytes(&archive);
+        for (guest, host) in &shared {
+            key = key.text(guest).key(&cache.file_key(host)?);
+        }
+        let key = key.finish();
+        let entry = cache.entry::<ImageError>(IMAGES, &key, |place| {
+            files::write(&place.join("initramfs.cpio"), &archive)?;
+            if !shared.is_empty() {
+                shared_image::write(&place.join("shared.squashfs"), &shared)?;
+            }
+            Ok(())
+        })?;
+        Ok(Image {
+            kernel: self.kernel.elf().to_owned(),
+            initramfs: entry.join("initramfs.cpio"),
+            shared: (!shared.is_empty()).then(|| entry.join("shared.squashfs")),
+            key,
+        })
+    }
+
+    /// Returns the shared disk's files: guest path to host path.
+    fn shared_content(&self) -> Result<BTreeMap<String, PathBuf>, ImageError> {
+        let mut content = BTreeMap::new();
+        let mut roots = Vec::new();
+        for (name, guest) in &self.programs {
+            let host = elf::find_program(name)?;
+            content.insert(guest.clone().unwrap_or_else(|| text(&host)), host.clone());
+            roots.push(host);
+        }
+        for package in &self.packages {
+            for file in package_files(package)? {
+                content.insert(text(&file), file.clone());
+                roots.push(file);
+            }
+        }
+        for root in roots {
+            let needed = elf::needed_files(&root)?;
+            for file in needed.iter().cloned().chain(name_service(&needed)) {
+                content.insert(text(&file), file);
+            }
+        }
+        if self.certificates {
+            let path = Path::new(CA_CERTIFICATES);
+            if !path.is_file() {
+                return Err(ImageError::NoCertificates);
+            }
+            content.insert(text(path), path.to_owned());
+        }
+        Ok(content)
+    }
+
+    fn tree(&self, cache: &Cache, shared: &BTreeMap<String, PathBuf>) -> Result<Tree, ImageError> {
+        let mut tree = Tree::default();
+        skeleton(&mut tree);
+        tree.file(INIT_PATH, 0o755, agent_binary::BYTES);
+        add_busybox(&mut tree, &busybox(cache)?)?;
+        for guest in shared.keys() {
+            tree.link(guest, &format!("{SHARED_MOUNT}{guest}"));
+        }
+        let modules = self.add_modules(&mut tree, !shared.is_empty())?;
+        let plan = BootPlan { modules, mounts: self.mounts(!shared.is_empty()) };
+        tree.file(BOOT_PLAN_PATH, 0o644, serde_json::to_vec_pretty(&plan).expect("boot plans serialize"));
+        Ok(tree)
+    }
+
+    fn add_modules(&self, tree: &mut Tree, has_shared: bool) -> Result<Vec<String>, ImageError> {
+        let mut names = BOOT_MODULES.to_vec();
+        if has_shared {
+            names.extend(SHARED_MODULES);
+        }
+        if self.data_disk {
+            names.extend(DATA_MODULES);
+        }
+        names.extend(self.modules.iter().map(String::as_str));
+        let mut paths = Vec::new();
+        for module in self.kernel.resolve(&names)? {
+            let path = format!("/lib/modules/{}.ko", module.name);
+            let content =
+                if self.kernel.takes_unsigned_modules() { module.read_unsigned()? } else { module.read()? };
+            tree.file(&path, 0o644, content);
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
+    fn mounts(&self, has_shared: bool) -> Vec<Mount> {
+        let disk = |serial: &str, target: &str, filesystem: &str, read_only, optional| Mount {
+            source: MountSource::Disk { serial: serial.to_owned() },
+            target: target.to_owned(),
+            filesystem: filesystem.to_owned(),
+            read_only,
+            optional,
+        };
+        let shared = has_shared.then(|| disk(SHARED_SERIAL, SHARED_MOUNT, "squashfs", true, false));
+        let data = self.data_disk.then(|| disk(DATA_SERIAL, DATA_MOUNT, "ext4", false, true));
+        shared.into_iter().chain(data).collect()
+    }
+}
+
+/// Adds what every small Linux system has.
+fn skeleton(tree: &mut Tree) {
+    for folder in ["/proc", "/sys", "/dev", "/run", "/root", "/var/log", "/var/tmp", SHARED_MOUNT, DATA_MOUNT] {
+        tree.put(folder, Entry::Folder { mode: 0o755 });
+    }
+    tree.put("/tmp", Entry::Folder { mode: 0o1777 });
+    // The kernel opens it for PID 1 before anything is mounted.
+    tree.put("/dev/console", Entry::CharacterDevice { major: 5, minor: 1 });
+    tree.file("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    tree.file("/etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n");
+    tree.file("/etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files dns\n");
+    tree.file("/etc/resolv.conf", 0o644, "");
+    tree.file("/etc/os-release", 0o644, "ID=mvm-ci-minimal\nNAME=\"mvm-ci minimal guest\"\n");
+}
+
+/// Finds the host's BusyBox or fetches the distribution's.
+fn busybox(cache: &Cache) -> Result<PathBuf, ImageError> {
+    if let Ok(path) = elf::find_program("busybox") {
+        return Ok(path);
+    }
+    let key = ContentKey::of("the distribution's busybox 1").finish();
+    let entry = cache.entry::<ImageError>(FETCHED_BUSYBOX, &key, |place| {
+        let fetched = cache.workspace(FETCHED_BUSYBOX, &ContentKey::of("fetch busybox").finish())?;
+        let packages = Apt::attempt(fetched.path(), |apt| apt.download(&["busybox-static"]))?;
+        for package in packages {
+            deb::unpack(&package, place, |path| path.ends_with("bin/busybox").then(|| "busybox".into()))?;
+        }
+        Ok(())
+    })?;
+    Ok(entry.join("busybox"))
+}
+
+/// Adds BusyBox, the libraries it may need, and a link for each of its commands.
+fn add_busybox(tree: &mut Tree, path: &Path) -> Result<(), ImageError> {
+    tree.file("/bin/busybox", 0o755, files::read(path)?);
+    for library in elf::needed_files(path)? {
+        tree.file(&text(&library), 0o755, files::read(&library)?);
+    }
+    let output = Command::new(path).arg("--list").output().naming("run", path)?;
+    if !output.status.success() {
+        let evidence = format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        return Err(ImageError::Busybox { path: path.to_owned(), evidence });
+    }
+    for command in String::from_utf8_lossy(&output.stdout).lines().filter(|name| !name.contains('/')) {
+        if command != "busybox" {
+            tree.link(&format!("/bin/{command}"), "busybox");
+        }
+    }
+    for folder in ["/sbin", "/usr/bin", "/usr/sbin"] {
+        if !tree.contains(folder) {
+            tree.put(folder, Entry::Folder { mode: 0o755 });
+        }
+    }
+    Ok(())
+}
+
+/// The libraries glibc loads by name lie beside libc.
+fn name_service(needed: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let libc = needed.iter().find(|path| path.ends_with("libc.so.6"));
+    let folder = libc.and_then(|path| path.parent());
+    let beside = folder.into_iter().flat_map(|folder| NAME_SERVICE_LIBRARIES.iter().map(|name| folder.join(name)));
+    beside.filter(|path| path.is_file()).collect()
+}
+
+/// Lists an installed package's files, without its documentation.
+fn package_files(package: &str) -> Result<Vec<PathBuf>, ImageError> {
+    let output = Command::new("dpkg").args(["-L", "--", package]).output().naming("run", Path::new("dpkg"))?;
+    if !output.status.success() {
+        let evidence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(ImageError::Package { package: package.to_owned(), evidence });
+    }
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let files = listed.lines().map(PathBuf::from).filter(|path| path.is_file());
+    Ok(files.filter(|path| !path.starts_with("/usr/share/doc") && !path.starts_with("/usr/share/man")).collect())
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+impl Image {
+    /// An image of files that need not exist, for tests of what is done with it.
+    pub(crate) fn for_test(kernel: &str, initramfs: &str, shared: Option<&str>) -> std::sync::Arc<Image> {
+        std::sync::Arc::new(Image {
+            kernel: kernel.into(),
+            initramfs: initramfs.into(),
+            shared: shared.map(PathBuf::from),
+            key: ContentKey::of("test").finish(),
+        })
+    }
+}
