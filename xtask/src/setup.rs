@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use mvm_machine::cache::Cache;
 use mvm_machine::host::{Finding, HostView, Requirement, Survey, survey};
+use mvm_machine::image;
 use mvm_machine::kernel::{Kernel, KernelSource};
 
 use crate::runner::Runner;
@@ -35,14 +36,16 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The kernel that machines boot, fetched when the cache has none.
+/// The kernel that machines boot, and their BusyBox, fetched when the cache has none.
 async fn kernel(runner: &mut Runner, cache: Cache, host: &HostView) -> anyhow::Result<Kernel> {
     if host.cached_kernel.is_none() {
         talk::say("xtask: set-up: will fetch a guest kernel into the cache: this distribution's own package, as this user");
     }
-    let obtained = tokio::task::spawn_blocking(move || Kernel::obtain(&cache, &KernelSource::Distribution));
-    let kernel = runner.until_interrupted("set-up: kernel", obtained).await??;
-    kernel.map_err(|error| unfit(error.to_string()))
+    let obtained = tokio::task::spawn_blocking(move || {
+        image::busybox(&cache).map_err(|error| unfit(error.to_string()))?;
+        Kernel::obtain(&cache, &KernelSource::Distribution).map_err(|error| unfit(error.to_string()))
+    });
+    runner.until_interrupted("set-up: kernel and BusyBox", obtained).await??
 }
 
 /// Looks, installs what packages bring, looks again; fails when something that blocks is left.

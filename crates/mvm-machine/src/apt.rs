@@ -50,16 +50,22 @@ pub enum AptError {
         names: Vec<String>,
     },
     /// Neither the system's package lists nor fresh ones would do.
-    #[error("{fresh}; the system's own package lists did not help either: {system}")]
+    #[error("{fresh}; the system's own package lists did not help either: {system}{}", said(update))]
     Both {
         /// What went wrong with the system's lists.
         system: Box<AptError>,
         /// What went wrong with freshly fetched ones.
         fresh: Box<AptError>,
+        /// What `apt-get update` complained of, though it did not fail: without a network it succeeds.
+        update: Option<String>,
     },
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+fn said(update: &Option<String>) -> String {
+    update.as_ref().map_or_else(String::new, |update| format!("; `apt-get update` said: {update}"))
 }
 
 /// Ubuntu's kernel is some 60 MB; ten minutes allow for 1 Mbit/s.
@@ -88,17 +94,18 @@ impl Apt {
         };
         tracing::info!(reason = %first, "fetching package lists into a private directory");
         let private = Apt { directory: directory.to_owned(), private: true };
-        private
-            .update()
-            .and_then(|()| work(&private))
-            .map_err(|fresh| AptError::Both { system: Box::new(first), fresh: Box::new(fresh) })
+        let (update, result) = match private.update() {
+            Ok(update) => (update, work(&private)),
+            Err(error) => (None, Err(error)),
+        };
+        result.map_err(|fresh| AptError::Both { system: Box::new(first), fresh: Box::new(fresh), update })
     }
 
     /// The names of the packages a package depends on; empty if it is not offered.
     pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>, AptError> {
         // An unknown name is an exit code of 100, which looks like any other failure.
         match self.run("apt-cache", &["depends", "--no-recommends", "--no-suggests", package], &self.directory) {
-            Ok(text) => Ok(parse_depends(&text)),
+            Ok(said) => Ok(parse_depends(&said.output)),
             Err(AptError::Failed { evidence, .. }) if evidence.contains("No packages found") => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -120,11 +127,13 @@ impl Apt {
             .ok_or_else(|| AptError::Absent { names: vec![package.to_owned()] })
     }
 
-    fn update(&self) -> Result<(), AptError> {
+    /// Fetches the package lists; what apt complained of meanwhile.
+    fn update(&self) -> Result<Option<String>, AptError> {
         for part in ["state/lists/partial", "cache/archives/partial"] {
             files::create_dir_all(&self.directory.join(part))?;
         }
-        self.run("apt-get", &["update", "-q"], &self.directory).map(drop)
+        let said = self.run("apt-get", &["update", "-q"], &self.directory)?;
+        Ok(tail(&said.errors))
     }
 
     fn options(&self) -> Vec<String> {
@@ -134,8 +143,14 @@ impl Apt {
             "Acquire::https::Timeout=30".to_owned(),
         ];
         if self.private {
-            options.push(format!("Dir::State={}", self.directory.join("state").display()));
-            options.push(format!("Dir::Cache={}", self.directory.join("cache").display()));
+            for (name, part) in [
+                ("Dir::State", "state"),
+                ("Dir::State::lists", "state/lists"),
+                ("Dir::Cache", "cache"),
+                ("Dir::Cache::archives", "cache/archives"),
+            ] {
+                options.push(format!("{name}={}", self.directory.join(part).display()));
+            }
             // It moved with Dir::State; apt refuses to work without one.
             options.push("Dir::State::status=/var/lib/dpkg/status".to_owned());
             // Hooks of the system's configuration are for the system's own lists.
@@ -146,7 +161,7 @@ impl Apt {
         options
     }
 
-    fn run(&self, program: &'static str, arguments: &[&str], directory: &Path) -> Result<String, AptError> {
+    fn run(&self, program: &'static str, arguments: &[&str], directory: &Path) -> Result<Said, AptError> {
         let output_path = self.directory.join("output");
         let errors_path = self.directory.join("errors");
         let mut output = read_write(&output_path)?;
@@ -159,12 +174,20 @@ impl Apt {
         command.stderr(errors.try_clone().naming("share", &errors_path)?);
         let text = format!("{program} {}", arguments.join(" "));
         let status = wait(command, program, &text)?;
+        let output = rewound(&mut output).naming("read", &output_path)?;
+        let errors = rewound(&mut errors).naming("read", &errors_path)?;
         if status.success() {
-            return Ok(rewound(&mut output).naming("read", &output_path)?);
+            return Ok(Said { output, errors });
         }
-        let evidence = tail(&rewound(&mut errors).naming("read", &errors_path)?);
+        let evidence = tail(&errors).unwrap_or_else(|| "it printed no error".to_owned());
         Err(AptError::Failed { command: text, status, evidence })
     }
+}
+
+/// What a command that succeeded printed.
+struct Said {
+    output: String,
+    errors: String,
 }
 
 fn wait(mut command: Command, program: &'static str, text: &str) -> Result<ExitStatus, AptError> {
@@ -195,12 +218,9 @@ fn rewound(file: &mut File) -> io::Result<String> {
 }
 
 /// The last lines that say something, on one line.
-fn tail(text: &str) -> String {
+fn tail(text: &str) -> Option<String> {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.as_slice() {
-        [] => "it printed no error".to_owned(),
-        lines => lines[lines.len().saturating_sub(4)..].join("; "),
-    }
+    (!lines.is_empty()).then(|| lines[lines.len().saturating_sub(4)..].join("; "))
 }
 
 /// Reads `apt-cache depends`; alternatives (`|Depends`) are listed too, virtual packages (`<name>`) are not.
@@ -227,8 +247,8 @@ mod tests {
 
     #[test]
     fn the_tail_is_short() {
-        assert_eq!(tail("\n\n"), "it printed no error");
-        assert_eq!(tail("1\n2\n\n3\n4\n5\n"), "2; 3; 4; 5");
+        assert_eq!(tail("\n\n"), None);
+        assert_eq!(tail("1\n2\n\n3\n4\n5\n").as_deref(), Some("2; 3; 4; 5"));
     }
 
     #[test]

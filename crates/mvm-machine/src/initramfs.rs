@@ -100,7 +100,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("archive");
         std::fs::write(&archive, tree.archive()).unwrap();
-        let busybox = crate::elf::find_program("busybox").unwrap();
+        let busybox = crate::image::busybox(&crate::cache::Cache::for_user().unwrap()).unwrap();
         let listed = Command::new(busybox)
             .args(["cpio", "-tv"])
             .stdin(Stdio::from(std::fs::File::open(archive).unwrap()))

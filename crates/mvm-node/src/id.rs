@@ -15,24 +15,24 @@ use crate::job::{JobId, UnixMillis};
 
 /// Makes the ids of one node.
 #[derive(Debug)]
-pub struct IdMaker {
+pub(crate) struct IdMaker {
     node: u16,
     last: Mutex<u128>,
 }
 
 impl IdMaker {
     /// Starts making ids for a node; the caller sees to it that no two nodes share a number.
-    pub fn new(node: u16) -> Self {
+    pub(crate) fn new(node: u16) -> Self {
         Self { node, last: Mutex::new(0) }
     }
 
     /// Makes the id of a new job.
-    pub fn job(&self, now: UnixMillis) -> JobId {
+    pub(crate) fn job(&self, now: UnixMillis) -> JobId {
         JobId(self.next(now, random()))
     }
 
     /// Makes the id of a request that came without one.
-    pub fn request(&self, now: UnixMillis) -> String {
+    pub(crate) fn request(&self, now: UnixMillis) -> String {
         self.next(now, random())
     }
 
@@ -48,9 +48,14 @@ impl IdMaker {
 }
 
 /// Reads the wall clock. The one place in this crate that does.
-pub fn now() -> UnixMillis {
+pub(crate) fn now() -> UnixMillis {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A number to start counting from, so that a later life of this node does not repeat an earlier one.
+pub(crate) fn random_mark() -> i64 {
+    random().cast_signed()
 }
 
 /// Sixty-four bits from the kernel's pool.

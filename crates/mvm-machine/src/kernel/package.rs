@@ -6,7 +6,7 @@ use super::{ELF_NAME, KERNELS, Kernel, KernelError, MODULES_NAME, Origin, Record
 use crate::apt::{Apt, AptError};
 use crate::cache::{Cache, ContentKey};
 use crate::deb;
-use crate::files;
+use crate::files::{self, Naming};
 use crate::host::Distribution;
 
 /// Empty packages which depend on the newest kernel, in the order tried. Kernels made for virtual machines
@@ -64,7 +64,7 @@ fn fetch(cache: &Cache, reuse: Reuse) -> Result<Kernel, KernelError> {
         key = key.key(&cache.file_key(package)?);
     }
     let key = key.finish();
-    let entry = cache.entry::<KernelError>(KERNELS, &key, |place| unpack(&packages, workspace.path(), place))?;
+    let entry = cache.entry::<KernelError>(KERNELS, &key, |place| unpack(&packages, place))?;
     let kernel = Kernel::open(&entry)?;
     files::replace(&pointer(cache, &distribution), format!("\"{key}\"").as_bytes())?;
     tracing::info!(release = kernel.release(), origin = %kernel.origin(), "the kernel is ready");
@@ -91,30 +91,34 @@ fn download(apt: &Apt, distribution: &Distribution) -> Result<Vec<PathBuf>, AptE
 }
 
 /// Unpacks kernel image and modules, and makes an entry of them.
-fn unpack(packages: &[PathBuf], workspace: &Path, place: &Path) -> Result<(), KernelError> {
+fn unpack(packages: &[PathBuf], place: &Path) -> Result<(), KernelError> {
+    let mut image = None;
     for package in packages {
-        deb::unpack(package, place, |path| wanted(path).map(|part| Path::new(MODULES_NAME).join(part)))?;
-    }
-    let images = workspace.join("images");
-    let mut found = None;
-    for package in packages {
-        let is_image = |path: &Path| path.to_str().is_some_and(|path| path.starts_with("boot/vmlinu"));
-        found = found.or(deb::unpack(package, &images, |path| is_image(path).then(|| path.to_owned()))?.pop());
+        let written = deb::unpack(package, place, wanted)?;
+        image = image.or(written.into_iter().find(|path| path.starts_with(place.join(IMAGES_NAME))));
     }
     let names = || packages.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
-    let image = found.ok_or_else(|| KernelError::NoImage { packages: names() })?;
+    let image = image.ok_or_else(|| KernelError::NoImage { packages: names() })?;
     let release = write_elf(&image, &place.join(ELF_NAME))?;
+    std::fs::remove_dir_all(place.join(IMAGES_NAME)).naming("remove", &image)?;
     write_record(place, &Record { release, origin: Origin::Packages(names()), modules: None })
 }
 
-/// The part of a path below `lib/modules/RELEASE`, for the modules and the list of built-in ones.
+/// Where the compressed kernel lies while its ELF file is made of it.
+const IMAGES_NAME: &str = "images";
+
+/// Where in an entry a file of a package goes: the kernel, the modules, the list of built-in ones.
 fn wanted(path: &Path) -> Option<PathBuf> {
+    if path.to_str()?.starts_with("boot/vmlinu") {
+        return Some(Path::new(IMAGES_NAME).join(path.file_name()?));
+    }
     let path = path.strip_prefix("usr").unwrap_or(path).strip_prefix("lib/modules").ok()?;
     let mut parts = path.components();
+    // The release.
     parts.next()?;
     let below = parts.as_path();
     let name = below.file_name()?.to_str()?;
-    (name.contains(".ko") || name == "modules.builtin").then(|| below.to_owned())
+    (name.contains(".ko") || name == "modules.builtin").then(|| Path::new(MODULES_NAME).join(below))
 }
 
 #[cfg(test)]
@@ -122,14 +126,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_are_wanted_wherever_they_lie() {
+    fn kernel_and_modules_are_wanted_wherever_they_lie() {
         for (path, expected) in [
-            ("lib/modules/6.1/kernel/fs/a.ko", Some("kernel/fs/a.ko")),
-            ("usr/lib/modules/6.12/kernel/a.ko.xz", Some("kernel/a.ko.xz")),
-            ("lib/modules/6.1/modules.builtin", Some("modules.builtin")),
+            ("lib/modules/6.1/kernel/fs/a.ko", Some("modules/kernel/fs/a.ko")),
+            ("usr/lib/modules/6.12/kernel/a.ko.xz", Some("modules/kernel/a.ko.xz")),
+            ("lib/modules/6.1/modules.builtin", Some("modules/modules.builtin")),
             ("lib/modules/6.1/modules.order", None),
             ("lib/modules/6.1", None),
-            ("boot/vmlinuz-6.1", None),
+            ("boot/vmlinuz-6.1", Some("images/vmlinuz-6.1")),
             ("usr/share/doc/a.ko", None),
         ] {
             assert_eq!(wanted(Path::new(path)), expected.map(PathBuf::from), "{path}");

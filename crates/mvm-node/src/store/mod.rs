@@ -11,7 +11,10 @@
 //! What lives elsewhere: what a job is ([`crate::job`]), what the commands are ([`crate::command`]),
 //! and how answers become HTTP ([`crate::http`]).
 
+mod cluster;
 mod memory;
+mod peers;
+mod raft;
 mod sql;
 
 use std::{
@@ -21,7 +24,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::memory::MemoryStore;
+pub(crate) use self::{
+    cluster::ClusterStore,
+    peers::{DEADLINE_HEADER, SECRET_HEADER},
+};
+pub use self::memory::{MemoryStore, Outage};
 use crate::command::{Barrier, Command, Proposal, Query, Reading, Unavailable};
 
 /// After so long a request that was handed to nobody is answered as not applied (HTTP 503).

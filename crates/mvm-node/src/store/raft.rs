@@ -1,0 +1,264 @@
+//! What this node does when it leads: hiqlite, kept within our deadlines.
+//!
+//! hiqlite forwards by itself whatever its cached leader pointer calls for, and then an answer may take
+//! 30 or 120 seconds and the write may still happen. So nothing is given to it before this node
+//! is known to lead ([`LocalRaft::lead`]), and everything given to it counts as handed over.
+//!
+//! Its own consistent query opens a new connection to every voter each time, and fails when that
+//! takes longer than a heartbeat. A read therefore waits for a mark of its own in the log instead
+//! ([`LocalRaft::barrier`]); reads that come at the same time share one.
+
+use std::time::{Duration, Instant};
+
+use hiqlite::{Client, Error, Param};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{
+    peers::until,
+    sql::{self, NumberRow, OutcomeRow},
+};
+use crate::{
+    command::{Answer, Command, Proposal, Query, Unavailable},
+    id,
+};
+
+/// Reads that may wait for the next mark; more than that wait before the queue.
+const BARRIER_QUEUE_MAX: usize = 1_024;
+
+/// How long a mark may take before those who wait for it are told that there is none.
+const BARRIER_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How long the refresh of hiqlite's leader pointer may take. It is done at its first step.
+const POINTER_REFRESH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// This node's part in the Raft group.
+pub(super) struct LocalRaft {
+    client: Client,
+    node: u64,
+    /// A leader that has not heard from a majority for so long proposes nothing.
+    lease: Duration,
+    barriers: mpsc::Sender<oneshot::Sender<()>>,
+    /// Drops, and so ends, the barrier task with this.
+    _tasks: JoinSet<()>,
+}
+
+/// What the Raft group looks like from here, at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    pub(super) leader: Option<u64>,
+    pub(super) term: u64,
+    pub(super) last_log_index: u64,
+    pub(super) applied_index: u64,
+    pub(super) voters: Vec<u64>,
+    /// Set on a leader only: how long ago a majority last answered it.
+    quorum_age: Option<Duration>,
+}
+
+impl LocalRaft {
+    /// Takes over a started hiqlite. `lease` is the shortest election timeout.
+    pub(super) fn new(client: Client, node: u64, lease: Duration) -> Self {
+        let (barriers, waiting) = mpsc::channel(BARRIER_QUEUE_MAX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve_barriers(client.clone(), node, waiting));
+        Self { client, node, lease, barriers, _tasks: tasks }
+    }
+
+    /// Looks at the local Raft state. Asks nobody.
+    pub(super) async fn view(&self) -> View {
+        let Ok(metrics) = self.client.metrics_db().await else {
+            // Only remote clients can fail here; ours is local.
+            return View::blind();
+        };
+        View {
+            // A Raft core that has stopped on an error keeps its last metrics.
+            leader: metrics.running_state.is_ok().then_some(metrics.current_leader).flatten(),
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: metrics.last_applied.map_or(0, |log| log.index),
+            voters: metrics.membership_config.voter_ids().collect(),
+            quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
+        }
+    }
+
+    /// Says whether this node leads and has a quorum, and makes sure hiqlite will act on it.
+    ///
+    /// The answer may be out of date when it arrives. That is harmless: it only decides between "not
+    /// applied" and "unknown", never whether something is applied.
+    pub(super) async fn lead(&self) -> Result<(), Unavailable> {
+        self.holds_lease(&self.view().await)?;
+        if !self.client.is_leader_db().await {
+            // hiqlite moves its pointer only after an error, and would now send our writes to the
+            // previous leader. This call looks at the metrics first and corrects the pointer.
+            if let Err(error) = self.client.wait_for_cluster_sync_timeout(POINTER_REFRESH_TIMEOUT).await {
+                tracing::debug!(%error, "refreshing hiqlite's leader pointer");
+            }
+            if !self.client.is_leader_db().await {
+                return Err(Unavailable::NotLeader { node: self.node });
+            }
+        }
+        Ok(())
+    }
+
+    /// The part of [`LocalRaft::lead`] that only looks.
+    pub(super) fn holds_lease(&self, view: &View) -> Result<(), Unavailable> {
+        if view.leader != Some(self.node) {
+            return Err(Unavailable::NotLeader { node: self.node });
+        }
+        match view.quorum_age {
+            Some(age) if age <= self.lease => Ok(()),
+            age => Err(Unavailable::NoQuorum {
+                since_ms: age.map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            }),
+        }
+    }
+
+    /// Applies a command if this node leads.
+    pub(super) async fn propose(&self, command: &Command, give_up_at: Instant) -> Proposal {
+        if let Err(cause) = self.lead().await {
+            return Proposal::Unavailable { cause };
+        }
+        until(give_up_at, self.apply(command)).await.unwrap_or(Proposal::Unknown)
+    }
+
+    async fn apply(&self, command: &Command) -> Proposal {
+        match self.client.txn(sql::statements(command)).await {
+            Ok(_) => self.outcome(command).await,
+            Err(
+                error @ (Error::Sqlite(_)
+                | Error::PrepareStatement(_)
+                | Error::QueryParams(_)
+                | Error::ConstraintViolation(_)
+                | Error::Transaction(_)),
+            ) => Proposal::Broken { detail: error.to_string() },
+            Err(error) => {
+                tracing::debug!(%error, request = command.request.0, "proposed without an answer");
+                Proposal::Unknown
+            }
+        }
+    }
+
+    /// Reads what this replica recorded for a request that has just been applied.
+    async fn outcome(&self, command: &Command) -> Proposal {
+        let parameters = vec![Param::from(&command.request.0)];
+        let rows = match self.client.query_try_map::<OutcomeRow, _>(sql::OUTCOME, parameters).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::warn!(%error, request = command.request.0, "applied, but the outcome is unreadable");
+                return Proposal::Unknown;
+            }
+        };
+        // No row: another leader committed it, and it has not come here yet.
+        let Some(row) = rows.into_iter().next() else { return Proposal::Unknown };
+        match row.map_err(|error| error.to_string()).and_then(|row| row.interpret(command)) {
+            Ok(Ok(effect)) => Proposal::Committed { effect },
+            Ok(Err(refusal)) => Proposal::Rejected { refusal },
+            Err(detail) => Proposal::Broken { detail },
+        }
+    }
+
+    /// Waits until this replica reflects everything that was acknowledged before the call.
+    pub(super) async fn barrier(&self, give_up_at: Instant) -> Result<(), Unavailable> {
+        self.lead().await?;
+        let (done, passed) = oneshot::channel();
+        let wait = async {
+            self.barriers.send(done).await.ok()?;
+            passed.await.ok()
+        };
+        match until(give_up_at, wait).await.flatten() {
+            Some(()) => Ok(()),
+            None => {
+                // The lease may lapse only now; a leader that still holds it was merely too slow.
+                self.lead().await?;
+                Err(Unavailable::NoQuorum { since_ms: 0 })
+            }
+        }
+    }
+
+    /// Reads this replica.
+    pub(super) async fn query(&self, query: &Query) -> Result<Answer, Error> {
+        match sql::job_query(query) {
+            Some((statement, parameters)) => {
+                let rows = self.client.query_try_map(statement, parameters).await?;
+                Ok(sql::job_answer(query, rows.into_iter().collect::<Result<_, _>>()?))
+            }
+            None => {
+                let rows = self.client.query_try_map(sql::STATS, Vec::new()).await?;
+                Ok(sql::stats_answer(&rows.into_iter().collect::<Result<Vec<_>, _>>()?))
+            }
+        }
+    }
+
+    /// Whether this replica has the tables.
+    pub(super) async fn has_schema(&self) -> bool {
+        number(&self.client, sql::SCHEMA_PRESENT, Vec::new()).await == Some(1)
+    }
+
+    /// Asks the log to create the tables. Harmless if they exist.
+    pub(super) async fn create_schema(&self, give_up_at: Instant) {
+        if self.lead().await.is_err() {
+            return;
+        }
+        let statements = sql::SCHEMA.map(|statement| (statement, Vec::new()));
+        if let Some(Err(error)) = until(give_up_at, self.client.txn(statements)).await {
+            tracing::warn!(%error, "could not create the tables; trying again");
+        }
+    }
+
+    /// Leaves the cluster's traffic and closes the files, so that the next start need not rebuild.
+    ///
+    /// hiqlite sleeps 9.5 s here where there is more than one node, and takes at most 20 s.
+    pub(super) async fn shut_down(&self) {
+        if let Err(error) = self.client.shutdown().await {
+            tracing::warn!(%error, "the store did not close cleanly; its next start rebuilds it from the log");
+        }
+    }
+}
+
+impl View {
+    const fn blind() -> Self {
+        Self {
+            leader: None,
+            term: 0,
+            last_log_index: 0,
+            applied_index: 0,
+            voters: Vec::new(),
+            quorum_age: None,
+        }
+    }
+}
+
+/// Sets one mark for all who wait, again and again. Who comes while a mark is under way waits for the
+/// next one, since the current one may have been ordered before some write that he must see.
+async fn serve_barriers(client: Client, node: u64, mut waiting: mpsc::Receiver<oneshot::Sender<()>>) {
+    let node = Param::from(node.cast_signed());
+    // Marks of an earlier life of this node must not be taken for ours.
+    let mut mark = id::random_mark();
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, BARRIER_QUEUE_MAX).await > 0 {
+        mark = mark.wrapping_add(1);
+        let set = async {
+            client.execute(sql::BARRIER, vec![node.clone(), Param::from(mark)]).await?;
+            Ok::<_, Error>(number(&client, sql::BARRIER_MARK, vec![node.clone()]).await)
+        };
+        match tokio::time::timeout(BARRIER_TIMEOUT, set).await {
+            // Reading our own mark back proves that this replica applied it, whoever committed it.
+            Ok(Ok(Some(found))) if found == mark => {
+                for waiter in batch.drain(..) {
+                    // A waiter whose deadline has passed is gone.
+                    let _ = waiter.send(());
+                }
+            }
+            Ok(outcome) => tracing::debug!(?outcome, "read barrier failed"),
+            Err(_) => tracing::debug!("read barrier timed out"),
+        }
+        batch.clear();
+    }
+}
+
+async fn number(client: &Client, statement: &'static str, parameters: hiqlite::Params) -> Option<i64> {
+    let rows = client.query_try_map::<NumberRow, _>(statement, parameters).await.ok()?;
+    rows.into_iter().next()?.ok().map(|NumberRow(number)| number)
+}

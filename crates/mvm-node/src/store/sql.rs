@@ -27,7 +27,7 @@ pub(super) type Statement = (Cow<'static, str>, Params);
 const REQUESTS_KEPT: i64 = 100_000;
 
 /// Creates what is missing. Running it again changes nothing.
-pub(super) const SCHEMA: [&str; 3] = [
+pub(super) const SCHEMA: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS jobs (
         seq INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -54,11 +54,34 @@ pub(super) const SCHEMA: [&str; 3] = [
         claimed_by TEXT,
         attempts INTEGER
     ) STRICT",
+    "CREATE TABLE IF NOT EXISTS barriers (
+        node INTEGER PRIMARY KEY,
+        mark INTEGER NOT NULL
+    ) STRICT",
 ];
 
-/// Answers with one row once [`SCHEMA`] has been applied to this replica.
+/// Whether the last table of [`SCHEMA`] is on this replica; all of it comes in one transaction.
 pub(super) const SCHEMA_PRESENT: &str =
-    "SELECT count(*) AS tables FROM sqlite_master WHERE type = 'table' AND name IN ('jobs', 'requests')";
+    "SELECT count(*) AS number FROM sqlite_master WHERE type = 'table' AND name = 'barriers'";
+
+/// Leaves a mark in the log that [`BARRIER_MARK`] finds again: ?1 node, ?2 mark.
+pub(super) const BARRIER: &str = "INSERT INTO barriers (node, mark) VALUES (?1, ?2)
+     ON CONFLICT (node) DO UPDATE SET mark = excluded.mark";
+
+/// The latest mark of a node that this replica has applied: ?1 node.
+pub(super) const BARRIER_MARK: &str = "SELECT mark AS number FROM barriers WHERE node = ?1";
+
+/// A row with one number.
+#[derive(Debug)]
+pub(super) struct NumberRow(pub(super) i64);
+
+impl TryFrom<&mut Row<'_>> for NumberRow {
+    type Error = hiqlite::Error;
+
+    fn try_from(row: &mut Row<'_>) -> Result<Self, Self::Error> {
+        Ok(Self(row.try_get("number")?))
+    }
+}
 
 /// The statements that apply a command.
 pub(super) fn statements(command: &Command) -> Vec<Statement> {
@@ -477,8 +500,10 @@ mod tests {
             change: Change::Claim { worker: "w".into(), kinds: vec![] },
         };
         apply(&mut database, &claim(1));
-        database.execute("UPDATE requests SET seq = seq - ?1", [REQUESTS_KEPT - 1]).unwrap();
         apply(&mut database, &claim(2));
+        // Ages the first one: it is now exactly out of reach of the third.
+        database.execute("UPDATE requests SET seq = 3 - ?1 WHERE id = '1'", [REQUESTS_KEPT]).unwrap();
+        apply(&mut database, &claim(3));
         let count = |database: &Connection| -> i64 {
             database.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).unwrap()
         };
