@@ -122,7 +122,11 @@ pub enum NodeError {
 impl NodeError {
     /// Tells whether the system under test is to blame, rather than the lab.
     pub fn is_assertion(&self) -> bool {
-        matches!(self, NodeError::Command { .. } | NodeError::Wait { .. })
+        match self {
+            NodeError::Command { .. } | NodeError::Wait { .. } => true,
+            NodeError::Agent { source, .. } => matches!(source, AgentError::PortClosed { .. }),
+            _ => false,
+        }
     }
 }
 
@@ -250,11 +254,11 @@ impl Node {
         }
     }
 
-    /// Runs a command that must exit with another code than 0; returns its standard output.
+    /// Runs a command that must fail, by its exit code or by a signal; returns its standard output.
     pub async fn fail(&self, command: &str) -> Result<String, NodeError> {
         let output = self.execute(command).await?;
         match output.status {
-            ExitStatus::Code(1..) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            ExitStatus::Code(1..) | ExitStatus::Signal(_) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             _ => Err(self.command_error(command, &output)),
         }
     }

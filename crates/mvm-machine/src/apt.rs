@@ -185,6 +185,7 @@ impl Apt {
 }
 
 /// What a command that succeeded printed.
+#[derive(Debug)]
 struct Said {
     output: String,
     errors: String,

@@ -5,8 +5,9 @@
 //! ([`crate::image::ImageBuilder::package`]).
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +20,7 @@ use object::{
 use crate::files::{self, FileError};
 
 /// Where ld.so looks at last, on Debian's multiarch and elsewhere.
-const DEFAULT_FOLDERS: &[&str] = &[
+const DEFAULT_FOLDERS: [&str; 6] = [
     "/lib/x86_64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu",
     "/lib64",
@@ -27,6 +28,8 @@ const DEFAULT_FOLDERS: &[&str] = &[
     "/lib",
     "/usr/lib",
 ];
+/// Where ldconfig notes the libraries of the folders that the configuration adds.
+const LINKER_CACHE: &str = "/etc/ld.so.cache";
 /// The kernel's limit of a `#!` line (BINPRM_BUF_SIZE).
 const SCRIPT_LINE_BYTES_MAX: usize = 256;
 /// A program needs dozens of files; a cycle or a trap needs more.
@@ -71,55 +74,98 @@ pub fn find_program(name: &str) -> Result<PathBuf, ElfError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
     let folders = std::env::split_paths(&path).chain(system);
-    folders.map(|folder| folder.join(name)).find(|candidate| candidate.is_file()).ok_or_else(missing)
+    folders.map(|folder| folder.join(name)).find(|candidate| is_executable(candidate)).ok_or_else(missing)
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Returns every file `program` needs beside itself: interpreters and shared libraries, by the paths
-/// under which they are looked up.
+/// under which they are looked up, and the linker's cache where a library is found only through it.
 pub fn needed_files(program: &Path) -> Result<BTreeSet<PathBuf>, ElfError> {
-    let configured = configured_folders(Path::new("/etc/ld.so.conf"));
-    let mut found = BTreeSet::new();
-    let mut pending = VecDeque::from([program.to_owned()]);
-    while let Some(path) = pending.pop_front() {
-        for needed in directly_needed(&path, &configured)? {
-            if found.len() >= FILES_MAX {
-                let reason = format!("it needs more than {FILES_MAX} files");
-                return Err(ElfError::Malformed { path: program.to_owned(), reason });
-            }
-            if found.insert(needed.clone()) {
-                pending.push_back(needed);
-            }
-        }
-    }
-    Ok(found)
+    Search { configured: configured_folders(Path::new("/etc/ld.so.conf")), ..Search::default() }.needed_by(program)
 }
 
-fn directly_needed(path: &Path, configured: &[PathBuf]) -> Result<Vec<PathBuf>, ElfError> {
-    let content = files::read(path)?;
-    if let Some(interpreter) = script_interpreter(&content) {
-        return Ok(vec![find_program(&interpreter)?]);
+/// The search for one program's files, which goes breadth first as ld.so's does.
+#[derive(Default)]
+struct Search {
+    configured: Vec<PathBuf>,
+    /// The folders of the program's own `DT_RPATH`, which hold for its libraries' libraries too.
+    inherited: Vec<PathBuf>,
+    /// Libraries by the name they were asked for: ld.so loads a name once, and whoever asks for it later
+    /// gets that one, even where its own search would not find it.
+    loaded: BTreeMap<String, PathBuf>,
+    found: BTreeSet<PathBuf>,
+}
+
+impl Search {
+    fn needed_by(mut self, program: &Path) -> Result<BTreeSet<PathBuf>, ElfError> {
+        let mut pending = VecDeque::from([program.to_owned()]);
+        while let Some(path) = pending.pop_front() {
+            for needed in self.directly_needed(&path, path == program)? {
+                if self.found.len() >= FILES_MAX {
+                    let reason = format!("it needs more than {FILES_MAX} files");
+                    return Err(ElfError::Malformed { path: program.to_owned(), reason });
+                }
+                if self.found.insert(needed.clone()) {
+                    pending.push_back(needed);
+                }
+            }
+        }
+        Ok(self.found)
     }
-    if !content.starts_with(&elf::ELFMAG) {
-        // A data file of a package; nothing to load.
-        return Ok(Vec::new());
+
+    fn directly_needed(&mut self, path: &Path, is_program: bool) -> Result<Vec<PathBuf>, ElfError> {
+        let content = files::read(path)?;
+        if let Some(interpreter) = script_interpreter(&content) {
+            return Ok(vec![find_program(&interpreter)?]);
+        }
+        if !content.starts_with(&elf::ELFMAG) {
+            // A data file of a package; nothing to load.
+            return Ok(Vec::new());
+        }
+        let links = Links::of(&content).map_err(|reason| ElfError::Malformed { path: path.to_owned(), reason })?;
+        let expand = |folders: &[String]| folders.iter().map(|folder| expand_origin(folder, path)).collect::<Vec<_>>();
+        let mut own = expand(&links.runpath);
+        if links.runpath.is_empty() {
+            own = expand(&links.rpath);
+            if is_program {
+                self.inherited.clone_from(&own);
+            }
+            own.extend(self.inherited.iter().cloned());
+        }
+        let mut needed: Vec<PathBuf> = links.interpreter.iter().map(PathBuf::from).collect();
+        for library in &links.libraries {
+            let missing = || ElfError::MissingLibrary { library: library.clone(), needed_by: path.to_owned() };
+            let place = match self.loaded.get(library) {
+                Some(place) => place.clone(),
+                None => self.locate(library, &own).ok_or_else(missing)?,
+            };
+            self.loaded.insert(library.clone(), place.clone());
+            needed.push(place);
+        }
+        Ok(needed)
     }
-    let links = Links::of(&content).map_err(|reason| ElfError::Malformed { path: path.to_owned(), reason })?;
-    let mut needed: Vec<PathBuf> = links.interpreter.iter().map(PathBuf::from).collect();
-    let folders: Vec<PathBuf> = links
-        .search
-        .iter()
-        .map(|folder| expand_origin(folder, path))
-        .chain(configured.iter().cloned())
-        .chain(DEFAULT_FOLDERS.iter().map(PathBuf::from))
-        .collect();
-    for library in &links.libraries {
-        let place = folders.iter().map(|folder| folder.join(library)).find(|place| is_library(place));
-        needed.push(place.ok_or_else(|| ElfError::MissingLibrary {
-            library: library.clone(),
-            needed_by: path.to_owned(),
-        })?);
+
+    fn locate(&mut self, library: &str, own: &[PathBuf]) -> Option<PathBuf> {
+        let within = |folders: &[PathBuf]| folders.iter().map(|folder| folder.join(library)).find(|place| is_library(place));
+        if let Some(place) = within(own) {
+            return Some(place);
+        }
+        let place = within(&self.configured);
+        let default = within(&DEFAULT_FOLDERS.map(PathBuf::from));
+        // In a guest the linker knows its default folders, and the others from this file only. What the
+        // file names beyond the guest's content does no harm.
+        if place.as_ref().is_some_and(|place| !is_default(place)) && Path::new(LINKER_CACHE).is_file() {
+            self.found.insert(LINKER_CACHE.into());
+        }
+        place.or(default)
     }
-    Ok(needed)
+}
+
+fn is_default(library: &Path) -> bool {
+    library.parent().is_some_and(|folder| DEFAULT_FOLDERS.iter().any(|default| folder == Path::new(default)))
 }
 
 /// A library for another processor may bear the same name; ld.so passes over it, and so do we.
@@ -134,17 +180,23 @@ fn is_library(path: &Path) -> bool {
 struct Links {
     interpreter: Option<String>,
     libraries: Vec<String>,
-    search: Vec<String>,
+    rpath: Vec<String>,
+    /// Where it is there, ld.so passes over every rpath.
+    runpath: Vec<String>,
 }
 
 impl Links {
     fn of(content: &[u8]) -> Result<Links, String> {
         let wrong = |error: object::read::Error| error.to_string();
         let header = FileHeader64::<LittleEndian>::parse(content).map_err(wrong)?;
+        let mut links = Links::default();
+        if !matches!(header.e_type(LittleEndian), elf::ET_EXEC | elf::ET_DYN) {
+            // An object file, as BPF programs and kernel modules are: nothing that ld.so loads.
+            return Ok(links);
+        }
         if header.e_machine(LittleEndian) != elf::EM_X86_64 {
             return Err(format!("it is for machine type {}", header.e_machine(LittleEndian)));
         }
-        let mut links = Links::default();
         for segment in header.program_headers(LittleEndian, content).map_err(wrong)? {
             if let Some(name) = segment.interpreter(LittleEndian, content).map_err(wrong)? {
                 links.interpreter = Some(String::from_utf8_lossy(name).into_owned());
@@ -158,17 +210,15 @@ impl Links {
         let text = |entry: &elf::Dyn64<LittleEndian>| {
             entry.string(LittleEndian, strings).map(|name| String::from_utf8_lossy(name).into_owned()).map_err(wrong)
         };
-        let (mut rpath, mut runpath) = (None, None);
+        let folders = |entry| Ok::<_, String>(text(entry)?.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned).collect());
         for entry in entries {
             match entry.tag32(LittleEndian) {
                 Some(elf::DT_NEEDED) => links.libraries.push(text(entry)?),
-                Some(elf::DT_RPATH) => rpath = Some(text(entry)?),
-                Some(elf::DT_RUNPATH) => runpath = Some(text(entry)?),
+                Some(elf::DT_RPATH) => links.rpath = folders(entry)?,
+                Some(elf::DT_RUNPATH) => links.runpath = folders(entry)?,
                 _ => {}
             }
         }
-        let search = runpath.or(rpath).unwrap_or_default();
-        links.search = search.split(':').filter(|folder| !folder.is_empty()).map(str::to_owned).collect();
         Ok(links)
     }
 }

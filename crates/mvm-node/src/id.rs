@@ -58,6 +58,11 @@ pub(crate) fn random_mark() -> i64 {
     random().cast_signed()
 }
 
+/// A secret for a node that shares it with nobody.
+pub(crate) fn random_secret() -> String {
+    format!("{:016x}{:016x}", random(), random())
+}
+
 /// Sixty-four bits from the kernel's pool.
 ///
 /// Asked anew each time: a machine that was restored from a snapshot must not repeat its siblings.

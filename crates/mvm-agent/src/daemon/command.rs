@@ -52,6 +52,7 @@ pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> 
     let mut command = Command::new(&run.program);
     command.args(&run.arguments).envs(base.iter().copied()).current_dir(directory).process_group(0);
     command.envs(run.environment.iter().map(|(name, value)| (name, value)));
+    sys::unblock_signals(&mut command);
     match run.stdin {
         StdinSource::Null => command.stdin(Stdio::null()),
         StdinSource::Stream => command.stdin(Stdio::piped()),

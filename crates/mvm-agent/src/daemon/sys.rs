@@ -1,9 +1,11 @@
 //! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
-#![expect(unsafe_code, reason = "signalfd, signals by number, two random-device ioctls and adopting an inherited descriptor")]
+#![expect(unsafe_code, reason = "signalfd, the signal mask of children, signals by number, two random-device ioctls and adopting an inherited descriptor")]
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::process::Pid;
 
@@ -21,7 +23,7 @@ pub(super) fn adopt(number: i32) -> io::Result<OwnedFd> {
 }
 
 /// Blocks these signals for the process (for its only thread) and returns a non-blocking descriptor that
-/// yields them. Programs started by the standard library begin with no signal blocked.
+/// yields them. Programs inherit the block: see [`unblock_signals`].
 pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set; sigaddset refuses numbers that are no signals; the other two
@@ -41,6 +43,21 @@ pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
     // SAFETY: signalfd just made it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Has a program begin with no signal blocked, whatever [`signal_fd`] blocked here.
+pub(super) fn unblock_signals(command: &mut Command) {
+    let unblock = || {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set, sigprocmask reads it; both may be called after a fork.
+        let failed = unsafe {
+            libc::sigemptyset(set.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) < 0
+        };
+        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes two async-signal-safe calls and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Sends a signal, by its number, to a process group.

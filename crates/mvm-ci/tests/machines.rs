@@ -1,0 +1,32 @@
+//! The scenarios, in real virtual machines. Each takes the host's boot tokens while its guests boot.
+
+use std::path::Path;
+
+use mvm_ci::scenarios;
+use mvm_lab::{
+    environment::EnvironmentOptions,
+    report::{self, Colours},
+    runner::{self, RunOptions},
+    verdict::Verdict,
+};
+
+/// Runs a scenario by name; its lines go to the test's output.
+#[track_caller]
+fn check(name: &str) {
+    let known = scenarios::all();
+    let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
+    let options = RunOptions {
+        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        command: vec![env!("CARGO_BIN_EXE_mvm-ci").to_owned(), "test".to_owned(), name.to_owned()],
+        environment: EnvironmentOptions::default(),
+        listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let report = runtime.block_on(runner::run(scenario, options)).unwrap();
+    assert_eq!(report.verdict, Verdict::Passed, "{:?}; see {}", report.message, report.folder.display());
+}
+
+#[test]
+fn simple_network() {
+    check("simple-network");
+}
