@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: makes this host ready. What is needed is told by `mvm_machine::host`, the same list that
 //! `mvm-ci doctor` prints; how packages are installed is in `apt`.
 //!
-//! When nothing is missing it needs no network, takes some 50 ms and says one line.
+//! When nothing is missing it needs no network, takes a fraction of a second and says one line.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{apt, talk};
 
 pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
     let start = Instant::now();
-    let cache = Cache::for_user().map_err(|error| unfit(format!("could not {error}")))?;
+    let cache = Cache::for_user().map_err(|error| unfit(error.to_string()))?;
     let host = HostView {
         cached_kernel: Kernel::cached(&cache).map(|kernel| kernel.elf().to_path_buf()),
         ..HostView::of_this_host(cache.root().to_path_buf())
@@ -32,20 +32,27 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     let qemu = found(&survey, Requirement::Qemu);
     let (release, origin) = (kernel.release(), kernel.origin());
-    talk::say(format_args!("xtask: set-up: ready in {seconds:.2} s; QEMU {qemu}; kernel {release} from {origin}"));
+    talk::say(format_args!(
+        "xtask: set-up: ready in {seconds:.2} s; QEMU {qemu}; kernel {release} from {origin}"
+    ));
     Ok(())
 }
 
 /// The kernel that machines boot, and their BusyBox, fetched when the cache has none.
 async fn kernel(runner: &mut Runner, cache: Cache, host: &HostView) -> anyhow::Result<Kernel> {
     if host.cached_kernel.is_none() {
-        talk::say("xtask: set-up: will fetch a guest kernel into the cache: this distribution's own package, as this user");
+        talk::say(
+            "xtask: set-up: will fetch a guest kernel into the cache: this distribution's own package, as this user",
+        );
     }
     let obtained = tokio::task::spawn_blocking(move || {
         image::busybox(&cache).map_err(|error| unfit(error.to_string()))?;
-        Kernel::obtain(&cache, &KernelSource::Distribution).map_err(|error| unfit(error.to_string()))
+        Kernel::obtain(&cache, &KernelSource::Distribution)
+            .map_err(|error| unfit(error.to_string()))
     });
-    runner.until_interrupted("set-up: kernel and BusyBox", obtained).await??
+    runner
+        .until_interrupted("set-up: kernel and BusyBox", obtained)
+        .await??
 }
 
 /// Looks, installs what packages bring, looks again; fails when something that blocks is left.
@@ -91,6 +98,9 @@ fn line(finding: &Finding) -> String {
 }
 
 fn found(survey: &Survey, requirement: Requirement) -> &str {
-    let finding = survey.findings.iter().find(|finding| finding.requirement == requirement);
+    let finding = survey
+        .findings
+        .iter()
+        .find(|finding| finding.requirement == requirement);
     finding.map_or("", |finding| finding.found.as_str())
 }

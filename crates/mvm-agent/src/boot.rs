@@ -76,7 +76,9 @@ mod tests {
             modules: vec!["/lib/modules/virtio.ko".to_owned()],
             mounts: vec![
                 Mount {
-                    source: MountSource::Disk { serial: "data".to_owned() },
+                    source: MountSource::Disk {
+                        serial: "data".to_owned(),
+                    },
                     target: "/data".to_owned(),
                     filesystem: "ext4".to_owned(),
                     read_only: false,
@@ -92,13 +94,18 @@ mod tests {
             ],
         };
         let text = serde_json::to_string(&plan).unwrap();
-        assert!(text.contains(r#""source":{"disk":{"serial":"data"}}"#), "{text}");
+        assert!(
+            text.contains(r#""source":{"disk":{"serial":"data"}}"#),
+            "{text}"
+        );
         assert!(text.contains(r#""source":"virtual""#), "{text}");
         assert_eq!(serde_json::from_str::<BootPlan>(&text).unwrap(), plan);
     }
 
     #[test]
     fn a_misspelled_key_is_refused() {
-        assert!(serde_json::from_str::<BootPlan>(r#"{"modules":[],"mounts":[],"mount":[]}"#).is_err());
+        assert!(
+            serde_json::from_str::<BootPlan>(r#"{"modules":[],"mounts":[],"mount":[]}"#).is_err()
+        );
     }
 }

@@ -37,7 +37,9 @@ pub const STREAMS_MAX: usize = 1024;
 
 /// What a data frame of `payload_bytes` takes from the sender's window.
 pub fn cost(payload_bytes: usize) -> u32 {
-    u32::try_from(payload_bytes).unwrap_or(u32::MAX).saturating_add(FRAME_COST)
+    u32::try_from(payload_bytes)
+        .unwrap_or(u32::MAX)
+        .saturating_add(FRAME_COST)
 }
 
 /// Identifies a conversation. Unique with overwhelming probability, not secret.
@@ -373,7 +375,10 @@ struct Header<M> {
 
 /// A message too large for one packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{bytes} bytes do not fit a packet of {} bytes", wire::CONTENT_BYTES_MAX)]
+#[error(
+    "{bytes} bytes do not fit a packet of {} bytes",
+    wire::CONTENT_BYTES_MAX
+)]
 pub struct TooLarge {
     /// Its size, in bytes.
     pub bytes: usize,
@@ -421,12 +426,20 @@ pub fn write_frame<M: Serialize>(
     payload: &[u8],
     packet: &mut Vec<u8>,
 ) -> Result<(), TooLarge> {
-    let header = Header { nonce, sequence, stream, message };
+    let header = Header {
+        nonce,
+        sequence,
+        stream,
+        message,
+    };
     // Serialising plain data into memory fails only for lengths that no memory holds.
-    let mut content = postcard::to_extend(&header, vec![KIND_FRAME]).map_err(|_| TooLarge { bytes: usize::MAX })?;
+    let mut content = postcard::to_extend(&header, vec![KIND_FRAME])
+        .map_err(|_| TooLarge { bytes: usize::MAX })?;
     content.extend_from_slice(payload);
     if content.len() > wire::CONTENT_BYTES_MAX {
-        return Err(TooLarge { bytes: content.len() });
+        return Err(TooLarge {
+            bytes: content.len(),
+        });
     }
     wire::encode(&content, packet);
     Ok(())
@@ -438,7 +451,14 @@ pub fn write_frame<M: Serialize>(
 ///
 /// [`TooLarge`].
 pub fn check_size<M: Serialize>(message: &M) -> Result<(), TooLarge> {
-    write_frame(Nonce(u64::MAX), u32::MAX, StreamId(u32::MAX), message, &[], &mut Vec::new())
+    write_frame(
+        Nonce(u64::MAX),
+        u32::MAX,
+        StreamId(u32::MAX),
+        message,
+        &[],
+        &mut Vec::new(),
+    )
 }
 
 /// Reads the content of a packet.
@@ -455,15 +475,37 @@ pub fn read_packet<M: DeserializeOwned>(content: &[u8]) -> Result<Packet<M>, Mal
         }
         KIND_HELLO_BACK => {
             let (version, nonce, info) = read_greeting(rest)?;
-            let guest = if version == VERSION { Some(read_guest(info)?) } else { None };
-            Ok(Packet::HelloBack(HelloBack { version, nonce, guest }))
+            let guest = if version == VERSION {
+                Some(read_guest(info)?)
+            } else {
+                None
+            };
+            Ok(Packet::HelloBack(HelloBack {
+                version,
+                nonce,
+                guest,
+            }))
         }
         KIND_GONE if rest.is_empty() => Ok(Packet::Gone(None)),
-        KIND_GONE => Ok(Packet::Gone(Some(Nonce(u64::from_le_bytes(rest.try_into().map_err(|_| Malformed)?))))),
+        KIND_GONE => Ok(Packet::Gone(Some(Nonce(u64::from_le_bytes(
+            rest.try_into().map_err(|_| Malformed)?,
+        ))))),
         KIND_FRAME => {
-            let (header, payload) = postcard::take_from_bytes::<Header<M>>(rest).map_err(|_| Malformed)?;
-            let Header { nonce, sequence, stream, message } = header;
-            Ok(Packet::Frame(Frame { nonce, sequence, stream, message, payload: payload.to_vec() }))
+            let (header, payload) =
+                postcard::take_from_bytes::<Header<M>>(rest).map_err(|_| Malformed)?;
+            let Header {
+                nonce,
+                sequence,
+                stream,
+                message,
+            } = header;
+            Ok(Packet::Frame(Frame {
+                nonce,
+                sequence,
+                stream,
+                message,
+                payload: payload.to_vec(),
+            }))
         }
         _ => Err(Malformed),
     }
@@ -481,7 +523,11 @@ fn read_greeting(rest: &[u8]) -> Result<(u16, Nonce, &[u8]), Malformed> {
     let rest = rest.strip_prefix(&MAGIC).ok_or(Malformed)?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
     let (nonce, rest) = rest.split_first_chunk::<8>().ok_or(Malformed)?;
-    Ok((u16::from_le_bytes(*version), Nonce(u64::from_le_bytes(*nonce)), rest))
+    Ok((
+        u16::from_le_bytes(*version),
+        Nonce(u64::from_le_bytes(*nonce)),
+        rest,
+    ))
 }
 
 fn read_guest(info: &[u8]) -> Result<GuestInfo, Malformed> {
@@ -505,11 +551,18 @@ mod tests {
     }
 
     fn request() -> impl Strategy<Value = Request> {
-        let run = ("\\PC{0,20}", proptest::collection::vec("\\PC{0,9}", 0..4), proptest::option::of("/[a-z]{1,8}"))
+        let run = (
+            "\\PC{0,20}",
+            proptest::collection::vec("\\PC{0,9}", 0..4),
+            proptest::option::of("/[a-z]{1,8}"),
+        )
             .prop_map(|(program, arguments, output)| {
                 Request::Run(Run {
                     program,
-                    environment: arguments.iter().map(|value| ("KEY".to_owned(), value.clone())).collect(),
+                    environment: arguments
+                        .iter()
+                        .map(|value| ("KEY".to_owned(), value.clone()))
+                        .collect(),
                     arguments,
                     directory: output.clone(),
                     stdin: StdinSource::Stream,
@@ -518,16 +571,27 @@ mod tests {
             });
         prop_oneof![
             run,
-            any::<SocketAddr>().prop_map(Request::Dial),
+            // IPv6 scopes and flow labels, which only the host knows, do not travel.
+            (any::<IpAddr>(), any::<u16>())
+                .prop_map(|(ip, port)| Request::Dial(SocketAddr::new(ip, port))),
             (any::<String>(), any::<u32>()).prop_map(|(path, mode)| Request::Upload { path, mode }),
-            (any::<[u8; 6]>(), any::<IpAddr>(), any::<u8>()).prop_map(|(mac, address, prefix)| Request::Configure {
-                identity: Identity {
-                    hostname: "node1".to_owned(),
-                    interfaces: vec![Interface { mac, name: None, addresses: vec![(address, prefix)] }],
-                    hosts: vec![(address, "node1".to_owned())],
-                    wall_clock: Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789)),
-                },
-                entropy: mac.to_vec(),
+            (any::<[u8; 6]>(), any::<IpAddr>(), any::<u8>()).prop_map(|(mac, address, prefix)| {
+                Request::Configure {
+                    identity: Identity {
+                        hostname: "node1".to_owned(),
+                        interfaces: vec![Interface {
+                            mac,
+                            name: None,
+                            addresses: vec![(address, prefix)],
+                        }],
+                        hosts: vec![(address, "node1".to_owned())],
+                        wall_clock: Some(
+                            SystemTime::UNIX_EPOCH
+                                + Duration::from_nanos(1_700_000_000_123_456_789),
+                        ),
+                    },
+                    entropy: mac.to_vec(),
+                }
             }),
         ]
     }
@@ -555,13 +619,22 @@ mod tests {
 
     #[test]
     fn a_greeting_of_another_version_is_still_understood() {
-        let back = HelloBack { version: VERSION + 1, nonce: Nonce(9), guest: None };
-        assert_eq!(through_the_wire::<ToHost>(|bytes| write_hello_back(&back, bytes)), Packet::HelloBack(back));
+        let back = HelloBack {
+            version: VERSION + 1,
+            nonce: Nonce(9),
+            guest: None,
+        };
+        assert_eq!(
+            through_the_wire::<ToHost>(|bytes| write_hello_back(&back, bytes)),
+            Packet::HelloBack(back)
+        );
     }
 
     #[test]
     fn a_message_larger_than_a_packet_is_refused() {
-        let message = ToGuest::Open(Request::Download { path: "x".repeat(wire::CONTENT_BYTES_MAX) });
+        let message = ToGuest::Open(Request::Download {
+            path: "x".repeat(wire::CONTENT_BYTES_MAX),
+        });
         let mut bytes = Vec::new();
         assert!(write_frame(Nonce(1), 0, StreamId(1), &message, &[], &mut bytes).is_err());
         assert!(bytes.is_empty());

@@ -31,11 +31,22 @@ impl ProcessId {
     /// `NotFound` where there is none.
     pub fn of(pid: i32) -> io::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat: {stat:?}"));
+        let malformed = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("/proc/{pid}/stat: {stat:?}"),
+            )
+        };
         // The second field is the program's name in parentheses and may itself contain anything.
         let (_, fields) = stat.rsplit_once(')').ok_or_else(malformed)?;
-        let start_time = fields.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
-        Ok(Self { pid, start_time: start_time.ok_or_else(malformed)? })
+        let start_time = fields
+            .split_ascii_whitespace()
+            .nth(19)
+            .and_then(|field| field.parse().ok());
+        Ok(Self {
+            pid,
+            start_time: start_time.ok_or_else(malformed)?,
+        })
     }
 }
 
@@ -66,7 +77,11 @@ impl Order {
     ///
     /// [`UnfitPath`] unless it is absolute, names something below the root, and fits a line.
     pub fn path(path: &Path) -> Result<Self, UnfitPath> {
-        if is_fit(path) { Ok(Self::Path(path.to_owned())) } else { Err(UnfitPath(path.to_owned())) }
+        if is_fit(path) {
+            Ok(Self::Path(path.to_owned()))
+        } else {
+            Err(UnfitPath(path.to_owned()))
+        }
     }
 
     /// The order as a line, with its line break.
@@ -74,7 +89,9 @@ impl Order {
         let (word, path) = match self {
             Self::Path(path) => ("path ", path),
             Self::ForgetPath(path) => ("forget-path ", path),
-            Self::Process(_) | Self::ForgetProcess(_) | Self::Done => return format!("{self}\n").into_bytes(),
+            Self::Process(_) | Self::ForgetProcess(_) | Self::Done => {
+                return format!("{self}\n").into_bytes();
+            }
         };
         [word.as_bytes(), path.as_os_str().as_bytes(), b"\n"].concat()
     }
@@ -89,7 +106,10 @@ impl Order {
         match word {
             b"process" => {
                 let (pid, start_time) = text()?.split_once(' ')?;
-                Some(Self::Process(ProcessId { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? }))
+                Some(Self::Process(ProcessId {
+                    pid: pid.parse().ok()?,
+                    start_time: start_time.parse().ok()?,
+                }))
             }
             b"forget-process" => Some(Self::ForgetProcess(text()?.parse().ok()?)),
             b"path" => fit_path(rest).map(Self::Path),
@@ -103,7 +123,9 @@ impl Order {
 impl Display for Order {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process(ProcessId { pid, start_time }) => write!(formatter, "process {pid} {start_time}"),
+            Self::Process(ProcessId { pid, start_time }) => {
+                write!(formatter, "process {pid} {start_time}")
+            }
             Self::ForgetProcess(pid) => write!(formatter, "forget-process {pid}"),
             Self::Path(path) => write!(formatter, "path {}", path.display()),
             Self::ForgetPath(path) => write!(formatter, "forget-path {}", path.display()),
@@ -119,7 +141,10 @@ fn fit_path(bytes: &[u8]) -> Option<PathBuf> {
 
 fn is_fit(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
-    path.is_absolute() && path.file_name().is_some() && !bytes.contains(&b'\n') && bytes.len() < LINE_BYTES_MAX - 16
+    path.is_absolute()
+        && path.file_name().is_some()
+        && !bytes.contains(&b'\n')
+        && bytes.len() < LINE_BYTES_MAX - 16
 }
 
 #[cfg(test)]
@@ -136,17 +161,32 @@ mod tests {
 
     #[test]
     fn orders_read_back() {
-        check_round_trip(Order::Process(ProcessId { pid: 17, start_time: 99 }));
+        check_round_trip(Order::Process(ProcessId {
+            pid: 17,
+            start_time: 99,
+        }));
         check_round_trip(Order::ForgetProcess(17));
         check_round_trip(Order::Path("/tmp/a file".into()));
-        check_round_trip(Order::Path(OsString::from_vec(b"/tmp/\xff".to_vec()).into()));
+        check_round_trip(Order::Path(
+            OsString::from_vec(b"/tmp/\xff".to_vec()).into(),
+        ));
         check_round_trip(Order::ForgetPath("/tmp/x".into()));
         check_round_trip(Order::Done);
     }
 
     #[test]
     fn what_is_not_an_order_is_refused() {
-        for line in ["", "path", "path ", "path /", "path x", "path /tmp/..", "process 1", "process x 1", "done now"] {
+        for line in [
+            "",
+            "path",
+            "path ",
+            "path /",
+            "path x",
+            "path /tmp/..",
+            "process 1",
+            "process x 1",
+            "done now",
+        ] {
             assert_eq!(Order::parse(line.as_bytes()), None, "{line}");
         }
     }
@@ -162,6 +202,9 @@ mod tests {
     fn a_process_is_told_from_a_later_one() {
         let own = ProcessId::of(std::process::id() as i32).unwrap();
         assert_eq!(ProcessId::of(own.pid).unwrap(), own);
-        assert_eq!(ProcessId::of(i32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            ProcessId::of(i32::MAX).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

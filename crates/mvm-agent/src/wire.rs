@@ -27,7 +27,10 @@ pub const DELIMITER: u8 = 0;
 ///
 /// When `content` is longer than [`CONTENT_BYTES_MAX`]: callers bound what they build.
 pub fn encode(content: &[u8], packet: &mut Vec<u8>) {
-    assert!(content.len() <= CONTENT_BYTES_MAX, "a packet's content is bounded by its builder");
+    assert!(
+        content.len() <= CONTENT_BYTES_MAX,
+        "a packet's content is bounded by its builder"
+    );
     let checksum = crc32fast::hash(content).to_le_bytes();
     let mut stuffing = Stuffing::begin(packet);
     stuffing.push(content);
@@ -56,7 +59,10 @@ impl<'a> Stuffing<'a> {
                 continue;
             }
             let window = &bytes[..room.min(bytes.len())];
-            let run = window.iter().position(|byte| *byte == 0).unwrap_or(window.len());
+            let run = window
+                .iter()
+                .position(|byte| *byte == 0)
+                .unwrap_or(window.len());
             self.packet.extend_from_slice(&window[..run]);
             // `run` is at most `room`, so the code stays at or below 255.
             self.packet[self.code_at] += run as u8;
@@ -102,7 +108,11 @@ impl Decoder {
             if self.partial.is_empty() && !overlong {
                 continue;
             }
-            let content = if overlong { None } else { unpack(&self.partial) };
+            let content = if overlong {
+                None
+            } else {
+                unpack(&self.partial)
+            };
             self.partial.clear();
             match content {
                 Some(content) => return Some(content),
@@ -238,7 +248,10 @@ mod tests {
     fn an_endless_piece_is_skipped_and_the_next_packet_read() {
         let mut decoder = Decoder::new();
         for _ in 0..40 {
-            assert_eq!(decode_all(&mut decoder, &[0x55; 16 * 1024]), Vec::<Vec<u8>>::new());
+            assert_eq!(
+                decode_all(&mut decoder, &[0x55; 16 * 1024]),
+                Vec::<Vec<u8>>::new()
+            );
             assert!(decoder.partial.len() <= STUFFED_BYTES_MAX);
         }
         let mut stream = vec![DELIMITER];
@@ -250,6 +263,9 @@ mod tests {
     #[test]
     fn the_largest_content_passes() {
         let largest = vec![3; CONTENT_BYTES_MAX];
-        assert_eq!(decode_all(&mut Decoder::new(), &packet(&largest)), [largest]);
+        assert_eq!(
+            decode_all(&mut Decoder::new(), &packet(&largest)),
+            [largest]
+        );
     }
 }

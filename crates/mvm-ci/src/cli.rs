@@ -42,7 +42,12 @@ pub struct TestArgs {
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
     /// Where run folders are made
-    #[arg(long, value_name = "PATH", default_value = "mvm-ci-runs", env = "MVM_CI_RUNS")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "mvm-ci-runs",
+        env = "MVM_CI_RUNS"
+    )]
     pub runs: PathBuf,
 }
 
@@ -67,6 +72,8 @@ pub enum AcceleratorArg {
 }
 
 fn exit_codes() -> String {
-    let rows = EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:>3}  {meaning}"));
+    let rows = EXIT_CODES
+        .iter()
+        .map(|(code, meaning)| format!("  {code:>3}  {meaning}"));
     format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))
 }

@@ -17,13 +17,23 @@ fn check(name: &str) {
     let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        command: vec![env!("CARGO_BIN_EXE_mvm-ci").to_owned(), "test".to_owned(), name.to_owned()],
+        command: vec![
+            env!("CARGO_BIN_EXE_mvm-ci").to_owned(),
+            "test".to_owned(),
+            name.to_owned(),
+        ],
         environment: EnvironmentOptions::default(),
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let report = runtime.block_on(runner::run(scenario, options)).unwrap();
-    assert_eq!(report.verdict, Verdict::Passed, "{:?}; see {}", report.message, report.folder.display());
+    assert_eq!(
+        report.verdict,
+        Verdict::Passed,
+        "{:?}; see {}",
+        report.message,
+        report.folder.display()
+    );
 }
 
 #[test]

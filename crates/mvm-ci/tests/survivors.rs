@@ -35,9 +35,17 @@ impl Run {
         let mut line = String::new();
         while !line.contains("agent up") {
             line.clear();
-            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the runner ended before a machine was up");
+            assert_ne!(
+                output.read_line(&mut line).unwrap(),
+                0,
+                "the runner ended before a machine was up"
+            );
         }
-        let run = Run { child, temporary, output };
+        let run = Run {
+            child,
+            temporary,
+            output,
+        };
         assert!(!run.survivors().is_empty(), "a running lab has processes");
         run
     }
@@ -48,10 +56,19 @@ impl Run {
         let mark = format!("TMPDIR={}", self.temporary.path().display()).into_bytes();
         let belongs = |process: &PathBuf| {
             let environment = fs::read(process.join("environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_slice())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == mark.as_slice())
         };
-        let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).filter(belongs);
-        let files = fs::read_dir(self.temporary.path()).unwrap().flatten().map(|entry| entry.path());
+        let processes = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(belongs);
+        let files = fs::read_dir(self.temporary.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path());
         processes.chain(files).collect()
     }
 
@@ -63,14 +80,21 @@ impl Run {
             if survivors.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "these survived the runner: {survivors:?}");
+            assert!(
+                Instant::now() < deadline,
+                "these survived the runner: {survivors:?}"
+            );
             sleep(LOOK_INTERVAL);
         }
     }
 
     fn drain(&mut self) {
         let mut line = String::new();
-        while self.output.read_line(&mut line).is_ok_and(|count| count > 0) {
+        while self
+            .output
+            .read_line(&mut line)
+            .is_ok_and(|count| count > 0)
+        {
             line.clear();
         }
     }
@@ -88,7 +112,13 @@ fn nothing_survives_a_killed_runner() {
 fn nothing_survives_an_interrupted_runner() {
     let mut run = Run::started();
     let pid = run.child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
     run.drain();
     assert_eq!(run.child.wait().unwrap().code(), Some(130));
     run.expect_clean();

@@ -41,7 +41,9 @@ pub struct EnvironmentOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum UnfitError {
     /// Something required is missing or too old.
-    #[error("could not find what the lab needs on this host: {missing}; `mvm-ci doctor` tells more")]
+    #[error(
+        "could not find what the lab needs on this host: {missing}; `mvm-ci doctor` tells more"
+    )]
     Host {
         /// What is missing, what was found instead and what to do.
         missing: String,
@@ -78,14 +80,33 @@ impl Environment {
         scratch: &Path,
     ) -> Result<Environment, UnfitError> {
         let (kernel_path, contents) = (options.kernel.clone(), contents.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare_files(kernel_path, &contents)).await;
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare_files(kernel_path, &contents)).await;
         let prepared = prepared.map_err(|error| UnfitError::Thread(io::Error::other(error)))??;
-        let Prepared { cache, qemu, qemu_version, kernel_release, image } = prepared;
+        let Prepared {
+            cache,
+            qemu,
+            qemu_version,
+            kernel_release,
+            image,
+        } = prepared;
         let accelerator = match options.accelerator {
-            AcceleratorRequest::Auto => accelerator::choose(&cache, &qemu, &qemu_version, &image, scratch).await,
-            AcceleratorRequest::Only(accelerator) => Choice { accelerator, reason: "as asked".to_owned() },
+            AcceleratorRequest::Auto => {
+                accelerator::choose(&cache, &qemu, &qemu_version, &image, scratch).await
+            }
+            AcceleratorRequest::Only(accelerator) => Choice {
+                accelerator,
+                reason: "as asked".to_owned(),
+            },
         };
-        Ok(Environment { cache, qemu, qemu_version, kernel_release, image, accelerator })
+        Ok(Environment {
+            cache,
+            qemu,
+            qemu_version,
+            kernel_release,
+            image,
+            accelerator,
+        })
     }
 }
 
@@ -97,10 +118,17 @@ struct Prepared {
     image: Arc<Image>,
 }
 
-fn prepare_files(kernel_path: Option<PathBuf>, contents: &ImageContents) -> Result<Prepared, UnfitError> {
+fn prepare_files(
+    kernel_path: Option<PathBuf>,
+    contents: &ImageContents,
+) -> Result<Prepared, UnfitError> {
     let cache = Cache::for_user()?;
-    let qemu = host::find_qemu(&HostView::of_this_host(cache.root().to_owned()))
-        .map_err(|finding| UnfitError::Host { missing: finding.summary() })?;
+    let qemu =
+        host::find_qemu(&HostView::of_this_host(cache.root().to_owned())).map_err(|finding| {
+            UnfitError::Host {
+                missing: finding.summary(),
+            }
+        })?;
     let source = kernel_path.map_or(KernelSource::Distribution, KernelSource::Path);
     let kernel = Kernel::obtain(&cache, &source)?;
     let mut image = Image::minimal(&kernel).data_disk();

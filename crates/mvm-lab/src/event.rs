@@ -174,7 +174,10 @@ impl Recorder {
     /// Creates the event file at `path`; the run's clock starts now.
     pub fn create(path: &Path, listeners: Vec<Listener>) -> std::io::Result<Recorder> {
         let file = File::create(path)?;
-        Ok(Recorder { origin: Instant::now(), sinks: Arc::new(Mutex::new(Sinks { file, listeners })) })
+        Ok(Recorder {
+            origin: Instant::now(),
+            sinks: Arc::new(Mutex::new(Sinks { file, listeners })),
+        })
     }
 
     /// Returns the instant the run's clock counts from.
@@ -184,9 +187,15 @@ impl Recorder {
 
     /// Records `event` as happening now.
     pub fn record(&self, event: Event) {
-        let mut sinks = self.sinks.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sinks = self
+            .sinks
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         // Stamped under the lock, so that the file's order is the clock's.
-        let stamped = Stamped { at_ms: milliseconds(self.origin.elapsed()), event };
+        let stamped = Stamped {
+            at_ms: milliseconds(self.origin.elapsed()),
+            event,
+        };
         let mut line = serde_json::to_vec(&stamped).expect("events serialize");
         line.push(b'\n');
         if let Err(error) = sinks.file.write_all(&line) {

@@ -14,7 +14,9 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MemoryError {
     /// One machine asks for more than the host has in all.
-    #[error("could not give machine {machine} {asked_mib} MiB of memory: the host has {host_mib} MiB in all")]
+    #[error(
+        "could not give machine {machine} {asked_mib} MiB of memory: the host has {host_mib} MiB in all"
+    )]
     MachineTooLarge {
         /// The machine.
         machine: String,
@@ -24,7 +26,9 @@ pub enum MemoryError {
         host_mib: u64,
     },
     /// All machines together would use more than is free.
-    #[error("could not start {machines} machines: they would use about {needed_mib} MiB, {available_mib} MiB are available")]
+    #[error(
+        "could not start {machines} machines: they would use about {needed_mib} MiB, {available_mib} MiB are available"
+    )]
     TooMany {
         /// How many machines.
         machines: usize,
@@ -48,11 +52,21 @@ impl HostMemory {
         let text = std::fs::read_to_string("/proc/meminfo")?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+            line.split_ascii_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
+                .map(|kib| kib * 1024)
         };
         match (field("MemTotal:"), field("MemAvailable:")) {
-            (Some(total_bytes), Some(available_bytes)) => Ok(HostMemory { total_bytes, available_bytes }),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "MemTotal or MemAvailable is missing in /proc/meminfo")),
+            (Some(total_bytes), Some(available_bytes)) => Ok(HostMemory {
+                total_bytes,
+                available_bytes,
+            }),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "MemTotal or MemAvailable is missing in /proc/meminfo",
+            )),
         }
     }
 }
@@ -68,8 +82,13 @@ pub(crate) struct Measured {
 impl Measured {
     /// Reads what earlier runs measured; a missing or damaged file is an empty one.
     pub(crate) fn load(path: PathBuf) -> Measured {
-        let known = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        Measured { path, ..known.unwrap_or_default() }
+        let known = std::fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        Measured {
+            path,
+            ..known.unwrap_or_default()
+        }
     }
 
     /// Keeps the larger of what was known and `bytes`.
@@ -88,12 +107,19 @@ impl Measured {
     }
 
     fn expected_bytes(&self, nominal_mib: u32) -> u64 {
-        self.bytes_by_nominal_mib.get(&nominal_mib).copied().unwrap_or(u64::from(nominal_mib) * MIB)
+        self.bytes_by_nominal_mib
+            .get(&nominal_mib)
+            .copied()
+            .unwrap_or(u64::from(nominal_mib) * MIB)
     }
 }
 
 /// Checks that `machines`, each a name and its nominal MiB, fit into `host`.
-pub(crate) fn check(host: HostMemory, machines: &[(String, u32)], measured: &Measured) -> Result<(), MemoryError> {
+pub(crate) fn check(
+    host: HostMemory,
+    machines: &[(String, u32)],
+    measured: &Measured,
+) -> Result<(), MemoryError> {
     for (machine, nominal_mib) in machines {
         if u64::from(*nominal_mib) * MIB > host.total_bytes {
             return Err(MemoryError::MachineTooLarge {
@@ -103,7 +129,10 @@ pub(crate) fn check(host: HostMemory, machines: &[(String, u32)], measured: &Mea
             });
         }
     }
-    let needed: u64 = machines.iter().map(|(_, nominal_mib)| measured.expected_bytes(*nominal_mib)).sum();
+    let needed: u64 = machines
+        .iter()
+        .map(|(_, nominal_mib)| measured.expected_bytes(*nominal_mib))
+        .sum();
     if needed > host.available_bytes {
         return Err(MemoryError::TooMany {
             machines: machines.len(),
@@ -118,17 +147,28 @@ pub(crate) fn check(host: HostMemory, machines: &[(String, u32)], measured: &Mea
 mod tests {
     use super::*;
 
-    const HOST: HostMemory = HostMemory { total_bytes: 4096 * MIB, available_bytes: 1024 * MIB };
+    const HOST: HostMemory = HostMemory {
+        total_bytes: 4096 * MIB,
+        available_bytes: 1024 * MIB,
+    };
 
     fn machines(nominal_mib: u32, count: usize) -> Vec<(String, u32)> {
-        (1..=count).map(|number| (format!("node{number}"), nominal_mib)).collect()
+        (1..=count)
+            .map(|number| (format!("node{number}"), nominal_mib))
+            .collect()
     }
 
     #[test]
     fn nominal_sizes_count_until_measured() {
         let mut measured = Measured::default();
         assert!(check(HOST, &machines(512, 2), &measured).is_ok());
-        assert!(matches!(check(HOST, &machines(512, 3), &measured), Err(MemoryError::TooMany { needed_mib: 1536, .. })));
+        assert!(matches!(
+            check(HOST, &machines(512, 3), &measured),
+            Err(MemoryError::TooMany {
+                needed_mib: 1536,
+                ..
+            })
+        ));
         measured.observe(512, 100 * MIB);
         measured.observe(512, 90 * MIB);
         assert!(check(HOST, &machines(512, 10), &measured).is_ok());

@@ -89,11 +89,20 @@ impl Lab {
     ) -> Result<Lab, LabError> {
         let members = topology.members()?;
         let measured = Measured::load(environment.cache.root().join("measured-memory.json"));
-        let host = HostMemory::read().map_err(|source| LabError::Host { what: "read the host's memory", source })?;
-        let asked: Vec<_> = members.values().map(|m| (m.config.name.clone(), m.config.memory_mib)).collect();
+        let host = HostMemory::read().map_err(|source| LabError::Host {
+            what: "read the host's memory",
+            source,
+        })?;
+        let asked: Vec<_> = members
+            .values()
+            .map(|m| (m.config.name.clone(), m.config.memory_mib))
+            .collect();
         host_memory::check(host, &asked, &measured)?;
 
-        let scratch = scratch::folder().map_err(|source| LabError::Host { what: "make a temporary folder", source })?;
+        let scratch = scratch::folder().map_err(|source| LabError::Host {
+            what: "make a temporary folder",
+            source,
+        })?;
         let network = Arc::new(connect(&members, recorder)?);
         let hosts = Arc::new(hosts_entries(&members));
         let mut nodes = BTreeMap::new();
@@ -101,8 +110,12 @@ impl Lab {
             let data_disk = match member.config.data_disk {
                 true => {
                     let path = scratch.path().join(format!("{name}-data.img"));
-                    data_disk::create(&environment.cache, &path, DATA_DISK_BYTES)
-                        .map_err(|source| LabError::DataDisk { machine: name.clone(), source })?;
+                    data_disk::create(&environment.cache, &path, DATA_DISK_BYTES).map_err(
+                        |source| LabError::DataDisk {
+                            machine: name.clone(),
+                            source,
+                        },
+                    )?;
                     Some(path)
                 }
                 false => None,
@@ -136,7 +149,12 @@ impl Lab {
             };
             nodes.insert(name, Arc::new(node));
         }
-        Ok(Lab { nodes, network, measured: StdMutex::new(measured), _scratch: scratch })
+        Ok(Lab {
+            nodes,
+            network,
+            measured: StdMutex::new(measured),
+            _scratch: scratch,
+        })
     }
 
     /// Returns a machine by name.
@@ -145,7 +163,9 @@ impl Lab {
     ///
     /// If the topology has no such machine: scenarios name the machines they asked for.
     pub fn node(&self, name: &str) -> &Arc<Node> {
-        self.nodes.get(name).unwrap_or_else(|| panic!("the topology has no machine {name:?}"))
+        self.nodes
+            .get(name)
+            .unwrap_or_else(|| panic!("the topology has no machine {name:?}"))
     }
 
     /// Returns all machines, sorted by name.
@@ -175,13 +195,22 @@ impl Lab {
     pub async fn end(self) {
         for node in self.nodes.values() {
             node.crash().await;
-            let most = *node.private_bytes_max.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let most = *node
+                .private_bytes_max
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             if most > 0 {
-                let mut measured = self.measured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut measured = self
+                    .measured
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
                 measured.observe(node.member.config.memory_mib, most);
             }
         }
-        let measured = self.measured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let measured = self
+            .measured
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Err(error) = measured.save() {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
@@ -194,12 +223,17 @@ fn connect(members: &BTreeMap<String, Member>, recorder: &Recorder) -> Result<Ne
     let mut ports = BTreeMap::new();
     for name in members.keys() {
         // Each start of the machine takes a socket of its own; this first one is not used.
-        let (port, _unused) = switch
-            .attach(name)
-            .map_err(|source| LabError::Attach { machine: name.clone(), source })?;
+        let (port, _unused) = switch.attach(name).map_err(|source| LabError::Attach {
+            machine: name.clone(),
+            source,
+        })?;
         ports.insert(name.clone(), port);
     }
-    Ok(Network { switch, ports, recorder: recorder.clone() })
+    Ok(Network {
+        switch,
+        ports,
+        recorder: recorder.clone(),
+    })
 }
 
 fn hosts_entries(members: &BTreeMap<String, Member>) -> Vec<(std::net::IpAddr, String)> {

@@ -65,13 +65,23 @@ impl Network {
         let mut named: Vec<&str> = groups.iter().copied().flatten().copied().collect();
         named.sort_unstable();
         if let Some(pair) = named.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(NetworkError::InTwoGroups { name: pair[0].to_owned() });
+            return Err(NetworkError::InTwoGroups {
+                name: pair[0].to_owned(),
+            });
         }
         let mut split = Vec::with_capacity(groups.len() + 1);
         for group in groups {
-            split.push(group.iter().map(|name| self.port(name)).collect::<Result<Vec<Port>, _>>()?);
+            split.push(
+                group
+                    .iter()
+                    .map(|name| self.port(name))
+                    .collect::<Result<Vec<Port>, _>>()?,
+            );
         }
-        let rest = self.ports.iter().filter(|(name, _)| !named.contains(&name.as_str()));
+        let rest = self
+            .ports
+            .iter()
+            .filter(|(name, _)| !named.contains(&name.as_str()));
         let rest: Vec<Port> = rest.map(|(_, port)| *port).collect();
         if !rest.is_empty() {
             split.push(rest);
@@ -90,10 +100,13 @@ impl Network {
     }
 
     fn port(&self, name: &str) -> Result<Port, NetworkError> {
-        self.ports.get(name).copied().ok_or_else(|| NetworkError::UnknownMachine {
-            name: name.to_owned(),
-            known: self.ports.keys().cloned().collect(),
-        })
+        self.ports
+            .get(name)
+            .copied()
+            .ok_or_else(|| NetworkError::UnknownMachine {
+                name: name.to_owned(),
+                known: self.ports.keys().cloned().collect(),
+            })
     }
 
     fn changed(&self, change: String) {

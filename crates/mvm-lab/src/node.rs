@@ -165,21 +165,34 @@ impl Node {
     pub async fn start(&self) -> Result<(), NodeError> {
         let mut machine = self.machine.lock().await;
         if machine.is_some() {
-            return Err(NodeError::On { machine: self.name().to_owned() });
+            return Err(NodeError::On {
+                machine: self.name().to_owned(),
+            });
         }
         self.entered(MachineState::Waiting);
-        let token = boot_tokens::acquire(&self.tokens)
-            .await
-            .map_err(|source| NodeError::Token { folder: self.tokens.clone(), source })?;
-        let socket = self.network.switch.reattach(self.port).map_err(|source| NodeError::Switch {
-            machine: self.name().to_owned(),
-            source,
-        })?;
+        let token =
+            boot_tokens::acquire(&self.tokens)
+                .await
+                .map_err(|source| NodeError::Token {
+                    folder: self.tokens.clone(),
+                    source,
+                })?;
+        let socket =
+            self.network
+                .switch
+                .reattach(self.port)
+                .map_err(|source| NodeError::Switch {
+                    machine: self.name().to_owned(),
+                    source,
+                })?;
         self.entered(MachineState::Booting);
         let booting = Booting::launch(self.spec.clone(), vec![socket]).await?;
         let running = booting.ready(self.boot_timeout).await?;
         let agent = running.agent().clone();
-        agent.configure(self.identity()).await.map_err(|source| self.agent_error(source))?;
+        agent
+            .configure(self.identity())
+            .await
+            .map_err(|source| self.agent_error(source))?;
         drop(token);
         self.set_agent(Some(agent));
         *machine = Some(running);
@@ -213,7 +226,10 @@ impl Node {
     pub async fn pause(&self) -> Result<(), NodeError> {
         let machine = self.machine.lock().await;
         let running = machine.as_ref().ok_or_else(|| self.off())?;
-        running.pause().await.map_err(|source| self.monitor_error(source))?;
+        running
+            .pause()
+            .await
+            .map_err(|source| self.monitor_error(source))?;
         self.entered(MachineState::Paused);
         Ok(())
     }
@@ -222,22 +238,35 @@ impl Node {
     pub async fn resume(&self) -> Result<(), NodeError> {
         let machine = self.machine.lock().await;
         let running = machine.as_ref().ok_or_else(|| self.off())?;
-        running.resume().await.map_err(|source| self.monitor_error(source))?;
+        running
+            .resume()
+            .await
+            .map_err(|source| self.monitor_error(source))?;
         self.entered(MachineState::AgentUp);
         Ok(())
     }
 
     /// Returns the agent of the running machine.
     pub fn agent(&self) -> Result<Agent, NodeError> {
-        let agent = self.agent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let agent = self
+            .agent
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         agent.clone().ok_or_else(|| self.off())
     }
 
     /// Runs a shell command as root and returns its status and output. At most `timeout`; then the
     /// command's whole process group is killed.
-    pub async fn execute_within(&self, command: &str, timeout: Duration) -> Result<Output, NodeError> {
+    pub async fn execute_within(
+        &self,
+        command: &str,
+        timeout: Duration,
+    ) -> Result<Output, NodeError> {
         let shell = self.agent()?.shell(command).timeout(timeout);
-        shell.output().await.map_err(|source| self.agent_error(source))
+        shell
+            .output()
+            .await
+            .map_err(|source| self.agent_error(source))
     }
 
     /// Runs a shell command with the usual bound of a minute.
@@ -258,13 +287,19 @@ impl Node {
     pub async fn fail(&self, command: &str) -> Result<String, NodeError> {
         let output = self.execute(command).await?;
         match output.status {
-            ExitStatus::Code(1..) | ExitStatus::Signal(_) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            ExitStatus::Code(1..) | ExitStatus::Signal(_) => {
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            }
             _ => Err(self.command_error(command, &output)),
         }
     }
 
     /// Runs a command again and again until it exits with 0; returns that run's standard output.
-    pub async fn wait_until_succeeds(&self, command: &str, allowed: Duration) -> Result<String, NodeError> {
+    pub async fn wait_until_succeeds(
+        &self,
+        command: &str,
+        allowed: Duration,
+    ) -> Result<String, NodeError> {
         let probe = || async {
             match self.succeed(command).await {
                 Ok(output) => Seen::Done(Ok(output)),
@@ -272,12 +307,16 @@ impl Node {
                 Err(error) => Seen::Done(Err(error)),
             }
         };
-        self.wait_for(&format!("{command:?} succeed"), allowed, probe).await?
+        self.wait_for(&format!("{command:?} succeed"), allowed, probe)
+            .await?
     }
 
     /// Waits until something listens on a TCP port of the machine's loopback.
     pub async fn wait_for_open_port(&self, port: u16, allowed: Duration) -> Result<(), NodeError> {
-        let waited = self.agent()?.wait_for_port("127.0.0.1", port, allowed).await;
+        let waited = self
+            .agent()?
+            .wait_for_port("127.0.0.1", port, allowed)
+            .await;
         waited.map_err(|source| self.agent_error(source))
     }
 
@@ -293,14 +332,20 @@ impl Node {
     {
         wait::until(condition, allowed, probe)
             .await
-            .map_err(|source| NodeError::Wait { machine: self.name().to_owned(), source })
+            .map_err(|source| NodeError::Wait {
+                machine: self.name().to_owned(),
+                source,
+            })
     }
 
     /// Opens a TCP connection to a port of the machine's loopback, through the agent: it works
     /// whatever the network does.
     pub async fn dial(&self, port: u16) -> Result<DialedStream, NodeError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        self.agent()?.dial(address).await.map_err(|source| self.agent_error(source))
+        self.agent()?
+            .dial(address)
+            .await
+            .map_err(|source| self.agent_error(source))
     }
 
     /// Starts a service of the machine's configuration.
@@ -327,7 +372,11 @@ impl Node {
 
     /// Returns how a service ended, `None` while it runs.
     pub async fn service_ended(&self, name: &str) -> Option<String> {
-        self.services.lock().await.get(name).and_then(Service::ended)
+        self.services
+            .lock()
+            .await
+            .get(name)
+            .and_then(Service::ended)
     }
 
     /// Returns the file a service's output goes to.
@@ -342,7 +391,10 @@ impl Node {
 
     /// Tells the reports what the machine's role is now, such as "leader".
     pub fn set_role(&self, role: &str) {
-        self.recorder.record(Event::Role { machine: self.name().to_owned(), role: role.to_owned() });
+        self.recorder.record(Event::Role {
+            machine: self.name().to_owned(),
+            role: role.to_owned(),
+        });
     }
 
     fn identity(&self) -> Identity {
@@ -363,14 +415,20 @@ impl Node {
         let running = self.machine.lock().await.take()?;
         self.set_agent(None);
         if let Ok(bytes) = running.private_memory_bytes() {
-            let mut most = self.private_bytes_max.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut most = self
+                .private_bytes_max
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
             *most = bytes.max(*most);
         }
         Some(running)
     }
 
     fn set_agent(&self, agent: Option<Agent>) {
-        *self.agent.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = agent;
+        *self
+            .agent
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = agent;
     }
 
     /// The services of a machine that is gone have ended with it.
@@ -380,38 +438,59 @@ impl Node {
 
     async fn take_service(&self, name: &str) -> Result<Service, NodeError> {
         self.service_spec(name)?;
-        self.services.lock().await.remove(name).ok_or_else(|| self.off())
+        self.services
+            .lock()
+            .await
+            .remove(name)
+            .ok_or_else(|| self.off())
     }
 
     fn service_spec(&self, name: &str) -> Result<&ServiceSpec, NodeError> {
         let known = &self.member.config.services;
-        known.iter().find(|service| service.name == name).ok_or_else(|| {
-            self.service_error(ServiceError::Unknown {
-                machine: self.name().to_owned(),
-                service: name.to_owned(),
-                known: known.iter().map(|service| service.name.clone()).collect(),
+        known
+            .iter()
+            .find(|service| service.name == name)
+            .ok_or_else(|| {
+                self.service_error(ServiceError::Unknown {
+                    machine: self.name().to_owned(),
+                    service: name.to_owned(),
+                    known: known.iter().map(|service| service.name.clone()).collect(),
+                })
             })
-        })
     }
 
     fn entered(&self, state: MachineState) {
-        self.recorder.record(Event::Machine { machine: self.name().to_owned(), state });
+        self.recorder.record(Event::Machine {
+            machine: self.name().to_owned(),
+            state,
+        });
     }
 
     fn off(&self) -> NodeError {
-        NodeError::Off { machine: self.name().to_owned() }
+        NodeError::Off {
+            machine: self.name().to_owned(),
+        }
     }
 
     fn agent_error(&self, source: AgentError) -> NodeError {
-        NodeError::Agent { machine: self.name().to_owned(), source }
+        NodeError::Agent {
+            machine: self.name().to_owned(),
+            source,
+        }
     }
 
     fn monitor_error(&self, source: QmpError) -> NodeError {
-        NodeError::Monitor { machine: self.name().to_owned(), source }
+        NodeError::Monitor {
+            machine: self.name().to_owned(),
+            source,
+        }
     }
 
     fn service_error(&self, source: ServiceError) -> NodeError {
-        NodeError::Service { machine: self.name().to_owned(), source }
+        NodeError::Service {
+            machine: self.name().to_owned(),
+            source,
+        }
     }
 
     fn command_error(&self, command: &str, output: &Output) -> NodeError {
@@ -424,12 +503,19 @@ impl Node {
             .filter(|(_, bytes)| !bytes.is_empty())
             .map(|(name, bytes)| format!("\n  {name}: {}", tail(bytes)))
             .collect();
-        NodeError::Command { machine: self.name().to_owned(), command: command.to_owned(), how, output: shown }
+        NodeError::Command {
+            machine: self.name().to_owned(),
+            command: command.to_owned(),
+            how,
+            output: shown,
+        }
     }
 }
 
 /// Returns the end of an output as text.
 fn tail(bytes: &[u8]) -> String {
     let start = bytes.len().saturating_sub(OUTPUT_SHOWN_BYTES);
-    String::from_utf8_lossy(&bytes[start..]).trim_end().to_owned()
+    String::from_utf8_lossy(&bytes[start..])
+        .trim_end()
+        .to_owned()
 }

@@ -49,7 +49,10 @@ impl RunFolder {
         let path = std::path::absolute(root)
             .unwrap_or_else(|_| root.to_owned())
             .join(format!("{scenario}-{now}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(|source| RunFolderError { path: path.clone(), source })?;
+        std::fs::create_dir_all(&path).map_err(|source| RunFolderError {
+            path: path.clone(),
+            source,
+        })?;
         Ok(RunFolder { path })
     }
 
@@ -113,10 +116,19 @@ mod tests {
         let words = ["mvm-ci", "test", "", "it's", "a b", "$(rm)"].map(str::to_owned);
         let line = shell_line(&words);
         let output = std::process::Command::new("sh")
-            .args(["-c", &format!("for word in {line}; do printf '%s\\n' \"$word\"; done")])
+            .args([
+                "-c",
+                &format!("for word in {line}; do printf '%s\\n' \"$word\"; done"),
+            ])
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), words);
+        assert_eq!(
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .lines()
+                .collect::<Vec<_>>(),
+            words
+        );
     }
 
     #[test]

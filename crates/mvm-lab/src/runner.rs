@@ -66,13 +66,19 @@ pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, Run
     let started = Instant::now();
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, scenario.name)?;
-    let recorder = Recorder::create(&folder.events(), options.listeners)
-        .map_err(|source| RunError::Events { path: folder.events(), source })?;
+    let recorder = Recorder::create(&folder.events(), options.listeners).map_err(|source| {
+        RunError::Events {
+            path: folder.events(),
+            source,
+        }
+    })?;
     recorder.record(Event::RunStarted {
         version: EVENTS_VERSION,
         scenario: scenario.name.to_owned(),
         lab_version: env!("CARGO_PKG_VERSION").to_owned(),
-        unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds),
+        unix_ms: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, milliseconds),
         command: options.command.clone(),
     });
 
@@ -87,7 +93,11 @@ pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, Run
         Err(failure) => (failure.verdict, Some(failure.message)),
     };
     let duration_ms = milliseconds(started.elapsed());
-    recorder.record(Event::RunEnded { verdict, message: message.clone(), duration_ms });
+    recorder.record(Event::RunEnded {
+        verdict,
+        message: message.clone(),
+        duration_ms,
+    });
     folder.conclude(&VerdictFile {
         scenario: scenario.name,
         verdict,
@@ -96,7 +106,11 @@ pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, Run
         duration_ms,
         command: &options.command,
     })?;
-    Ok(Report { verdict, message, folder: folder.path().to_owned() })
+    Ok(Report {
+        verdict,
+        message,
+        folder: folder.path().to_owned(),
+    })
 }
 
 /// Prepares, builds and runs; dropping the future kills the machines.
@@ -109,14 +123,21 @@ async fn attempt(
     let topology = &scenario.topology;
     let environment = Environment::prepare(options, &topology.image, folder.path())
         .await
-        .map_err(|error| Failure { verdict: Verdict::Unfit, message: error.to_string() })?;
+        .map_err(|error| Failure {
+            verdict: Verdict::Unfit,
+            message: error.to_string(),
+        })?;
     recorder.record(Event::Environment {
         qemu: environment.qemu_version.clone(),
         kernel: environment.kernel_release.clone(),
         accelerator: environment.accelerator.to_string(),
     });
     let lab = Lab::build(topology, &environment, folder, recorder).await?;
-    let run = Run { lab, folder: folder.clone(), recorder: recorder.clone() };
+    let run = Run {
+        lab,
+        folder: folder.clone(),
+        recorder: recorder.clone(),
+    };
     let outcome = (scenario.run)(&run).await;
     run.lab.end().await;
     outcome
@@ -130,7 +151,10 @@ struct Interrupts {
 
 impl Interrupts {
     fn listen() -> std::io::Result<Interrupts> {
-        Ok(Interrupts { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Interrupts {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

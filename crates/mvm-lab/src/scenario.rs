@@ -31,19 +31,32 @@ pub struct Failure {
 impl Failure {
     /// The system under test broke a promise.
     pub fn broken(message: impl Into<String>) -> Failure {
-        Failure { verdict: Verdict::Failed, message: message.into() }
+        Failure {
+            verdict: Verdict::Failed,
+            message: message.into(),
+        }
     }
 
     /// The lab had trouble.
     pub fn trouble(error: &dyn Error) -> Failure {
-        Failure { verdict: Verdict::Unknown, message: error.to_string() }
+        Failure {
+            verdict: Verdict::Unknown,
+            message: error.to_string(),
+        }
     }
 }
 
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Failure {
-        let verdict = if error.is_assertion() { Verdict::Failed } else { Verdict::Unknown };
-        Failure { verdict, message: error.to_string() }
+        let verdict = if error.is_assertion() {
+            Verdict::Failed
+        } else {
+            Verdict::Unknown
+        };
+        Failure {
+            verdict,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -62,8 +75,15 @@ impl From<NetworkError> for Failure {
 impl From<LabError> for Failure {
     fn from(error: LabError) -> Failure {
         let unfit = matches!(error, LabError::Topology(_) | LabError::Memory(_));
-        let verdict = if unfit { Verdict::Unfit } else { Verdict::Unknown };
-        Failure { verdict, message: error.to_string() }
+        let verdict = if unfit {
+            Verdict::Unfit
+        } else {
+            Verdict::Unknown
+        };
+        Failure {
+            verdict,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -98,11 +118,16 @@ impl Run {
     /// Does one step: reports its beginning, its end and its duration.
     pub async fn step<T>(&self, name: &str, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
         let started = Instant::now();
-        self.recorder.record(Event::StepStarted { step: name.to_owned() });
+        self.recorder.record(Event::StepStarted {
+            step: name.to_owned(),
+        });
         let result = work.await;
         let outcome = match &result {
             Ok(_) => StepOutcome::Passed,
-            Err(failure) => StepOutcome::Failed { verdict: failure.verdict, message: failure.message.clone() },
+            Err(failure) => StepOutcome::Failed {
+                verdict: failure.verdict,
+                message: failure.message.clone(),
+            },
         };
         self.recorder.record(Event::StepEnded {
             step: name.to_owned(),

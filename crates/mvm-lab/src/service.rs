@@ -83,11 +83,16 @@ impl Service {
         recorder: Recorder,
     ) -> Result<Service, ServiceError> {
         let service = spec.name.clone();
-        let file = File::options().create(true).append(true).open(log).await.map_err(|source| ServiceError::Log {
-            service: service.clone(),
-            path: log.to_owned(),
-            source,
-        })?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .await
+            .map_err(|source| ServiceError::Log {
+                service: service.clone(),
+                path: log.to_owned(),
+                source,
+            })?;
         let (program, arguments) = spec.command.split_first().expect("a service has a program");
         let mut command = agent.command(program).args(arguments);
         for (name, value) in &spec.environment {
@@ -96,7 +101,10 @@ impl Service {
         let running = command
             .spawn()
             .await
-            .map_err(|source| ServiceError::Start { service: service.clone(), source })?;
+            .map_err(|source| ServiceError::Start {
+                service: service.clone(),
+                source,
+            })?;
         let machine = machine.to_owned();
         recorder.record(Event::Service {
             machine: machine.clone(),
@@ -107,10 +115,18 @@ impl Service {
         let (publish, ended) = watch::channel(None);
         let task = tokio::spawn(async move {
             let how = follow(running, inbox, file).await;
-            recorder.record(Event::Service { machine, service, state: ServiceState::Ended(how.clone()) });
+            recorder.record(Event::Service {
+                machine,
+                service,
+                state: ServiceState::Ended(how.clone()),
+            });
             publish.send_replace(Some(how));
         });
-        Ok(Service { signals, ended, task })
+        Ok(Service {
+            signals,
+            ended,
+            task,
+        })
     }
 
     /// Returns how the service ended, `None` while it runs.
@@ -141,7 +157,9 @@ impl Service {
     async fn wait(&self) -> String {
         let mut ended = self.ended.clone();
         let how = ended.wait_for(Option::is_some).await;
-        how.ok().and_then(|how| how.clone()).unwrap_or_else(|| "its task was ended".to_owned())
+        how.ok()
+            .and_then(|how| how.clone())
+            .unwrap_or_else(|| "its task was ended".to_owned())
     }
 }
 

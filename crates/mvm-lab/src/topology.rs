@@ -50,7 +50,9 @@ pub enum TopologyError {
         count: usize,
     },
     /// Too little memory to boot.
-    #[error("could not build the topology: machine {name} has {memory_mib} MiB of memory, {MEMORY_MIB_MIN} MiB is the least")]
+    #[error(
+        "could not build the topology: machine {name} has {memory_mib} MiB of memory, {MEMORY_MIB_MIN} MiB is the least"
+    )]
     TooLittleMemory {
         /// The machine.
         name: String,
@@ -75,7 +77,12 @@ pub struct MachineConfig {
 impl MachineConfig {
     /// A machine with the usual memory, no disk and no services.
     pub fn new(name: impl Into<String>) -> MachineConfig {
-        MachineConfig { name: name.into(), memory_mib: MEMORY_MIB_DEFAULT, data_disk: false, services: Vec::new() }
+        MachineConfig {
+            name: name.into(),
+            memory_mib: MEMORY_MIB_DEFAULT,
+            data_disk: false,
+            services: Vec::new(),
+        }
     }
 }
 
@@ -125,7 +132,8 @@ impl Member {
 
     /// Returns its IPv6 address; the number's decimal digits are read as hexadecimal, as NixOS does.
     pub fn ipv6(&self) -> Ipv6Addr {
-        let digits = u16::from_str_radix(&self.number.to_string(), 16).expect("decimal digits are hexadecimal ones");
+        let digits = u16::from_str_radix(&self.number.to_string(), 16)
+            .expect("decimal digits are hexadecimal ones");
         Ipv6Addr::new(0x2001, 0xdb8, u16::from(SEGMENT), 0, 0, 0, 0, digits)
     }
 
@@ -138,7 +146,11 @@ impl Member {
 impl Topology {
     /// A topology of `machines` with nothing special in their image.
     pub fn new(machines: Vec<MachineConfig>) -> Topology {
-        Topology { machines, image: ImageContents::default(), boot_timeout: Duration::from_secs(60) }
+        Topology {
+            machines,
+            image: ImageContents::default(),
+            boot_timeout: Duration::from_secs(60),
+        }
     }
 
     /// Checks the topology and numbers its machines.
@@ -154,21 +166,37 @@ impl Topology {
                 return Err(TopologyError::BadName { name });
             }
             if config.memory_mib < MEMORY_MIB_MIN {
-                return Err(TopologyError::TooLittleMemory { name, memory_mib: config.memory_mib });
+                return Err(TopologyError::TooLittleMemory {
+                    name,
+                    memory_mib: config.memory_mib,
+                });
             }
             if by_name.insert(name.clone(), config).is_some() {
                 return Err(TopologyError::NameTwice { name });
             }
         }
         let numbered = by_name.into_iter().zip(1u8..);
-        Ok(numbered.map(|((name, config), number)| (name, Member { config: config.clone(), number })).collect())
+        Ok(numbered
+            .map(|((name, config), number)| {
+                (
+                    name,
+                    Member {
+                        config: config.clone(),
+                        number,
+                    },
+                )
+            })
+            .collect())
     }
 }
 
 fn is_host_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     name.len() <= NAME_BYTES_MAX
-        && name.bytes().next().is_some_and(|first| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_lowercase())
         && name.bytes().all(plain)
         && !name.ends_with('-')
 }
@@ -184,7 +212,10 @@ mod tests {
     #[test]
     fn numbers_follow_sorted_names() {
         let members = topology(&["node3", "client", "node1"]).members().unwrap();
-        let numbers: Vec<_> = members.iter().map(|(name, member)| (name.as_str(), member.number)).collect();
+        let numbers: Vec<_> = members
+            .iter()
+            .map(|(name, member)| (name.as_str(), member.number))
+            .collect();
         assert_eq!(numbers, [("client", 1), ("node1", 2), ("node3", 3)]);
         let node3 = &members["node3"];
         assert_eq!(node3.ipv4().to_string(), "192.168.1.3");
@@ -195,26 +226,45 @@ mod tests {
     #[test]
     fn the_tenth_address_reads_as_ten() {
         let names: Vec<String> = (10..22).map(|number| format!("node{number}")).collect();
-        let members = topology(&names.iter().map(String::as_str).collect::<Vec<_>>()).members().unwrap();
+        let members = topology(&names.iter().map(String::as_str).collect::<Vec<_>>())
+            .members()
+            .unwrap();
         assert_eq!(members["node19"].number, 10);
         assert_eq!(members["node19"].ipv6().to_string(), "2001:db8:1::10");
     }
 
     #[track_caller]
     fn check_refused(names: &[&str], expected: &str) {
-        assert_eq!(topology(names).members().unwrap_err().to_string(), format!("could not build the topology: {expected}"));
+        assert_eq!(
+            topology(names).members().unwrap_err().to_string(),
+            format!("could not build the topology: {expected}")
+        );
     }
 
     #[test]
     fn bad_topologies_are_refused() {
-        check_refused(&["node1", "node1"], "the machine name \"node1\" is used twice");
+        check_refused(
+            &["node1", "node1"],
+            "the machine name \"node1\" is used twice",
+        );
         check_refused(&[], "0 machines asked, 1 to 250 can be");
         let rule = "is no host name (1 to 63 of a-z, 0-9 and -, a letter first, no - last)";
-        for name in ["", "1node", "no de", "node-", "../x", "Node", &"n".repeat(64)] {
+        for name in [
+            "",
+            "1node",
+            "no de",
+            "node-",
+            "../x",
+            "Node",
+            &"n".repeat(64),
+        ] {
             check_refused(&[name], &format!("{name:?} {rule}"));
         }
         let mut small = topology(&["node1"]);
         small.machines[0].memory_mib = 8;
-        assert!(matches!(small.members(), Err(TopologyError::TooLittleMemory { .. })));
+        assert!(matches!(
+            small.members(),
+            Err(TopologyError::TooLittleMemory { .. })
+        ));
     }
 }

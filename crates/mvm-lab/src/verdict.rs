@@ -21,11 +21,23 @@ pub enum Verdict {
 /// The exit codes of every `mvm-ci` command, in one table.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (0, "passed: every step held"),
-    (1, "failed: the system under test broke a promise, or the command could not do its work"),
+    (
+        1,
+        "failed: the system under test broke a promise, or the command could not do its work",
+    ),
     (2, "usage: the command line or a configuration is wrong"),
-    (3, "unknown: the lab had trouble, nothing is known about the system under test"),
-    (4, "environment unfit: the host lacks something; see `mvm-ci doctor`"),
-    (130, "interrupted: stopped by a signal; everything was cleaned up"),
+    (
+        3,
+        "unknown: the lab had trouble, nothing is known about the system under test",
+    ),
+    (
+        4,
+        "environment unfit: the host lacks something; see `mvm-ci doctor`",
+    ),
+    (
+        130,
+        "interrupted: stopped by a signal; everything was cleaned up",
+    ),
 ];
 
 impl Verdict {
@@ -58,12 +70,21 @@ mod tests {
 
     #[test]
     fn every_verdict_is_in_the_table() {
-        for verdict in
-            [Verdict::Passed, Verdict::Failed, Verdict::Unknown, Verdict::Unfit, Verdict::Interrupted]
-        {
-            let row = EXIT_CODES.iter().find(|(code, _)| *code == verdict.exit_code());
+        for verdict in [
+            Verdict::Passed,
+            Verdict::Failed,
+            Verdict::Unknown,
+            Verdict::Unfit,
+            Verdict::Interrupted,
+        ] {
+            let row = EXIT_CODES
+                .iter()
+                .find(|(code, _)| *code == verdict.exit_code());
             let (_, meaning) = row.unwrap_or_else(|| panic!("{verdict:?} has no row"));
-            assert!(meaning.starts_with(verdict.word()), "{verdict:?}: {meaning}");
+            assert!(
+                meaning.starts_with(verdict.word()),
+                "{verdict:?}: {meaning}"
+            );
         }
     }
 }

@@ -19,7 +19,9 @@ pub enum Seen<T> {
 
 /// The condition did not come to hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("could not see {condition} within {allowed:.1?}; last seen after {elapsed:.1?}: {observation}")]
+#[error(
+    "could not see {condition} within {allowed:.1?}; last seen after {elapsed:.1?}: {observation}"
+)]
 pub struct WaitError {
     /// What was waited for.
     pub condition: String,
@@ -35,7 +37,11 @@ pub struct WaitError {
 ///
 /// A probe in flight when the time is up is given up, so its own waits need no bound. It is called at
 /// least once. Cancel safe if the probe is.
-pub async fn until<T, F>(condition: &str, allowed: Duration, mut probe: impl FnMut() -> F) -> Result<T, WaitError>
+pub async fn until<T, F>(
+    condition: &str,
+    allowed: Duration,
+    mut probe: impl FnMut() -> F,
+) -> Result<T, WaitError>
 where
     F: Future<Output = Seen<T>>,
 {
@@ -52,7 +58,12 @@ where
     };
     match tokio::time::timeout(allowed, polling).await {
         Ok(result) => Ok(result),
-        Err(_) => Err(WaitError { condition: condition.to_owned(), elapsed: started.elapsed(), allowed, observation }),
+        Err(_) => Err(WaitError {
+            condition: condition.to_owned(),
+            elapsed: started.elapsed(),
+            allowed,
+            observation,
+        }),
     }
 }
 
@@ -65,7 +76,11 @@ mod tests {
         let mut looks = 0;
         let result = until("three looks", Duration::from_secs(1), || {
             looks += 1;
-            let seen = if looks == 3 { Seen::Done(looks) } else { Seen::NotYet(format!("{looks} looks")) };
+            let seen = if looks == 3 {
+                Seen::Done(looks)
+            } else {
+                Seen::NotYet(format!("{looks} looks"))
+            };
             async move { seen }
         });
         assert_eq!(result.await.unwrap(), 3);
@@ -73,10 +88,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_timeout_tells_the_last_observation() {
-        let result: Result<(), _> = until("rain", Duration::from_millis(250), || async { Seen::NotYet("sun".into()) }).await;
+        let result: Result<(), _> = until("rain", Duration::from_millis(250), || async {
+            Seen::NotYet("sun".into())
+        })
+        .await;
         let error = result.unwrap_err();
-        assert_eq!((error.condition.as_str(), error.observation.as_str()), ("rain", "sun"));
-        let hung: Result<(), _> = until("an answer", Duration::from_millis(250), std::future::pending).await;
+        assert_eq!(
+            (error.condition.as_str(), error.observation.as_str()),
+            ("rain", "sun")
+        );
+        let hung: Result<(), _> = until(
+            "an answer",
+            Duration::from_millis(250),
+            std::future::pending,
+        )
+        .await;
         assert_eq!(hung.unwrap_err().observation, "no answer to the first look");
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     cache::Cache,
     console::Console,
     image::Image,
-    machine::{LaunchError, MachineSpec, Booting},
+    machine::{Booting, LaunchError, MachineSpec},
     process::Exit,
 };
 use std::sync::Arc;
@@ -64,12 +64,30 @@ impl fmt::Display for Choice {
 ///
 /// Never fails: whatever goes wrong with KVM is the reason for TCG. `scratch` is a folder for the
 /// probe's console and log.
-pub async fn choose(cache: &Cache, qemu: &Path, qemu_version: &str, image: &Arc<Image>, scratch: &Path) -> Choice {
-    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
-        return Choice { accelerator: Accelerator::Tcg, reason: format!("/dev/kvm could not be opened ({error})") };
+pub async fn choose(
+    cache: &Cache,
+    qemu: &Path,
+    qemu_version: &str,
+    image: &Arc<Image>,
+    scratch: &Path,
+) -> Choice {
+    if let Err(error) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        return Choice {
+            accelerator: Accelerator::Tcg,
+            reason: format!("/dev/kvm could not be opened ({error})"),
+        };
     }
-    let remembered = cache.root().join(format!("accelerator-{}.json", host_key(qemu_version)));
-    if let Some(choice) = std::fs::read(&remembered).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+    let remembered = cache
+        .root()
+        .join(format!("accelerator-{}.json", host_key(qemu_version)));
+    if let Some(choice) = std::fs::read(&remembered)
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok())
+    {
         return choice;
     }
     let choice = probe(qemu, image, scratch).await;
@@ -94,25 +112,50 @@ async fn probe(qemu: &Path, image: &Arc<Image>, scratch: &Path) -> Choice {
         qemu_log: scratch.join("qemu-accelerator-probe.log"),
     };
     let (accelerator, reason) = match run_probe(spec).await {
-        Ok(Some(Exit::Code(0))) => (Accelerator::Kvm, format!("a probe guest booted in {:.1?}", started.elapsed())),
-        Ok(Some(exit)) => (Accelerator::Tcg, format!("QEMU ended with {exit} while a probe guest booted under KVM")),
-        Ok(None) => (Accelerator::Tcg, format!("a probe guest did not boot under KVM within {PROBE_ALLOWED:?}")),
-        Err(error) => (Accelerator::Tcg, format!("the probe under KVM failed: {error}")),
+        Ok(Some(Exit::Code(0))) => (
+            Accelerator::Kvm,
+            format!("a probe guest booted in {:.1?}", started.elapsed()),
+        ),
+        Ok(Some(exit)) => (
+            Accelerator::Tcg,
+            format!("QEMU ended with {exit} while a probe guest booted under KVM"),
+        ),
+        Ok(None) => (
+            Accelerator::Tcg,
+            format!("a probe guest did not boot under KVM within {PROBE_ALLOWED:?}"),
+        ),
+        Err(error) => (
+            Accelerator::Tcg,
+            format!("the probe under KVM failed: {error}"),
+        ),
     };
-    Choice { accelerator, reason }
+    Choice {
+        accelerator,
+        reason,
+    }
 }
 
 async fn run_probe(spec: MachineSpec) -> Result<Option<Exit>, LaunchError> {
     let machine = Booting::launch(spec, Vec::new()).await?;
-    Ok(tokio::time::timeout(PROBE_ALLOWED, machine.wait()).await.ok())
+    Ok(tokio::time::timeout(PROBE_ALLOWED, machine.wait())
+        .await
+        .ok())
 }
 
 /// Changes with anything that could change the answer: the host's kernel and processor, and QEMU.
 fn host_key(qemu_version: &str) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let processor = read("/proc/cpuinfo");
-    let model = processor.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
-    let facts = [read("/etc/machine-id"), read("/proc/sys/kernel/osrelease"), model.into(), qemu_version.into()];
+    let model = processor
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .unwrap_or_default();
+    let facts = [
+        read("/etc/machine-id"),
+        read("/proc/sys/kernel/osrelease"),
+        model.into(),
+        qemu_version.into(),
+    ];
     blake3::hash(facts.join("\0").as_bytes()).to_hex()[..16].to_owned()
 }
 

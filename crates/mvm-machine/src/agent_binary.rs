@@ -14,9 +14,17 @@ mod tests {
 
     #[test]
     fn it_is_small_and_static() {
-        assert!(BYTES.len() <= 2 << 20, "the agent has {} bytes, 2 MiB is the most", BYTES.len());
+        assert!(
+            BYTES.len() <= 2 << 20,
+            "the agent has {} bytes, 2 MiB is the most",
+            BYTES.len()
+        );
         let header = elf::FileHeader64::<LittleEndian>::parse(BYTES).unwrap();
         let segments = header.program_headers(LittleEndian, BYTES).unwrap();
-        assert!(segments.iter().all(|segment| segment.p_type(LittleEndian) != elf::PT_INTERP));
+        assert!(
+            segments
+                .iter()
+                .all(|segment| segment.p_type(LittleEndian) != elf::PT_INTERP)
+        );
     }
 }

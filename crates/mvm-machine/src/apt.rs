@@ -50,7 +50,10 @@ pub enum AptError {
         names: Vec<String>,
     },
     /// Neither the system's package lists nor fresh ones would do.
-    #[error("{fresh}; the system's own package lists did not help either: {system}{}", said(update))]
+    #[error(
+        "{fresh}; the system's own package lists did not help either: {system}{}",
+        said(update)
+    )]
     Both {
         /// What went wrong with the system's lists.
         system: Box<AptError>,
@@ -65,7 +68,9 @@ pub enum AptError {
 }
 
 fn said(update: &Option<String>) -> String {
-    update.as_ref().map_or_else(String::new, |update| format!("; `apt-get update` said: {update}"))
+    update.as_ref().map_or_else(String::new, |update| {
+        format!("; `apt-get update` said: {update}")
+    })
 }
 
 /// Ubuntu's kernel is some 60 MB; ten minutes allow for 1 Mbit/s.
@@ -85,46 +90,73 @@ impl Apt {
     /// Does some work with the system's package lists and, if that fails, again with freshly fetched ones.
     ///
     /// `directory` must be empty; everything fetched is left below it.
-    pub(crate) fn attempt<T>(directory: &Path, work: impl Fn(&Apt) -> Result<T, AptError>) -> Result<T, AptError> {
-        let system = Apt { directory: directory.to_owned(), private: false };
+    pub(crate) fn attempt<T>(
+        directory: &Path,
+        work: impl Fn(&Apt) -> Result<T, AptError>,
+    ) -> Result<T, AptError> {
+        let system = Apt {
+            directory: directory.to_owned(),
+            private: false,
+        };
         let first = match work(&system) {
             Err(error @ AptError::Start { .. }) => return Err(error),
             Err(error) => error,
             done => return done,
         };
         tracing::info!(reason = %first, "fetching package lists into a private directory");
-        let private = Apt { directory: directory.to_owned(), private: true };
+        let private = Apt {
+            directory: directory.to_owned(),
+            private: true,
+        };
         let (update, result) = match private.update() {
             Ok(update) => (update, work(&private)),
             Err(error) => (None, Err(error)),
         };
-        result.map_err(|fresh| AptError::Both { system: Box::new(first), fresh: Box::new(fresh), update })
+        result.map_err(|fresh| AptError::Both {
+            system: Box::new(first),
+            fresh: Box::new(fresh),
+            update,
+        })
     }
 
     /// The names of the packages a package depends on; empty if it is not offered.
     pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>, AptError> {
         // An unknown name is an exit code of 100, which looks like any other failure.
-        match self.run("apt-cache", &["depends", "--no-recommends", "--no-suggests", package], &self.directory) {
+        match self.run(
+            "apt-cache",
+            &["depends", "--no-recommends", "--no-suggests", package],
+            &self.directory,
+        ) {
             Ok(said) => Ok(parse_depends(&said.output)),
-            Err(AptError::Failed { evidence, .. }) if evidence.contains("No packages found") => Ok(Vec::new()),
+            Err(AptError::Failed { evidence, .. }) if evidence.contains("No packages found") => {
+                Ok(Vec::new())
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Downloads packages; the files, one for each, in the order asked for.
     pub(crate) fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>, AptError> {
-        packages.iter().map(|package| self.download_one(package)).collect()
+        packages
+            .iter()
+            .map(|package| self.download_one(package))
+            .collect()
     }
 
     fn download_one(&self, package: &str) -> Result<PathBuf, AptError> {
-        tracing::info!(package, "downloading a package of the host's distribution with apt-get");
+        tracing::info!(
+            package,
+            "downloading a package of the host's distribution with apt-get"
+        );
         let into = self.directory.join("packages").join(package);
         files::create_dir_all(&into)?;
         self.run("apt-get", &["download", "-q", package], &into)?;
         files::walk(&into)?
             .into_iter()
             .find(|file| file.extension().is_some_and(|extension| extension == "deb"))
-            .ok_or_else(|| AptError::Absent { names: vec![package.to_owned()] })
+            .ok_or_else(|| AptError::Absent {
+                names: vec![package.to_owned()],
+            })
     }
 
     /// Fetches the package lists; what apt complained of meanwhile.
@@ -161,14 +193,24 @@ impl Apt {
         options
     }
 
-    fn run(&self, program: &'static str, arguments: &[&str], directory: &Path) -> Result<Said, AptError> {
+    fn run(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        directory: &Path,
+    ) -> Result<Said, AptError> {
         let output_path = self.directory.join("output");
         let errors_path = self.directory.join("errors");
         let mut output = read_write(&output_path)?;
         let mut errors = read_write(&errors_path)?;
         let mut command = Command::new(program);
-        command.args(self.options().iter().flat_map(|option| ["-o", option])).args(arguments);
-        command.current_dir(directory).env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .args(self.options().iter().flat_map(|option| ["-o", option]))
+            .args(arguments);
+        command
+            .current_dir(directory)
+            .env("LC_ALL", "C")
+            .env("DEBIAN_FRONTEND", "noninteractive");
         command.stdin(Stdio::null());
         command.stdout(output.try_clone().naming("share", &output_path)?);
         command.stderr(errors.try_clone().naming("share", &errors_path)?);
@@ -180,7 +222,11 @@ impl Apt {
             return Ok(Said { output, errors });
         }
         let evidence = tail(&errors).unwrap_or_else(|| "it printed no error".to_owned());
-        Err(AptError::Failed { command: text, status, evidence })
+        Err(AptError::Failed {
+            command: text,
+            status,
+            evidence,
+        })
     }
 }
 
@@ -201,14 +247,23 @@ fn wait(mut command: Command, program: &'static str, text: &str) -> Result<ExitS
         }
         if Instant::now() > deadline {
             child.kill().and_then(|()| child.wait()).map_err(start)?;
-            return Err(AptError::Slow { command: text.to_owned(), allowed: COMMAND_TIME_MAX });
+            return Err(AptError::Slow {
+                command: text.to_owned(),
+                allowed: COMMAND_TIME_MAX,
+            });
         }
         std::thread::sleep(POLL);
     }
 }
 
 fn read_write(path: &Path) -> Result<File, FileError> {
-    File::options().read(true).write(true).create(true).truncate(true).open(path).naming("create", path)
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .naming("create", path)
 }
 
 fn rewound(file: &mut File) -> io::Result<String> {
@@ -220,14 +275,21 @@ fn rewound(file: &mut File) -> io::Result<String> {
 
 /// The last lines that say something, on one line.
 fn tail(text: &str) -> Option<String> {
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     (!lines.is_empty()).then(|| lines[lines.len().saturating_sub(4)..].join("; "))
 }
 
 /// Reads `apt-cache depends`; alternatives (`|Depends`) are listed too, virtual packages (`<name>`) are not.
 fn parse_depends(text: &str) -> Vec<String> {
     text.lines()
-        .filter_map(|line| line.trim_start_matches([' ', '|']).strip_prefix("Depends: "))
+        .filter_map(|line| {
+            line.trim_start_matches([' ', '|'])
+                .strip_prefix("Depends: ")
+        })
         .map(str::trim)
         .filter(|name| !name.starts_with('<'))
         .map(str::to_owned)
@@ -242,7 +304,10 @@ mod tests {
     fn dependencies_are_read() {
         let text = "linux-image-6.8.0-45-generic\n PreDepends: a\n |Depends: linux-base\n  Depends: <virtual>\n    x\n  \
                     Depends: linux-modules-6.8.0-45-generic\n  Conflicts: y\n";
-        assert_eq!(parse_depends(text), ["linux-base", "linux-modules-6.8.0-45-generic"]);
+        assert_eq!(
+            parse_depends(text),
+            ["linux-base", "linux-modules-6.8.0-45-generic"]
+        );
         assert!(parse_depends("").is_empty());
     }
 
@@ -255,8 +320,17 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let apt = Apt { directory: directory.path().to_owned(), private: false };
-        let message = apt.run("apt-of-nowhere", &["update"], directory.path()).unwrap_err().to_string();
-        assert!(message.starts_with("could not start apt-of-nowhere: "), "{message}");
+        let apt = Apt {
+            directory: directory.path().to_owned(),
+            private: false,
+        };
+        let message = apt
+            .run("apt-of-nowhere", &["update"], directory.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("could not start apt-of-nowhere: "),
+            "{message}"
+        );
     }
 }

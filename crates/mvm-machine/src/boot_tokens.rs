@@ -21,10 +21,16 @@ pub struct BootToken {
 /// Waits for a token. `folder` is where the lock files live. Cancel safe.
 pub async fn acquire(folder: &Path) -> io::Result<BootToken> {
     std::fs::create_dir_all(folder)?;
-    let count = available_parallelism().map_or(TOKENS_MIN, usize::from).max(TOKENS_MIN);
+    let count = available_parallelism()
+        .map_or(TOKENS_MIN, usize::from)
+        .max(TOKENS_MIN);
     loop {
         for index in 0..count {
-            let file = File::options().create(true).truncate(false).write(true).open(folder.join(format!("boot-{index}")))?;
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(folder.join(format!("boot-{index}")))?;
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 return Ok(BootToken { _lock: file });
             }
@@ -40,7 +46,9 @@ mod tests {
     #[tokio::test]
     async fn a_token_comes_back_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let count = available_parallelism().map_or(TOKENS_MIN, usize::from).max(TOKENS_MIN);
+        let count = available_parallelism()
+            .map_or(TOKENS_MIN, usize::from)
+            .max(TOKENS_MIN);
         let mut held = Vec::new();
         for _ in 0..count {
             held.push(acquire(folder.path()).await.unwrap());

@@ -52,14 +52,18 @@ impl Codec {
 pub(crate) fn decode_lz4_legacy(input: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
     const BLOCK_BYTES: usize = 8 << 20;
     let broken = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
-    let mut rest = input.strip_prefix(&LZ4_LEGACY_MAGIC).ok_or_else(|| broken("not an lz4 legacy stream"))?;
+    let mut rest = input
+        .strip_prefix(&LZ4_LEGACY_MAGIC)
+        .ok_or_else(|| broken("not an lz4 legacy stream"))?;
     let mut output = Vec::new();
     while let Some((length, following)) = rest.split_first_chunk::<4>() {
         if following.is_empty() {
             break;
         }
         let length = u32::from_le_bytes(*length) as usize;
-        let block = following.get(..length).ok_or_else(|| broken("an lz4 block is cut off"))?;
+        let block = following
+            .get(..length)
+            .ok_or_else(|| broken("an lz4 block is cut off"))?;
         let begin = output.len();
         if begin + BLOCK_BYTES > bytes_max {
             return Err(too_long(bytes_max as u64));
@@ -84,7 +88,11 @@ pub(crate) struct Bounded<R> {
 
 impl<R: Read> Bounded<R> {
     pub(crate) fn new(inner: R, bytes_max: u64) -> Self {
-        Bounded { inner, bytes_max, left: bytes_max }
+        Bounded {
+            inner,
+            bytes_max,
+            left: bytes_max,
+        }
     }
 }
 
@@ -100,7 +108,10 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 fn too_long(bytes_max: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("unpacks to more than {bytes_max} bytes"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("unpacks to more than {bytes_max} bytes"),
+    )
 }
 
 #[cfg(test)]
@@ -150,12 +161,19 @@ mod tests {
         check(&gzip(b"content"), Codec::Gzip);
         check(&xz(b"content"), Codec::Xz);
         check(&zstd::encode_all(&b"content"[..], 1).unwrap(), Codec::Zstd);
-        assert_eq!(decode_lz4_legacy(&lz4_legacy(b"content"), 1 << 30).unwrap(), b"content");
+        assert_eq!(
+            decode_lz4_legacy(&lz4_legacy(b"content"), 1 << 30).unwrap(),
+            b"content"
+        );
     }
 
     #[test]
     fn a_cut_stream_is_an_error() {
-        for packed in [gzip(&[7; 999]), xz(&[7; 999]), zstd::encode_all(&[7; 999][..], 1).unwrap()] {
+        for packed in [
+            gzip(&[7; 999]),
+            xz(&[7; 999]),
+            zstd::encode_all(&[7; 999][..], 1).unwrap(),
+        ] {
             let cut = &packed[..packed.len() - 5];
             assert!(Codec::of(cut).decode(cut, 1 << 20).is_err());
         }

@@ -35,13 +35,20 @@ pub struct Console {
 impl Console {
     /// Prepares a recording to `path`; lines are stamped with the time since `origin`.
     pub fn new(path: PathBuf, origin: Instant) -> Console {
-        Console { path, origin, tail: Arc::default() }
+        Console {
+            path,
+            origin,
+            tail: Arc::default(),
+        }
     }
 
     /// Returns the last lines, oldest first, at most `lines` of them.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let tail = self.lock();
-        tail.iter().skip(tail.len().saturating_sub(lines)).cloned().collect()
+        tail.iter()
+            .skip(tail.len().saturating_sub(lines))
+            .cloned()
+            .collect()
     }
 
     /// Returns the file the recording goes to.
@@ -51,7 +58,11 @@ impl Console {
 
     /// Appends what arrives on `stream` until it closes.
     pub(crate) async fn record(&self, mut stream: UnixStream) -> std::io::Result<JoinHandle<()>> {
-        let file = File::options().create(true).append(true).open(&self.path).await?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+            .await?;
         let console = self.clone();
         Ok(tokio::spawn(async move {
             let mut file = BufWriter::new(file);
@@ -61,7 +72,9 @@ impl Console {
                 let lines = splitter.push(&buffer[..read]);
                 console.keep(lines, &mut file).await;
             }
-            console.keep(splitter.finish().into_iter().collect(), &mut file).await;
+            console
+                .keep(splitter.finish().into_iter().collect(), &mut file)
+                .await;
         }))
     }
 
@@ -84,7 +97,9 @@ impl Console {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
-        self.tail.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tail
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -156,7 +171,10 @@ mod tests {
     #[track_caller]
     fn check(chunks: &[&[u8]], expected: &[&str]) {
         let mut splitter = LineSplitter::default();
-        let mut lines: Vec<String> = chunks.iter().flat_map(|chunk| splitter.push(chunk)).collect();
+        let mut lines: Vec<String> = chunks
+            .iter()
+            .flat_map(|chunk| splitter.push(chunk))
+            .collect();
         lines.extend(splitter.finish());
         assert_eq!(lines, expected);
     }

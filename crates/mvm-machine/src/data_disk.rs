@@ -15,7 +15,10 @@ use crate::{
     files::{self, FileError, Naming},
 };
 
-const TEMPLATES: Shelf = Shelf { name: "data-disks", unused_max: Some(Duration::from_secs(14 * 24 * 3600)) };
+const TEMPLATES: Shelf = Shelf {
+    name: "data-disks",
+    unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
+};
 const TEMPLATE_NAME: &str = "ext4.img";
 
 /// A data disk could not be made.
@@ -38,7 +41,9 @@ pub enum DataDiskError {
 /// Makes a new empty disk of `bytes` at `path`. Takes the space that the guest will write, not more.
 pub fn create(cache: &Cache, path: &Path, bytes: u64) -> Result<(), DataDiskError> {
     let key = ContentKey::of("ext4 template 1").number(bytes).finish();
-    let entry = cache.entry::<DataDiskError>(TEMPLATES, &key, |place| format(&place.join(TEMPLATE_NAME), bytes))?;
+    let entry = cache.entry::<DataDiskError>(TEMPLATES, &key, |place| {
+        format(&place.join(TEMPLATE_NAME), bytes)
+    })?;
     copy_sparse(&entry.join(TEMPLATE_NAME), path).naming("copy the data disk to", path)?;
     Ok(())
 }
@@ -48,14 +53,28 @@ fn format(path: &Path, bytes: u64) -> Result<(), DataDiskError> {
     files::create(path)?.set_len(bytes).naming("size", path)?;
     let output = Command::new(formatter)
         // Without reserved blocks; tables are initialised lazily so that the image stays sparse.
-        .args(["-q", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-L", "data"])
+        .args([
+            "-q",
+            "-t",
+            "ext4",
+            "-m",
+            "0",
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1",
+            "-L",
+            "data",
+        ])
         .arg(path)
         .output()
         .naming("run mke2fs on", path)?;
     if output.status.success() {
         return Ok(());
     }
-    let evidence = format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    let evidence = format!(
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Err(DataDiskError::Format { evidence })
 }
 
@@ -101,9 +120,20 @@ mod tests {
         create(&cache, &disk, 256 << 20).unwrap();
         let metadata = std::fs::metadata(&disk).unwrap();
         assert_eq!(metadata.len(), 256 << 20);
-        assert!(metadata.blocks() * 512 < 32 << 20, "{} blocks are used", metadata.blocks());
-        let checked = Command::new(find_program("e2fsck").unwrap()).args(["-fn"]).arg(&disk).output().unwrap();
+        assert!(
+            metadata.blocks() * 512 < 32 << 20,
+            "{} blocks are used",
+            metadata.blocks()
+        );
+        let checked = Command::new(find_program("e2fsck").unwrap())
+            .args(["-fn"])
+            .arg(&disk)
+            .output()
+            .unwrap();
         assert!(checked.status.success(), "{checked:?}");
-        assert!(create(&cache, &disk, 256 << 20).is_err(), "a disk that is there must not be overwritten");
+        assert!(
+            create(&cache, &disk, 256 << 20).is_err(),
+            "a disk that is there must not be overwritten"
+        );
     }
 }

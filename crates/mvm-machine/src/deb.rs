@@ -64,10 +64,17 @@ pub(crate) fn unpack(
     mut wanted: impl FnMut(&Path) -> Option<PathBuf>,
 ) -> Result<Vec<PathBuf>, DebError> {
     let mut input = BufReader::new(files::open(package)?);
-    let content = |cause| DebError::Content { package: package.to_owned(), cause };
-    let (name, size) = find_data(&mut input)
-        .map_err(content)?
-        .map_err(|reason| DebError::Malformed { package: package.to_owned(), reason })?;
+    let content = |cause| DebError::Content {
+        package: package.to_owned(),
+        cause,
+    };
+    let (name, size) =
+        find_data(&mut input)
+            .map_err(content)?
+            .map_err(|reason| DebError::Malformed {
+                package: package.to_owned(),
+                reason,
+            })?;
     let codec = codec_of(&name).ok_or_else(|| DebError::Malformed {
         package: package.to_owned(),
         reason: format!("the compression of its member {name} is not known"),
@@ -84,12 +91,18 @@ pub(crate) fn unpack(
             continue;
         }
         let Some(place) = wanted(path) else { continue };
-        let escape = || DebError::Escape { package: package.to_owned(), entry: path.to_owned() };
+        let escape = || DebError::Escape {
+            package: package.to_owned(),
+            entry: path.to_owned(),
+        };
         if !is_inside(path) || !is_inside(&place) {
             return Err(escape());
         }
         if !entry.header().entry_type().is_file() {
-            return Err(DebError::NotAFile { package: package.to_owned(), entry: path.to_owned() });
+            return Err(DebError::NotAFile {
+                package: package.to_owned(),
+                entry: path.to_owned(),
+            });
         }
         let place = target.join(place);
         files::create_dir_all(place.parent().ok_or_else(escape)?)?;
@@ -97,14 +110,18 @@ pub(crate) fn unpack(
         // A link or file already there is an earlier entry of the same package: never written through.
         let mut file = fs::File::create_new(&place).naming("create", &place)?;
         io::copy(&mut entry, &mut file).map_err(content)?;
-        file.set_permissions(fs::Permissions::from_mode(mode)).naming("set the mode of", &place)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
+            .naming("set the mode of", &place)?;
         written.push(place);
     }
     Ok(written)
 }
 
 fn is_inside(path: &Path) -> bool {
-    path.components().next().is_some() && path.components().all(|part| matches!(part, Component::Normal(_)))
+    path.components().next().is_some()
+        && path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn codec_of(member: &str) -> Option<Codec> {
@@ -138,8 +155,13 @@ fn find_data(input: &mut impl Read) -> io::Result<Result<(String, u64), String>>
         if !fill(input, &mut header)? {
             return Ok(Err("it ends before a data.tar member".to_owned()));
         }
-        let name = String::from_utf8_lossy(&header[..16]).trim_end().trim_end_matches('/').to_owned();
-        let size = std::str::from_utf8(&header[48..58]).ok().and_then(|size| size.trim_end().parse::<u64>().ok());
+        let name = String::from_utf8_lossy(&header[..16])
+            .trim_end()
+            .trim_end_matches('/')
+            .to_owned();
+        let size = std::str::from_utf8(&header[48..58])
+            .ok()
+            .and_then(|size| size.trim_end().parse::<u64>().ok());
         let (Some(size), b"`\n") = (size, &header[58..]) else {
             return Ok(Err(format!("the header of its member {name:?} is broken")));
         };
@@ -151,7 +173,9 @@ fn find_data(input: &mut impl Read) -> io::Result<Result<(String, u64), String>>
             return Ok(Err(format!("its member {name:?} is cut off")));
         }
     }
-    Ok(Err(format!("there is no data.tar among its first {MEMBERS_MAX} members")))
+    Ok(Err(format!(
+        "there is no data.tar among its first {MEMBERS_MAX} members"
+    )))
 }
 
 /// Fills the buffer; false at the end of the input.
@@ -170,14 +194,28 @@ mod tests {
     use super::*;
 
     fn member(name: &str, content: &[u8]) -> Vec<u8> {
-        let mut bytes = format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, content.len()).into_bytes();
+        let mut bytes = format!(
+            "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+            0,
+            0,
+            0,
+            100_644,
+            content.len()
+        )
+        .into_bytes();
         bytes.extend(content);
         bytes.resize(bytes.len().next_multiple_of(2), b'\n');
         bytes
     }
 
     fn package(data_name: &str, data: &[u8]) -> Vec<u8> {
-        [AR_MAGIC.to_vec(), member("debian-binary", b"2.0\n"), member("control.tar", b"odd"), member(data_name, data)].concat()
+        [
+            AR_MAGIC.to_vec(),
+            member("debian-binary", b"2.0\n"),
+            member("control.tar", b"odd"),
+            member(data_name, data),
+        ]
+        .concat()
     }
 
     /// The path goes into the header as it is: the tar crate itself refuses to write a bad one.
@@ -200,10 +238,21 @@ mod tests {
         let file = directory.path().join("p.deb");
         fs::write(&file, package).unwrap();
         let target = directory.path().join("out");
-        let written = unpack(&file, &target, |path| path.to_str()?.contains(wanted).then(|| path.to_owned()))?;
+        let written = unpack(&file, &target, |path| {
+            path.to_str()?.contains(wanted).then(|| path.to_owned())
+        })?;
         Ok(written
             .into_iter()
-            .map(|path| (path.strip_prefix(&target).unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+            .map(|path| {
+                (
+                    path.strip_prefix(&target)
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .to_owned(),
+                    fs::read(&path).unwrap(),
+                )
+            })
             .collect())
     }
 
@@ -223,7 +272,10 @@ mod tests {
             package("data.tar.gz/", &gzip.finish().unwrap()),
             package("data.tar.zst", &zstd::encode_all(&tar[..], 1).unwrap()),
         ] {
-            assert_eq!(run(&package, "boot").unwrap(), [("boot/vmlinuz".to_owned(), b"kernel".to_vec())]);
+            assert_eq!(
+                run(&package, "boot").unwrap(),
+                [("boot/vmlinuz".to_owned(), b"kernel".to_vec())]
+            );
         }
     }
 
@@ -250,10 +302,25 @@ mod tests {
     #[test]
     fn no_entry_leads_out() {
         for path in ["../evil", "/etc/passwd", "./a/../../evil"] {
-            refuses(&package("data.tar", &tar_of(&[(path, FILE, b"x")])), "leads out");
+            refuses(
+                &package("data.tar", &tar_of(&[(path, FILE, b"x")])),
+                "leads out",
+            );
         }
-        refuses(&package("data.tar", &tar_of(&[("./a", tar::EntryType::Symlink, b"")])), "not a regular file");
-        refuses(&package("data.tar", &tar_of(&[("./a", FILE, b"1"), ("./a", FILE, b"2")])), "exists");
+        refuses(
+            &package(
+                "data.tar",
+                &tar_of(&[("./a", tar::EntryType::Symlink, b"")]),
+            ),
+            "not a regular file",
+        );
+        refuses(
+            &package(
+                "data.tar",
+                &tar_of(&[("./a", FILE, b"1"), ("./a", FILE, b"2")]),
+            ),
+            "exists",
+        );
     }
 
     #[test]
@@ -262,7 +329,10 @@ mod tests {
         let file = directory.path().join("p.deb");
         fs::write(&file, package("data.tar", &tar_of(&[("./a", FILE, b"x")]))).unwrap();
         let written = unpack(&file, directory.path(), |path| Some(path.to_owned())).unwrap();
-        assert_eq!(fs::metadata(&written[0]).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(
+            fs::metadata(&written[0]).unwrap().permissions().mode() & 0o7777,
+            0o755
+        );
     }
 
     proptest! {

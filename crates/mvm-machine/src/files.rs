@@ -36,7 +36,11 @@ pub(crate) trait Naming<T> {
 
 impl<T> Naming<T> for io::Result<T> {
     fn naming(self, action: &'static str, path: &Path) -> Result<T, FileError> {
-        self.map_err(|cause| FileError { action, path: path.to_owned(), cause })
+        self.map_err(|cause| FileError {
+            action,
+            path: path.to_owned(),
+            cause,
+        })
     }
 }
 
@@ -71,7 +75,9 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let mut new = tempfile::NamedTempFile::new_in(parent).naming("create a file in", parent)?;
     io::Write::write_all(&mut new, content).naming("write", new.path())?;
     new.as_file().sync_all().naming("flush", new.path())?;
-    new.persist(path).map_err(|error| error.error).naming("write", path)?;
+    new.persist(path)
+        .map_err(|error| error.error)
+        .naming("write", path)?;
     Ok(())
 }
 

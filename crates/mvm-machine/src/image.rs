@@ -28,15 +28,27 @@ use crate::{
 };
 
 /// What every machine needs to talk to us and to its kin.
-const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "virtio_rng"];
+const BOOT_MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_console",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_rng",
+];
 const SHARED_MODULES: &[&str] = &["squashfs"];
 const DATA_MODULES: &[&str] = &["ext4"];
 /// Where the shared disk is mounted.
 const SHARED_MOUNT: &str = "/host";
 const DATA_MOUNT: &str = "/data";
 /// Built quickly, and large: those unused for two weeks may go.
-const IMAGES: Shelf = Shelf { name: "images", unused_max: Some(Duration::from_secs(14 * 24 * 3600)) };
-const FETCHED_BUSYBOX: Shelf = Shelf { name: "busybox", unused_max: None };
+const IMAGES: Shelf = Shelf {
+    name: "images",
+    unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
+};
+const FETCHED_BUSYBOX: Shelf = Shelf {
+    name: "busybox",
+    unused_max: None,
+};
 const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Loaded by name at run time by glibc, so no ELF file asks for them (glibc before 2.34).
 const NAME_SERVICE_LIBRARIES: &[&str] = &["libnss_files.so.2", "libnss_dns.so.2"];
@@ -136,7 +148,8 @@ impl ImageBuilder<'_> {
 
     /// Brings a host program to a path of the guest's own.
     pub fn program_as(mut self, host: &Path, guest: &str) -> Self {
-        self.programs.push((host.to_string_lossy().into_owned(), Some(guest.to_owned())));
+        self.programs
+            .push((host.to_string_lossy().into_owned(), Some(guest.to_owned())));
         self
     }
 
@@ -164,7 +177,9 @@ impl ImageBuilder<'_> {
         let shared = self.shared_content()?;
         let tree = self.tree(cache, &shared)?;
         let archive = tree.archive();
-        let mut key = ContentKey::of("minimal image 1").key(&cache.file_key(self.kernel.elf())?).bytes(&archive);
+        let mut key = ContentKey::of("minimal image 1")
+            .key(&cache.file_key(self.kernel.elf())?)
+            .bytes(&archive);
         for (guest, host) in &shared {
             key = key.text(guest).key(&cache.file_key(host)?);
         }
@@ -224,8 +239,15 @@ impl ImageBuilder<'_> {
             tree.link(guest, &format!("{SHARED_MOUNT}{guest}"));
         }
         let modules = self.add_modules(&mut tree, !shared.is_empty())?;
-        let plan = BootPlan { modules, mounts: self.mounts(!shared.is_empty()) };
-        tree.file(BOOT_PLAN_PATH, 0o644, serde_json::to_vec_pretty(&plan).expect("boot plans serialize"));
+        let plan = BootPlan {
+            modules,
+            mounts: self.mounts(!shared.is_empty()),
+        };
+        tree.file(
+            BOOT_PLAN_PATH,
+            0o644,
+            serde_json::to_vec_pretty(&plan).expect("boot plans serialize"),
+        );
         Ok(tree)
     }
 
@@ -241,8 +263,11 @@ impl ImageBuilder<'_> {
         let mut paths = Vec::new();
         for module in self.kernel.resolve(&names)? {
             let path = format!("/lib/modules/{}.ko", module.name);
-            let content =
-                if self.kernel.takes_unsigned_modules() { module.read_unsigned()? } else { module.read()? };
+            let content = if self.kernel.takes_unsigned_modules() {
+                module.read_unsigned()?
+            } else {
+                module.read()?
+            };
             tree.file(&path, 0o644, content);
             paths.push(path);
         }
@@ -251,31 +276,60 @@ impl ImageBuilder<'_> {
 
     fn mounts(&self, has_shared: bool) -> Vec<Mount> {
         let disk = |serial: &str, target: &str, filesystem: &str, read_only, optional| Mount {
-            source: MountSource::Disk { serial: serial.to_owned() },
+            source: MountSource::Disk {
+                serial: serial.to_owned(),
+            },
             target: target.to_owned(),
             filesystem: filesystem.to_owned(),
             read_only,
             optional,
         };
         let shared = has_shared.then(|| disk(SHARED_SERIAL, SHARED_MOUNT, "squashfs", true, false));
-        let data = self.data_disk.then(|| disk(DATA_SERIAL, DATA_MOUNT, "ext4", false, true));
+        let data = self
+            .data_disk
+            .then(|| disk(DATA_SERIAL, DATA_MOUNT, "ext4", false, true));
         shared.into_iter().chain(data).collect()
     }
 }
 
 /// Adds what every small Linux system has.
 fn skeleton(tree: &mut Tree) {
-    for folder in ["/proc", "/sys", "/dev", "/run", "/root", "/var/log", "/var/tmp", SHARED_MOUNT, DATA_MOUNT] {
+    for folder in [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/run",
+        "/root",
+        "/var/log",
+        "/var/tmp",
+        SHARED_MOUNT,
+        DATA_MOUNT,
+    ] {
         tree.put(folder, Entry::Folder { mode: 0o755 });
     }
     tree.put("/tmp", Entry::Folder { mode: 0o1777 });
     // The kernel opens it for PID 1 before anything is mounted.
-    tree.put("/dev/console", Entry::CharacterDevice { major: 5, minor: 1 });
-    tree.file("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    tree.put(
+        "/dev/console",
+        Entry::CharacterDevice { major: 5, minor: 1 },
+    );
+    tree.file(
+        "/etc/passwd",
+        0o644,
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    );
     tree.file("/etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n");
-    tree.file("/etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files\n");
+    tree.file(
+        "/etc/nsswitch.conf",
+        0o644,
+        "passwd: files\ngroup: files\nhosts: files\n",
+    );
     tree.file("/etc/resolv.conf", 0o644, "");
-    tree.file("/etc/os-release", 0o644, "ID=mvm-ci-minimal\nNAME=\"mvm-ci minimal guest\"\n");
+    tree.file(
+        "/etc/os-release",
+        0o644,
+        "ID=mvm-ci-minimal\nNAME=\"mvm-ci minimal guest\"\n",
+    );
 }
 
 /// Finds the distribution's BusyBox in the cache or fetches its package, which need not be installed.
@@ -285,10 +339,13 @@ fn skeleton(tree: &mut Tree) {
 pub fn busybox(cache: &Cache) -> Result<PathBuf, ImageError> {
     let key = ContentKey::of("the distribution's busybox 2").finish();
     let entry = cache.entry::<ImageError>(FETCHED_BUSYBOX, &key, |place| {
-        let fetched = cache.workspace(FETCHED_BUSYBOX, &ContentKey::of("fetch busybox").finish())?;
+        let fetched =
+            cache.workspace(FETCHED_BUSYBOX, &ContentKey::of("fetch busybox").finish())?;
         let packages = Apt::attempt(fetched.path(), |apt| apt.download(&["busybox"]))?;
         for package in packages {
-            deb::unpack(&package, place, |path| path.ends_with("bin/busybox").then(|| "busybox".into()))?;
+            deb::unpack(&package, place, |path| {
+                path.ends_with("bin/busybox").then(|| "busybox".into())
+            })?;
         }
         Ok(())
     })?;
@@ -301,12 +358,25 @@ fn add_busybox(tree: &mut Tree, path: &Path) -> Result<(), ImageError> {
     for library in elf::needed_files(path)? {
         tree.file(&text(&library), 0o755, files::read(&library)?);
     }
-    let output = Command::new(path).arg("--list").output().naming("run", path)?;
+    let output = Command::new(path)
+        .arg("--list")
+        .output()
+        .naming("run", path)?;
     if !output.status.success() {
-        let evidence = format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-        return Err(ImageError::Busybox { path: path.to_owned(), evidence });
+        let evidence = format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        return Err(ImageError::Busybox {
+            path: path.to_owned(),
+            evidence,
+        });
     }
-    for command in String::from_utf8_lossy(&output.stdout).lines().filter(|name| !name.contains('/')) {
+    for command in String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|name| !name.contains('/'))
+    {
         if command != "busybox" {
             tree.link(&format!("/bin/{command}"), "busybox");
         }
@@ -323,20 +393,33 @@ fn add_busybox(tree: &mut Tree, path: &Path) -> Result<(), ImageError> {
 fn name_service(needed: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
     let libc = needed.iter().find(|path| path.ends_with("libc.so.6"));
     let folder = libc.and_then(|path| path.parent());
-    let beside = folder.into_iter().flat_map(|folder| NAME_SERVICE_LIBRARIES.iter().map(|name| folder.join(name)));
+    let beside = folder
+        .into_iter()
+        .flat_map(|folder| NAME_SERVICE_LIBRARIES.iter().map(|name| folder.join(name)));
     beside.filter(|path| path.is_file()).collect()
 }
 
 /// Lists an installed package's files, without its documentation.
 fn package_files(package: &str) -> Result<Vec<PathBuf>, ImageError> {
-    let output = Command::new("dpkg").args(["-L", "--", package]).output().naming("run", Path::new("dpkg"))?;
+    let output = Command::new("dpkg")
+        .args(["-L", "--", package])
+        .output()
+        .naming("run", Path::new("dpkg"))?;
     if !output.status.success() {
         let evidence = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(ImageError::Package { package: package.to_owned(), evidence });
+        return Err(ImageError::Package {
+            package: package.to_owned(),
+            evidence,
+        });
     }
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let files = listed.lines().map(PathBuf::from).filter(|path| path.is_file());
-    Ok(files.filter(|path| !path.starts_with("/usr/share/doc") && !path.starts_with("/usr/share/man")).collect())
+    let files = listed
+        .lines()
+        .map(PathBuf::from)
+        .filter(|path| path.is_file());
+    Ok(files
+        .filter(|path| !path.starts_with("/usr/share/doc") && !path.starts_with("/usr/share/man"))
+        .collect())
 }
 
 fn text(path: &Path) -> String {
@@ -346,7 +429,11 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 impl Image {
     /// An image of files that need not exist, for tests of what is done with it.
-    pub(crate) fn for_test(kernel: &str, initramfs: &str, shared: Option<&str>) -> std::sync::Arc<Image> {
+    pub(crate) fn for_test(
+        kernel: &str,
+        initramfs: &str,
+        shared: Option<&str>,
+    ) -> std::sync::Arc<Image> {
         std::sync::Arc::new(Image {
             kernel: kernel.into(),
             initramfs: initramfs.into(),

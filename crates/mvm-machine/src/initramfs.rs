@@ -30,17 +30,30 @@ impl Tree {
     pub(crate) fn put(&mut self, path: &str, entry: Entry) {
         let path = path.trim_matches('/');
         for (at, _) in path.match_indices('/') {
-            self.entries.entry(path[..at].to_owned()).or_insert(Entry::Folder { mode: 0o755 });
+            self.entries
+                .entry(path[..at].to_owned())
+                .or_insert(Entry::Folder { mode: 0o755 });
         }
         self.entries.insert(path.to_owned(), entry);
     }
 
     pub(crate) fn file(&mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) {
-        self.put(path, Entry::File { mode, content: content.into() });
+        self.put(
+            path,
+            Entry::File {
+                mode,
+                content: content.into(),
+            },
+        );
     }
 
     pub(crate) fn link(&mut self, path: &str, target: &str) {
-        self.put(path, Entry::Link { target: target.to_owned() });
+        self.put(
+            path,
+            Entry::Link {
+                target: target.to_owned(),
+            },
+        );
     }
 
     pub(crate) fn contains(&self, path: &str) -> bool {
@@ -56,7 +69,9 @@ impl Tree {
                 Entry::Folder { mode } => (FOLDER | mode, (0, 0), &[][..]),
                 Entry::File { mode, content } => (FILE | mode, (0, 0), content.as_slice()),
                 Entry::Link { target } => (LINK | 0o777, (0, 0), target.as_bytes()),
-                Entry::CharacterDevice { major, minor } => (CHARACTER_DEVICE | 0o600, (*major, *minor), &[][..]),
+                Entry::CharacterDevice { major, minor } => {
+                    (CHARACTER_DEVICE | 0o600, (*major, *minor), &[][..])
+                }
             };
             append(&mut archive, path, inode, mode, device, content);
         }
@@ -65,11 +80,20 @@ impl Tree {
     }
 }
 
-fn append(archive: &mut Vec<u8>, path: &str, inode: u32, mode: u32, device: (u32, u32), content: &[u8]) {
+fn append(
+    archive: &mut Vec<u8>,
+    path: &str,
+    inode: u32,
+    mode: u32,
+    device: (u32, u32),
+    content: &[u8],
+) {
     let size = u32::try_from(content.len()).expect("an initramfs file is far below 4 GiB");
     let name_size = u32::try_from(path.len() + 1).expect("a path is short");
     // ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-    let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0];
+    let fields = [
+        inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0,
+    ];
     archive.extend_from_slice(b"070701");
     for field in fields {
         archive.extend_from_slice(format!("{field:08X}").as_bytes());
@@ -107,7 +131,12 @@ mod tests {
             .output()
             .unwrap();
         let text = String::from_utf8(listed.stdout).unwrap();
-        for expected in ["-rw-r-----", "etc/mvm/boot.json", "bin/sh -> busybox", "drwxrwxrwt"] {
+        for expected in [
+            "-rw-r-----",
+            "etc/mvm/boot.json",
+            "bin/sh -> busybox",
+            "drwxrwxrwt",
+        ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }
     }

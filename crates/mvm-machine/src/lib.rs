@@ -5,13 +5,13 @@
 
 pub mod host;
 
-pub mod cache;
-pub mod files;
-pub mod kernel;
-pub mod elf;
-pub mod image;
-pub mod data_disk;
 pub mod agent_binary;
+pub mod cache;
+pub mod data_disk;
+pub mod elf;
+pub mod files;
+pub mod image;
+pub mod kernel;
 
 mod apt;
 mod codec;

@@ -97,7 +97,9 @@ pub enum LaunchError {
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// QEMU ended by itself.
-    #[error("could not boot machine {machine}: QEMU ended with {exit} after {elapsed:.1?}{evidence}")]
+    #[error(
+        "could not boot machine {machine}: QEMU ended with {exit} after {elapsed:.1?}{evidence}"
+    )]
     Ended {
         /// The machine's name.
         machine: String,
@@ -109,7 +111,9 @@ pub enum BootError {
         evidence: Evidence,
     },
     /// No agent answered in time.
-    #[error("could not boot machine {machine}: no agent answered within {allowed:.1?} ({agent}){evidence}")]
+    #[error(
+        "could not boot machine {machine}: no agent answered within {allowed:.1?} ({agent}){evidence}"
+    )]
     NoAgent {
         /// The machine's name.
         machine: String,
@@ -147,9 +151,16 @@ impl fmt::Display for Evidence {
             write!(formatter, "\n  console: {line}")?;
         }
         if self.console.is_empty() {
-            write!(formatter, "\n  console: nothing was printed; is this a kernel for this machine?")?;
+            write!(
+                formatter,
+                "\n  console: nothing was printed; is this a kernel for this machine?"
+            )?;
         }
-        write!(formatter, "\n  the whole console is in {}", self.console_path.display())
+        write!(
+            formatter,
+            "\n  the whole console is in {}",
+            self.console_path.display()
+        )
     }
 }
 
@@ -165,11 +176,18 @@ pub struct Booting {
 
 impl Booting {
     /// Starts QEMU. `nic_sockets` are the switch's ends, one per NIC of the specification.
-    pub async fn launch(spec: MachineSpec, nic_sockets: Vec<OwnedFd>) -> Result<Booting, LaunchError> {
+    pub async fn launch(
+        spec: MachineSpec,
+        nic_sockets: Vec<OwnedFd>,
+    ) -> Result<Booting, LaunchError> {
         assert_eq!(spec.nics.len(), nic_sockets.len(), "one socket per NIC");
         let prepare = |what| {
             let machine = spec.name.clone();
-            move |source| LaunchError::Prepare { machine, what, source }
+            move |source| LaunchError::Prepare {
+                machine,
+                what,
+                source,
+            }
         };
         let (console, guest_console) = channel().map_err(prepare("the console"))?;
         let (monitor, guest_monitor) = channel().map_err(prepare("the monitor"))?;
@@ -179,7 +197,11 @@ impl Booting {
             .append(true)
             .open(&spec.qemu_log)
             .map_err(prepare("the log"))?;
-        let console = spec.console.record(console).await.map_err(prepare("the console file"))?;
+        let console = spec
+            .console
+            .record(console)
+            .await
+            .map_err(prepare("the console file"))?;
 
         let descriptors = Descriptors {
             console: guest_console.as_raw_fd(),
@@ -197,13 +219,27 @@ impl Booting {
         inherited.extend(nic_sockets);
         let child = Keeper::get()?.spawn(command, inherited)?;
         let launched = tokio::time::Instant::now();
-        Ok(Booting { spec, child, monitor, agent, console, launched })
+        Ok(Booting {
+            spec,
+            child,
+            monitor,
+            agent,
+            console,
+            launched,
+        })
     }
 
     /// Waits until the agent answers, at most `allowed`.
     pub async fn ready(self, allowed: Duration) -> Result<Running, BootError> {
         let machine = self.spec.name.clone();
-        let Booting { spec, child, monitor, agent, console, launched } = self;
+        let Booting {
+            spec,
+            child,
+            monitor,
+            agent,
+            console,
+            launched,
+        } = self;
         let answered = tokio::select! {
             exit = child.wait() => Err(exit),
             agent = Agent::connect(agent, allowed) => Ok(agent),
@@ -212,19 +248,36 @@ impl Booting {
             Ok(Ok(agent)) => agent,
             Ok(Err(error)) => {
                 let evidence = evidence(&spec);
-                return Err(BootError::NoAgent { machine, allowed, agent: error, evidence });
+                return Err(BootError::NoAgent {
+                    machine,
+                    allowed,
+                    agent: error,
+                    evidence,
+                });
             }
             Err(exit) => {
                 drain(console).await;
                 let evidence = evidence(&spec);
-                return Err(BootError::Ended { machine, exit, elapsed: launched.elapsed(), evidence });
+                return Err(BootError::Ended {
+                    machine,
+                    exit,
+                    elapsed: launched.elapsed(),
+                    evidence,
+                });
             }
         };
         let booted_in = launched.elapsed();
         let qmp = Qmp::connect(monitor, MONITOR_ALLOWED)
             .await
             .map_err(|source| BootError::Monitor { machine, source })?;
-        Ok(Running { spec, child, agent, qmp, console, booted_in })
+        Ok(Running {
+            spec,
+            child,
+            agent,
+            qmp,
+            console,
+            booted_in,
+        })
     }
 
     /// Waits until QEMU ends by itself; for guests that run no agent.
@@ -290,8 +343,15 @@ impl Running {
         if let Err(error) = self.agent.power_off().await {
             tracing::debug!(machine = self.spec.name, %error, "the power-off request was not answered");
         }
-        if tokio::time::timeout(allowed, self.child.wait()).await.is_err() {
-            tracing::warn!(machine = self.spec.name, ?allowed, "did not power off in time and is killed");
+        if tokio::time::timeout(allowed, self.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                machine = self.spec.name,
+                ?allowed,
+                "did not power off in time and is killed"
+            );
             self.child.kill();
         }
         self.stopped().await
@@ -305,7 +365,10 @@ impl Running {
     async fn stopped(self) -> Stopped {
         let exit = self.child.wait().await;
         drain(self.console).await;
-        Stopped { spec: self.spec, exit }
+        Stopped {
+            spec: self.spec,
+            exit,
+        }
     }
 }
 
@@ -334,7 +397,13 @@ fn evidence(spec: &MachineSpec) -> Evidence {
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     Evidence {
-        qemu: lines.iter().rev().take(5).rev().map(|line| (*line).to_owned()).collect(),
+        qemu: lines
+            .iter()
+            .rev()
+            .take(5)
+            .rev()
+            .map(|line| (*line).to_owned())
+            .collect(),
         console: spec.console.tail(TAIL_LINES),
         console_path: spec.console.path().to_owned(),
     }
@@ -362,6 +431,9 @@ mod tests {
 
     #[test]
     fn addresses_print_as_usual() {
-        assert_eq!(MacAddress([0x52, 0x54, 0, 0x12, 1, 0xff]).to_string(), "52:54:00:12:01:ff");
+        assert_eq!(
+            MacAddress([0x52, 0x54, 0, 0x12, 1, 0xff]).to_string(),
+            "52:54:00:12:01:ff"
+        );
     }
 }

@@ -53,7 +53,10 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
     line.flag("-no-user-config");
     line.option("-display", "none");
     // `spawn=deny` also forbids `exec:` migration; saves and restores use `fd:`.
-    line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.option(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
     line.option("-machine", "q35,vmport=off,usb=off,hpet=off");
     match spec.accelerator {
         Accelerator::Kvm => {
@@ -70,34 +73,66 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
     line.option("-action", "reboot=shutdown,panic=shutdown");
     line.path("-kernel", "", &spec.image.kernel);
     line.path("-initrd", "", &spec.image.initramfs);
-    let parameters: Vec<&str> =
-        KERNEL_PARAMETERS.iter().copied().chain(spec.kernel_parameters.iter().map(String::as_str)).collect();
+    let parameters: Vec<&str> = KERNEL_PARAMETERS
+        .iter()
+        .copied()
+        .chain(spec.kernel_parameters.iter().map(String::as_str))
+        .collect();
     line.option("-append", parameters.join(" "));
 
-    line.option("-chardev", format!("socket,id=console,fd={}", descriptors.console));
+    line.option(
+        "-chardev",
+        format!("socket,id=console,fd={}", descriptors.console),
+    );
     line.option("-serial", "chardev:console");
-    line.option("-chardev", format!("socket,id=monitor,fd={}", descriptors.monitor));
+    line.option(
+        "-chardev",
+        format!("socket,id=monitor,fd={}", descriptors.monitor),
+    );
     line.option("-mon", "chardev=monitor,mode=control");
     line.option("-device", "virtio-serial-pci,max_ports=2");
-    line.option("-chardev", format!("socket,id=agent,fd={}", descriptors.agent));
-    line.option("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+    line.option(
+        "-chardev",
+        format!("socket,id=agent,fd={}", descriptors.agent),
+    );
+    line.option(
+        "-device",
+        format!("virtserialport,chardev=agent,name={PORT_NAME}"),
+    );
     line.option("-device", "virtio-rng-pci");
 
     if let Some(shared) = &spec.image.shared {
         // Nobody writes it, so no lock is needed, and many machines share it.
-        line.path("-drive", "if=none,id=shared,format=raw,readonly=on,file.locking=off,file=", shared);
-        line.option("-device", format!("virtio-blk-pci,drive=shared,serial={SHARED_SERIAL}"));
+        line.path(
+            "-drive",
+            "if=none,id=shared,format=raw,readonly=on,file.locking=off,file=",
+            shared,
+        );
+        line.option(
+            "-device",
+            format!("virtio-blk-pci,drive=shared,serial={SHARED_SERIAL}"),
+        );
     }
     if let Some(data) = &spec.data_disk {
-        line.path("-drive", "if=none,id=data,format=raw,cache=writeback,discard=unmap,file=", data);
-        line.option("-device", format!("virtio-blk-pci,drive=data,serial={DATA_SERIAL}"));
+        line.path(
+            "-drive",
+            "if=none,id=data,format=raw,cache=writeback,discard=unmap,file=",
+            data,
+        );
+        line.option(
+            "-device",
+            format!("virtio-blk-pci,drive=data,serial={DATA_SERIAL}"),
+        );
     }
     for (index, (nic, descriptor)) in spec.nics.iter().zip(&descriptors.nics).enumerate() {
         line.option(
             "-netdev",
             format!("stream,id=net{index},server=off,addr.type=fd,addr.str={descriptor}"),
         );
-        line.option("-device", format!("virtio-net-pci,netdev=net{index},mac={nic},romfile="));
+        line.option(
+            "-device",
+            format!("virtio-net-pci,netdev=net{index},mac={nic},romfile="),
+        );
     }
     line.arguments
 }
@@ -153,9 +188,45 @@ mod tests {
             qemu: "qemu-system-x86_64".into(),
             qemu_log: "/run/qemu.log".into(),
         };
-        let descriptors = Descriptors { console: 10, monitor: 11, agent: 12, nics: vec![13] };
+        let descriptors = Descriptors {
+            console: 10,
+            monitor: 11,
+            agent: 12,
+            nics: vec![13],
+        };
         let arguments = arguments(&spec, &descriptors);
-        let text: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
-        expect![[]].assert_eq(&text.join("\n").replace("\n-", "\n\n-").replace('\n', " ").replace("  -", "\n-"));
+        let text: Vec<_> = arguments
+            .iter()
+            .map(|argument| argument.to_string_lossy())
+            .collect();
+        expect![[r#"
+            -name node1
+            -nodefaults
+            -no-user-config
+            -display none
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+            -machine q35,vmport=off,usb=off,hpet=off
+            -accel tcg
+            -cpu max
+            -smp 1
+            -m 256M
+            -action reboot=shutdown,panic=shutdown
+            -kernel /cache/vmlinux
+            -initrd /cache/initramfs
+            -append console=ttyS0 quiet panic=-1 acpi=off cryptomgr.notests noreplace-smp no_timer_check random.trust_cpu=on net.ifnames=0 mvm.probe
+            -chardev socket,id=console,fd=10
+            -serial chardev:console
+            -chardev socket,id=monitor,fd=11
+            -mon chardev=monitor,mode=control
+            -device virtio-serial-pci,max_ports=2
+            -chardev socket,id=agent,fd=12
+            -device virtserialport,chardev=agent,name=org.mvm-ci.agent
+            -device virtio-rng-pci
+            -drive if=none,id=shared,format=raw,readonly=on,file.locking=off,file=/cache/a,,b
+            -device virtio-blk-pci,drive=shared,serial=shared
+            -drive if=none,id=data,format=raw,cache=writeback,discard=unmap,file=/tmp/data
+            -device virtio-blk-pci,drive=data,serial=data
+            -netdev stream,id=net0,server=off,addr.type=fd,addr.str=13
+            -device virtio-net-pci,netdev=net0,mac=52:54:00:00:01:01,romfile="#]].assert_eq(&text.join(" ").replace(" -", "\n-"));
     }
 }

@@ -103,11 +103,22 @@ impl Qmp {
         let mut reader = BufReader::new(read_half);
         let greeting = timeout(allowed, next_message(&mut reader))
             .await
-            .map_err(|_| QmpError::TimedOut { command: "greeting".into(), allowed })??;
+            .map_err(|_| QmpError::TimedOut {
+                command: "greeting".into(),
+                allowed,
+            })??;
         match greeting {
             Some(message) if message.get("QMP").is_some() => {}
-            Some(message) => return Err(QmpError::Malformed { found: shorten(&message.to_string()) }),
-            None => return Err(QmpError::Closed { command: "greeting".into() }),
+            Some(message) => {
+                return Err(QmpError::Malformed {
+                    found: shorten(&message.to_string()),
+                });
+            }
+            None => {
+                return Err(QmpError::Closed {
+                    command: "greeting".into(),
+                });
+            }
         }
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let (events, _) = broadcast::channel(EVENTS_BUFFERED);
@@ -139,7 +150,9 @@ impl Qmp {
         let answer = self.execute("query-status", json!({})).await?;
         match answer.get("running").and_then(Value::as_bool) {
             Some(running) => Ok(RunStatus { running }),
-            None => Err(QmpError::Malformed { found: shorten(&answer.to_string()) }),
+            None => Err(QmpError::Malformed {
+                found: shorten(&answer.to_string()),
+            }),
         }
     }
 
@@ -149,24 +162,39 @@ impl Qmp {
     }
 
     async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let closed = || QmpError::Closed { command: command.into() };
+        let closed = || QmpError::Closed {
+            command: command.into(),
+        };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        lock(&self.waiting).as_mut().ok_or_else(closed)?.insert(id, reply);
+        lock(&self.waiting)
+            .as_mut()
+            .ok_or_else(closed)?
+            .insert(id, reply);
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
-        self.writer.lock().await.write_all(line.as_bytes()).await.map_err(|_| closed())?;
+        self.writer
+            .lock()
+            .await
+            .write_all(line.as_bytes())
+            .await
+            .map_err(|_| closed())?;
         match timeout(self.allowed, answer).await {
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err((class, description)))) => {
-                Err(QmpError::Refused { command: command.into(), class, description })
-            }
+            Ok(Ok(Err((class, description)))) => Err(QmpError::Refused {
+                command: command.into(),
+                class,
+                description,
+            }),
             Ok(Err(_)) => Err(closed()),
             Err(_) => {
                 if let Some(waiting) = lock(&self.waiting).as_mut() {
                     waiting.remove(&id);
                 }
-                Err(QmpError::TimedOut { command: command.into(), allowed: self.allowed })
+                Err(QmpError::TimedOut {
+                    command: command.into(),
+                    allowed: self.allowed,
+                })
             }
         }
     }
@@ -201,11 +229,21 @@ fn deliver(message: Value, waiting: &Waiting, events: &broadcast::Sender<QmpEven
     if let Some(name) = message.get("event").and_then(Value::as_str) {
         let data = message.get("data").cloned().unwrap_or(Value::Null);
         // Nobody listening is the usual case.
-        let _ = events.send(QmpEvent { name: name.to_owned(), data });
+        let _ = events.send(QmpEvent {
+            name: name.to_owned(),
+            data,
+        });
         return;
     }
-    let Some(id) = message.get("id").and_then(Value::as_u64) else { return };
-    let Some(reply) = lock(waiting).as_mut().and_then(|waiting| waiting.remove(&id)) else { return };
+    let Some(id) = message.get("id").and_then(Value::as_u64) else {
+        return;
+    };
+    let Some(reply) = lock(waiting)
+        .as_mut()
+        .and_then(|waiting| waiting.remove(&id))
+    else {
+        return;
+    };
     let answer = match (message.get("return"), message.get("error")) {
         (Some(value), _) => Ok(value.clone()),
         (None, error) => Err((text_of(error, "class"), text_of(error, "desc"))),
@@ -215,19 +253,30 @@ fn deliver(message: Value, waiting: &Waiting, events: &broadcast::Sender<QmpEven
 }
 
 fn text_of(error: Option<&Value>, key: &str) -> String {
-    error.and_then(|error| error.get(key)).and_then(Value::as_str).unwrap_or("not stated").to_owned()
+    error
+        .and_then(|error| error.get(key))
+        .and_then(Value::as_str)
+        .unwrap_or("not stated")
+        .to_owned()
 }
 
 async fn next_message(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Value>, QmpError> {
     let mut line = Vec::new();
-    let read = reader.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
+    let read = reader
+        .take(LINE_BYTES_MAX)
+        .read_until(b'\n', &mut line)
+        .await;
     match read {
         Ok(0) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-        Err(error) => Err(QmpError::Malformed { found: error.to_string() }),
+        Err(error) => Err(QmpError::Malformed {
+            found: error.to_string(),
+        }),
         Ok(_) => serde_json::from_slice(&line)
             .map(Some)
-            .map_err(|_| QmpError::Malformed { found: shorten(&String::from_utf8_lossy(&line)) }),
+            .map_err(|_| QmpError::Malformed {
+                found: shorten(&String::from_utf8_lossy(&line)),
+            }),
     }
 }
 
@@ -236,7 +285,9 @@ fn shorten(text: &str) -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]
@@ -246,7 +297,10 @@ mod tests {
     const ALLOWED: Duration = Duration::from_millis(300);
 
     /// Plays QEMU: greets, then answers each line with what `answer` makes of it.
-    async fn fake(greeting: &str, answer: impl Fn(Value) -> Vec<String> + Send + 'static) -> UnixStream {
+    async fn fake(
+        greeting: &str,
+        answer: impl Fn(Value) -> Vec<String> + Send + 'static,
+    ) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let greeting = format!("{greeting}\n");
         tokio::spawn(async move {
@@ -255,7 +309,10 @@ mod tests {
             let mut lines = BufReader::new(read_half).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 for reply in answer(serde_json::from_str(&line).unwrap()) {
-                    write_half.write_all(format!("{reply}\n").as_bytes()).await.unwrap();
+                    write_half
+                        .write_all(format!("{reply}\n").as_bytes())
+                        .await
+                        .unwrap();
                 }
             }
         });
@@ -292,9 +349,11 @@ mod tests {
 
     #[tokio::test]
     async fn silence_and_hang_up_end_the_wait() {
-        let silent = fake(GREETING, |request| match request["execute"].as_str().unwrap() {
-            "qmp_capabilities" => vec![ok(&request, json!({}))],
-            _ => vec![],
+        let silent = fake(GREETING, |request| {
+            match request["execute"].as_str().unwrap() {
+                "qmp_capabilities" => vec![ok(&request, json!({}))],
+                _ => vec![],
+            }
         })
         .await;
         let qmp = Qmp::connect(silent, ALLOWED).await.unwrap();
@@ -302,14 +361,23 @@ mod tests {
 
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        assert!(matches!(Qmp::connect(ours, ALLOWED).await, Err(QmpError::Closed { .. })));
+        assert!(matches!(
+            Qmp::connect(ours, ALLOWED).await,
+            Err(QmpError::Closed { .. })
+        ));
     }
 
     #[tokio::test]
     async fn what_is_not_qmp_is_refused() {
         for greeting in ["hello", "{}", "[1]"] {
             let stream = fake(greeting, |_| vec![]).await;
-            assert!(matches!(Qmp::connect(stream, ALLOWED).await, Err(QmpError::Malformed { .. })), "{greeting}");
+            assert!(
+                matches!(
+                    Qmp::connect(stream, ALLOWED).await,
+                    Err(QmpError::Malformed { .. })
+                ),
+                "{greeting}"
+            );
         }
     }
 }

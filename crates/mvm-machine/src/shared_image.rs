@@ -47,19 +47,35 @@ impl CompressionAction for Stored {
     type FilesystemCompressor = FilesystemCompressor;
     type SuperBlock = SuperBlock;
 
-    fn decompress(&self, bytes: &[u8], out: &mut Vec<u8>, _: Compressor) -> Result<(), BackhandError> {
+    fn decompress(
+        &self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        _: Compressor,
+    ) -> Result<(), BackhandError> {
         out.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn compress(&self, bytes: &[u8], _: FilesystemCompressor, _: u32) -> Result<Vec<u8>, BackhandError> {
+    fn compress(
+        &self,
+        bytes: &[u8],
+        _: FilesystemCompressor,
+        _: u32,
+    ) -> Result<Vec<u8>, BackhandError> {
         Ok(vec![0; bytes.len() + 1])
     }
 }
 
 /// Writes an image of `content`, guest paths to host files, to `path`.
-pub(crate) fn write(path: &Path, content: &BTreeMap<String, PathBuf>) -> Result<(), SharedImageError> {
-    let failed = |error: BackhandError| SharedImageError::Write { path: path.to_owned(), reason: error.to_string() };
+pub(crate) fn write(
+    path: &Path,
+    content: &BTreeMap<String, PathBuf>,
+) -> Result<(), SharedImageError> {
+    let failed = |error: BackhandError| SharedImageError::Write {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
     let mut writer = FilesystemWriter::default();
     writer.set_kind(Kind::new_v4(&Stored));
     // The superblock must name a compressor the kernel knows, though no block uses it.
@@ -70,16 +86,28 @@ pub(crate) fn write(path: &Path, content: &BTreeMap<String, PathBuf>) -> Result<
     writer.set_emit_compression_options(false);
     for (guest, host) in content {
         let metadata = std::fs::metadata(host).naming("examine", host)?;
-        let mode = if metadata.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+        let mode = if metadata.permissions().mode() & 0o111 == 0 {
+            0o644
+        } else {
+            0o755
+        };
         if let Some(parent) = Path::new(guest).parent() {
-            writer.push_dir_all(parent, NodeHeader::new(0o755, 0, 0, 0)).map_err(failed)?;
+            writer
+                .push_dir_all(parent, NodeHeader::new(0o755, 0, 0, 0))
+                .map_err(failed)?;
         }
-        writer.push_file_from_path(host, guest, NodeHeader::new(mode, 0, 0, 0)).map_err(failed)?;
+        writer
+            .push_file_from_path(host, guest, NodeHeader::new(mode, 0, 0, 0))
+            .map_err(failed)?;
     }
     let mut file = BufWriter::new(files::create(path)?);
     writer.write(&mut file).map_err(failed)?;
-    let file: File = file.into_inner().map_err(|error| error.into_error()).naming("write", path)?;
-    file.sync_all().naming("flush", path)
+    let file: File = file
+        .into_inner()
+        .map_err(|error| error.into_error())
+        .naming("write", path)?;
+    file.sync_all()
+        .naming("flush", path)
         .map_err(SharedImageError::from)
 }
 
@@ -98,15 +126,24 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
         std::fs::write(&source, &bytes).unwrap();
         let image = folder.path().join("image");
-        write(&image, &BTreeMap::from([("/usr/bin/program".to_owned(), source)])).unwrap();
+        write(
+            &image,
+            &BTreeMap::from([("/usr/bin/program".to_owned(), source)]),
+        )
+        .unwrap();
         let reader = FilesystemReader::from_reader_with_offset_and_kind(
             std::io::BufReader::new(File::open(&image).unwrap()),
             0,
             Kind::new_v4(&Stored),
         )
         .unwrap();
-        let file = reader.files().find(|node| node.fullpath == Path::new("/usr/bin/program")).unwrap();
-        let InnerNode::File(file) = &file.inner else { panic!("not a file") };
+        let file = reader
+            .files()
+            .find(|node| node.fullpath == Path::new("/usr/bin/program"))
+            .unwrap();
+        let InnerNode::File(file) = &file.inner else {
+            panic!("not a file")
+        };
         let mut read = Vec::new();
         reader.file(file).reader().read_to_end(&mut read).unwrap();
         assert_eq!(read, bytes);
@@ -117,6 +154,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let content = BTreeMap::from([("/a".to_owned(), PathBuf::from("/no/such/file"))]);
         let error = write(&folder.path().join("image"), &content).unwrap_err();
-        assert!(error.to_string().starts_with("could not examine /no/such/file"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("could not examine /no/such/file"),
+            "{error}"
+        );
     }
 }

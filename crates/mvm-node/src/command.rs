@@ -72,7 +72,9 @@ impl Change {
             Self::Claim { worker, kinds } => serde_json::json!(["claim", worker, kinds]),
             Self::Move { job, target, token } => serde_json::json!(["move", job, target, token]),
         };
-        blake3::hash(asked.to_string().as_bytes()).to_hex().to_string()
+        blake3::hash(asked.to_string().as_bytes())
+            .to_hex()
+            .to_string()
     }
 }
 
@@ -134,7 +136,9 @@ pub enum Unavailable {
     #[error("this node is still forming or joining its cluster")]
     Forming,
     /// No leader is known.
-    #[error("this node knows no leader: it is cut off from the majority, or an election is under way")]
+    #[error(
+        "this node knows no leader: it is cut off from the majority, or an election is under way"
+    )]
     NoLeader,
     /// The node is the leader but has not heard from a majority lately.
     #[error("the leader has not heard from a majority of the nodes for {since_ms} ms")]
@@ -271,7 +275,10 @@ pub struct Versioned<T> {
 impl<T> Versioned<T> {
     /// Wraps with this node's version.
     pub const fn new(body: T) -> Self {
-        Self { version: WIRE_VERSION, body }
+        Self {
+            version: WIRE_VERSION,
+            body,
+        }
     }
 }
 
@@ -297,8 +304,11 @@ mod tests {
     /// The format between nodes of different builds: a change here needs a new [`WIRE_VERSION`].
     #[test]
     fn the_wire_format_stays() {
-        let command =
-            Command { request: RequestId("r".into()), at: UnixMillis(7), change: submit("a", "u", 1) };
+        let command = Command {
+            request: RequestId("r".into()),
+            at: UnixMillis(7),
+            change: submit("a", "u", 1),
+        };
         expect_test::expect![[r#"{"version":1,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","kind":"fetch","payload":{"url":"u"},"submitted_on":1}}}"#]]
         .assert_eq(&serde_json::to_string(&Versioned::new(command)).unwrap());
     }

@@ -89,7 +89,11 @@ impl Member {
     }
 
     fn is_loopback(&self) -> bool {
-        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.host == "localhost"
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 
     /// Reads `ID=HOST` or `ID=HOST:HTTP:RAFT:STORE`.
@@ -97,11 +101,19 @@ impl Member {
         let (id, rest) = text.trim().split_once('=')?;
         let id = id.trim().parse().ok()?;
         let mut parts = rest.rsplitn(4, ':');
-        let ports: Option<Vec<u16>> = parts.by_ref().take(3).map(|port| port.trim().parse().ok()).collect();
+        let ports: Option<Vec<u16>> = parts
+            .by_ref()
+            .take(3)
+            .map(|port| port.trim().parse().ok())
+            .collect();
         match (ports.as_deref(), parts.next()) {
-            (Some(&[store_port, raft_port, http_port]), Some(host)) => {
-                Some(Self { id, host: host.trim().into(), http_port, raft_port, store_port })
-            }
+            (Some(&[store_port, raft_port, http_port]), Some(host)) => Some(Self {
+                id,
+                host: host.trim().into(),
+                http_port,
+                raft_port,
+                store_port,
+            }),
             _ => Some(Self {
                 id,
                 host: rest.trim().into(),
@@ -247,15 +259,24 @@ impl Config {
             None => Settings::default(),
         };
         let from_environment = Settings::from_environment(&sources.environment)?;
-        let home = sources.environment.iter().find(|(name, _)| name == "HOME").map(|(_, value)| value);
-        let settings = from_file.overridden_by(from_environment).overridden_by(sources.flags);
+        let home = sources
+            .environment
+            .iter()
+            .find(|(name, _)| name == "HOME")
+            .map(|(_, value)| value);
+        let settings = from_file
+            .overridden_by(from_environment)
+            .overridden_by(sources.flags);
         settings.complete(home.map(Path::new))
     }
 
     /// This node among the members.
     pub fn this_member(&self) -> &Member {
         // `complete` has checked that there is one.
-        self.members.iter().find(|member| member.id == self.node_id).unwrap_or(&self.members[0])
+        self.members
+            .iter()
+            .find(|member| member.id == self.node_id)
+            .unwrap_or(&self.members[0])
     }
 }
 
@@ -268,7 +289,9 @@ impl Settings {
             data_dir: variable(environment, "data_dir", |text| Some(text.into()))?,
             listen: variable(environment, "listen", |text| text.parse().ok())?,
             cluster_listen: variable(environment, "cluster_listen", |text| text.parse().ok())?,
-            members: variable(environment, "members", |text| text.split(',').map(Member::parse).collect())?,
+            members: variable(environment, "members", |text| {
+                text.split(',').map(Member::parse).collect()
+            })?,
             secret_raft: variable(environment, "secret_raft", |text| Some(text.into()))?,
             secret_store: variable(environment, "secret_store", |text| Some(text.into()))?,
             heartbeat_ms: variable(environment, "heartbeat_ms", |text| text.parse().ok())?,
@@ -300,12 +323,21 @@ impl Settings {
         check_members(node_id, &members)?;
         let single = members.len() == 1;
         let loopback = single || members.iter().all(Member::is_loopback);
-        let own = members.iter().find(|member| member.id == node_id).unwrap_or(&members[0]);
-        let own_listen = if loopback { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let own = members
+            .iter()
+            .find(|member| member.id == node_id)
+            .unwrap_or(&members[0]);
+        let own_listen = if loopback {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::UNSPECIFIED
+        };
         let config = Config {
             node_id,
             data_dir: self.data_dir.unwrap_or_else(|| default_data_dir(home)),
-            listen: self.listen.unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port)),
+            listen: self
+                .listen
+                .unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port)),
             cluster_listen: self.cluster_listen.unwrap_or(own_listen.into()),
             secret_raft: secret("secret_raft", self.secret_raft, single)?,
             secret_store: secret("secret_store", self.secret_store, single)?,
@@ -331,18 +363,33 @@ fn alone(id: u64) -> Member {
 }
 
 fn default_data_dir(home: Option<&Path>) -> PathBuf {
-    home.map_or_else(|| PathBuf::from("mvm-ci-data"), |home| home.join(".local/state/mvm-ci"))
+    home.map_or_else(
+        || PathBuf::from("mvm-ci-data"),
+        |home| home.join(".local/state/mvm-ci"),
+    )
 }
 
 fn check_members(node_id: u64, members: &[Member]) -> Result<(), ConfigError> {
-    let bad = |problem: String| Err(ConfigError::Inconsistent { key: "members", problem });
+    let bad = |problem: String| {
+        Err(ConfigError::Inconsistent {
+            key: "members",
+            problem,
+        })
+    };
     if !(1..=u64::from(u16::MAX)).contains(&node_id) {
         let problem = format!("{node_id} is not between 1 and {}", u16::MAX);
-        return Err(ConfigError::Inconsistent { key: "node_id", problem });
+        return Err(ConfigError::Inconsistent {
+            key: "node_id",
+            problem,
+        });
     }
     for (place, member) in members.iter().enumerate() {
         if !(1..=u64::from(u16::MAX)).contains(&member.id) {
-            return bad(format!("id {} is not between 1 and {}", member.id, u16::MAX));
+            return bad(format!(
+                "id {} is not between 1 and {}",
+                member.id,
+                u16::MAX
+            ));
         }
         if members[..place].iter().any(|other| other.id == member.id) {
             return bad(format!("id {} is given twice", member.id));
@@ -361,14 +408,25 @@ fn check_times(config: &Config) -> Result<(), ConfigError> {
     let bad = |key, problem: String| Err(ConfigError::Inconsistent { key, problem });
     let (heartbeat, min, max) = (config.heartbeat, config.election_min, config.election_max);
     if heartbeat < Duration::from_millis(10) {
-        return bad("heartbeat_ms", format!("{} ms is below 10 ms", heartbeat.as_millis()));
+        return bad(
+            "heartbeat_ms",
+            format!("{} ms is below 10 ms", heartbeat.as_millis()),
+        );
     }
     if min < heartbeat * 2 {
-        let problem = format!("{} ms is less than two heartbeats of {} ms", min.as_millis(), heartbeat.as_millis());
+        let problem = format!(
+            "{} ms is less than two heartbeats of {} ms",
+            min.as_millis(),
+            heartbeat.as_millis()
+        );
         return bad("election_min_ms", problem);
     }
     if max <= min || max > Duration::from_secs(60) {
-        let problem = format!("{} ms is not between election_min_ms ({}) and 60000", max.as_millis(), min.as_millis());
+        let problem = format!(
+            "{} ms is not between election_min_ms ({}) and 60000",
+            max.as_millis(),
+            min.as_millis()
+        );
         return bad("election_max_ms", problem);
     }
     Ok(())
@@ -378,7 +436,10 @@ fn check_times(config: &Config) -> Result<(), ConfigError> {
 fn secret(key: &'static str, given: Option<String>, single: bool) -> Result<String, ConfigError> {
     let problem = match given {
         Some(secret) if secret.len() < SECRET_CHARS_MIN => {
-            format!("has {} characters; at least {SECRET_CHARS_MIN} are needed", secret.len())
+            format!(
+                "has {} characters; at least {SECRET_CHARS_MIN} are needed",
+                secret.len()
+            )
         }
         // It travels in an HTTP header.
         Some(secret) if !secret.bytes().all(|byte| byte.is_ascii_graphic()) => {
@@ -397,7 +458,10 @@ fn variable<T>(
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, ConfigError> {
     let variable = format!("{ENV_PREFIX}{}", key.to_uppercase());
-    let Some((_, value)) = environment.iter().find(|(name, _)| name == variable.as_str()) else {
+    let Some((_, value)) = environment
+        .iter()
+        .find(|(name, _)| name == variable.as_str())
+    else {
         return Ok(None);
     };
     match value.to_str().and_then(|text| parse(text.trim())) {
@@ -415,15 +479,26 @@ mod tests {
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect()
     }
 
     fn load(file: &str, pairs: &[(&str, &str)], flags: Settings) -> Result<Config, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mvm-ci.toml");
         std::fs::write(&path, file).unwrap();
-        let sources = Sources { file: Some(path.clone()), environment: environment(pairs), flags };
-        let shown = |error: ConfigError| error.to_string().replace(&path.display().to_string(), "FILE");
+        let sources = Sources {
+            file: Some(path.clone()),
+            environment: environment(pairs),
+            flags,
+        };
+        let shown = |error: ConfigError| {
+            error
+                .to_string()
+                .replace(&path.display().to_string(), "FILE")
+        };
         Config::load(sources).map_err(shown)
     }
 
@@ -469,7 +544,10 @@ host = "2001:db8::3"
     fn flags_beat_environment_beats_file() {
         let file = "node_id = 1\nheartbeat_ms = 100\ndata_dir = \"/f\"";
         let variables = [("MVM_CI_HEARTBEAT_MS", "110"), ("MVM_CI_DATA_DIR", "/e")];
-        let flags = Settings { data_dir: Some("/flag".into()), ..Settings::default() };
+        let flags = Settings {
+            data_dir: Some("/flag".into()),
+            ..Settings::default()
+        };
         let config = load(file, &variables, flags).unwrap();
         assert_eq!(config.heartbeat, Duration::from_millis(110));
         assert_eq!(config.data_dir, Path::new("/flag"));
@@ -483,9 +561,16 @@ host = "2001:db8::3"
             ("MVM_CI_SECRET_STORE", "0123456789abcdef"),
         ];
         let config = load("", &variables, Settings::default()).unwrap();
-        let found: Vec<_> = config.members.iter().map(|member| (member.http(), member.store())).collect();
+        let found: Vec<_> = config
+            .members
+            .iter()
+            .map(|member| (member.http(), member.store()))
+            .collect();
         let expected = [("node1:3020", "node1:9001"), ("127.0.0.1:1", "127.0.0.1:3")];
-        assert_eq!(found, expected.map(|(http, store)| (http.into(), store.into())));
+        assert_eq!(
+            found,
+            expected.map(|(http, store)| (http.into(), store.into()))
+        );
     }
 
     #[test]
@@ -514,18 +599,30 @@ host = "2001:db8::3"
             "[[members]]\nid = 1\nhost = \"a\"\n\nhttp_port = 70000\n",
             r#"FILE, line 5, key "http_port": invalid value: integer `70000`, expected u16"#,
         );
-        check_error("[[members]]\nid = 1\n", r#"FILE, line 1, key "members": missing field `host`"#);
+        check_error(
+            "[[members]]\nid = 1\n",
+            r#"FILE, line 1, key "members": missing field `host`"#,
+        );
         check_error(
             "node_id = 1\nnode_id = 2\n",
             r#"FILE, line 2, key "node_id": duplicate key"#,
         );
-        check_error("node_id\n", r#"FILE, line 1, key "node_id": key with no value, expected `=`"#);
+        check_error(
+            "node_id\n",
+            r#"FILE, line 1, key "node_id": key with no value, expected `=`"#,
+        );
     }
 
     #[test]
     fn settings_that_do_not_fit_are_refused() {
-        check_error("node_id = 0", r#"setting "node_id": 0 is not between 1 and 65535"#);
-        check_error("node_id = 2", r#"setting "members": no member has id 1, which founds the cluster"#);
+        check_error(
+            "node_id = 0",
+            r#"setting "node_id": 0 is not between 1 and 65535"#,
+        );
+        check_error(
+            "node_id = 2",
+            r#"setting "members": no member has id 1, which founds the cluster"#,
+        );
         check_error(
             "[[members]]\nid=1\nhost=\"a\"\n[[members]]\nid=1\nhost=\"b\"",
             r#"setting "members": id 1 is given twice"#,
@@ -534,19 +631,31 @@ host = "2001:db8::3"
             "[[members]]\nid=1\nhost=\"a\"\n[[members]]\nid=2\nhost=\"b\"",
             r#"setting "secret_raft": is missing; nodes of a cluster prove by it that they belong together"#,
         );
-        check_error("secret_raft = \"short\"", r#"setting "secret_raft": has 5 characters; at least 16 are needed"#);
+        check_error(
+            "secret_raft = \"short\"",
+            r#"setting "secret_raft": has 5 characters; at least 16 are needed"#,
+        );
         check_error(
             "heartbeat_ms = 500",
             r#"setting "election_min_ms": 800 ms is less than two heartbeats of 500 ms"#,
         );
         let error = load("", &[("MVM_CI_LISTEN", "3020")], Settings::default()).unwrap_err();
-        assert_eq!(error, r#"environment variable MVM_CI_LISTEN: "3020" is not a value for listen"#);
+        assert_eq!(
+            error,
+            r#"environment variable MVM_CI_LISTEN: "3020" is not a value for listen"#
+        );
     }
 
     #[test]
     fn a_named_file_must_exist() {
-        let sources = Sources { file: Some("/nonexistent/x.toml".into()), ..Sources::default() };
+        let sources = Sources {
+            file: Some("/nonexistent/x.toml".into()),
+            ..Sources::default()
+        };
         let error = Config::load(sources).unwrap_err().to_string();
-        assert!(error.starts_with("could not read /nonexistent/x.toml"), "{error}");
+        assert!(
+            error.starts_with("could not read /nonexistent/x.toml"),
+            "{error}"
+        );
     }
 }

@@ -23,7 +23,10 @@ pub(crate) struct IdMaker {
 impl IdMaker {
     /// Starts making ids for a node; the caller sees to it that no two nodes share a number.
     pub(crate) fn new(node: u16) -> Self {
-        Self { node, last: Mutex::new(0) }
+        Self {
+            node,
+            last: Mutex::new(0),
+        }
     }
 
     /// Makes the id of a new job.
@@ -49,7 +52,9 @@ impl IdMaker {
 
 /// Reads the wall clock. The one place in this crate that does.
 pub(crate) fn now() -> UnixMillis {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -92,7 +97,9 @@ mod tests {
     fn two_nodes_never_make_the_same_id() {
         // Same clock, same random bits, and the longest run of one millisecond: the worst case.
         let (one, two) = (IdMaker::new(1), IdMaker::new(2));
-        let of_one: Vec<String> = (0..1000).map(|_| one.next(UnixMillis(5), u64::MAX)).collect();
+        let of_one: Vec<String> = (0..1000)
+            .map(|_| one.next(UnixMillis(5), u64::MAX))
+            .collect();
         for _ in 0..1000 {
             let id = two.next(UnixMillis(5), u64::MAX);
             assert!(!of_one.contains(&id));

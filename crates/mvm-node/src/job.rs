@@ -201,7 +201,10 @@ impl Job {
             }
         }
         if !self.state.successors().contains(&target) {
-            return Err(Refusal::IllegalTransition { from: self.state, to: target });
+            return Err(Refusal::IllegalTransition {
+                from: self.state,
+                to: target,
+            });
         }
         self.state = target;
         self.updated_at_ms = now;
@@ -257,19 +260,59 @@ mod tests {
     #[test]
     fn a_job_does_not_jump_or_return() {
         use JobState::*;
-        check(Pending, Completed, None, "a job that is pending cannot become completed");
-        check(Pending, Claimed, None, "a job that is pending cannot become claimed");
-        check(Claimed, Completed, Some(2), "a job that is claimed cannot become completed");
-        check(Completed, Failed, Some(2), "a job that is completed cannot become failed");
-        check(Completed, Completed, None, "a job that is completed cannot become completed");
+        check(
+            Pending,
+            Completed,
+            None,
+            "a job that is pending cannot become completed",
+        );
+        check(
+            Pending,
+            Claimed,
+            None,
+            "a job that is pending cannot become claimed",
+        );
+        check(
+            Claimed,
+            Completed,
+            Some(2),
+            "a job that is claimed cannot become completed",
+        );
+        check(
+            Completed,
+            Failed,
+            Some(2),
+            "a job that is completed cannot become failed",
+        );
+        check(
+            Completed,
+            Completed,
+            None,
+            "a job that is completed cannot become completed",
+        );
     }
 
     #[test]
     fn a_held_job_asks_for_the_latest_token() {
         use JobState::*;
-        check(Claimed, InProgress, None, "the job is claimed and the request carries no token");
-        check(InProgress, Completed, Some(1), "token 1 is not the one of the latest claim");
-        check(InProgress, Completed, Some(3), "token 3 is not the one of the latest claim");
+        check(
+            Claimed,
+            InProgress,
+            None,
+            "the job is claimed and the request carries no token",
+        );
+        check(
+            InProgress,
+            Completed,
+            Some(1),
+            "token 1 is not the one of the latest claim",
+        );
+        check(
+            InProgress,
+            Completed,
+            Some(3),
+            "token 3 is not the one of the latest claim",
+        );
     }
 
     #[test]

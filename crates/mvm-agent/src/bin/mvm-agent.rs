@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     }
     let done = match words.as_slice() {
         ["service"] => daemon::run_as_service(),
-        ["--fd", number] => number.parse().map_or_else(|_| usage(), daemon::run_on_descriptor),
+        ["--fd", number] => number
+            .parse()
+            .map_or_else(|_| usage(), daemon::run_on_descriptor),
         ["watch", "--fd", number] => number.parse().map_or_else(|_| usage(), daemon::watch),
         _ => usage(),
     };

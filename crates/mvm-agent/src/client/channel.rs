@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use super::Agent;
 use super::error::{AgentError, ChannelEnd};
 use crate::protocol::{
-    self, DATA_BYTES_MAX, ExitStatus, FRAME_COST, GRANT_AT, Lane, Reply, Request, StreamId, ToGuest, ToHost, WINDOW,
+    self, DATA_BYTES_MAX, ExitStatus, FRAME_COST, GRANT_AT, Lane, Reply, Request, StreamId,
+    ToGuest, ToHost, WINDOW,
 };
 
 /// How many messages other than data a guest may send on one stream: every kind that may come, once.
@@ -115,7 +116,9 @@ impl Slot {
             }
             ToHost::Started => Ok(Inbound::Started),
             ToHost::End => Ok(Inbound::End),
-            ToHost::Exited(ExitStatus::TimedOut) => return Err("an exit status only the host can give"),
+            ToHost::Exited(ExitStatus::TimedOut) => {
+                return Err("an exit status only the host can give");
+            }
             ToHost::Exited(status) => Ok(Inbound::Exited(status)),
             ToHost::Done(reply) => {
                 self.finish();
@@ -123,7 +126,10 @@ impl Slot {
             }
             ToHost::Failed(failure) => {
                 self.finish();
-                Err(AgentError::Guest { operation: failure.operation, cause: failure.cause })
+                Err(AgentError::Guest {
+                    operation: failure.operation,
+                    cause: failure.cause,
+                })
             }
         };
         if !matches!(inbound, Ok(Inbound::Data(..))) {
@@ -147,13 +153,18 @@ impl Slot {
         if payload_bytes == 0 || payload_bytes > DATA_BYTES_MAX {
             return Err("a data frame of a size that is not allowed");
         }
-        let left = self.receive_window.checked_sub(protocol::cost(payload_bytes));
+        let left = self
+            .receive_window
+            .checked_sub(protocol::cost(payload_bytes));
         self.receive_window = left.ok_or("more data than was granted")?;
         Ok(())
     }
 
     fn granted(&mut self, amount: u32) -> Result<(), &'static str> {
-        let window = self.send_window.checked_add(amount).filter(|window| *window <= WINDOW);
+        let window = self
+            .send_window
+            .checked_add(amount)
+            .filter(|window| *window <= WINDOW);
         self.send_window = window.ok_or("a grant for more than was sent")?;
         self.wake_writer();
         Ok(())
@@ -173,7 +184,11 @@ impl Slot {
 
 impl State {
     fn push(&mut self, stream: StreamId, message: ToGuest, payload: Vec<u8>) {
-        self.queue.push(Queued { stream, message, payload });
+        self.queue.push(Queued {
+            stream,
+            message,
+            payload,
+        });
     }
 
     fn closed(&self) -> AgentError {
@@ -183,7 +198,11 @@ impl State {
 
 impl Shared {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), queued: Notify::new(), finished: Notify::new() }
+        Self {
+            state: Mutex::default(),
+            queued: Notify::new(),
+            finished: Notify::new(),
+        }
     }
 
     /// Asks the task to write what is queued and end.
@@ -217,7 +236,12 @@ impl Shared {
     }
 
     /// Takes a message from the guest; an error says which rule it broke.
-    pub(super) fn receive(&self, stream: StreamId, message: ToHost, payload: Vec<u8>) -> Result<(), &'static str> {
+    pub(super) fn receive(
+        &self,
+        stream: StreamId,
+        message: ToHost,
+        payload: Vec<u8>,
+    ) -> Result<(), &'static str> {
         let mut state = self.lock();
         let opened = state.opened;
         match state.streams.get_mut(&stream) {
@@ -266,7 +290,9 @@ impl Stream {
             return Err(state.closed());
         }
         let Some(opened) = state.opened.checked_add(1) else {
-            return Err(AgentError::Closed(ChannelEnd::Violation("all stream ids were used")));
+            return Err(AgentError::Closed(ChannelEnd::Violation(
+                "all stream ids were used",
+            )));
         };
         state.opened = opened;
         let id = StreamId(opened);
@@ -274,7 +300,12 @@ impl Stream {
         state.push(id, message, Vec::new());
         drop(state);
         shared.queued.notify_one();
-        Ok(Self { sender: Sender { id, agent: agent.clone() } })
+        Ok(Self {
+            sender: Sender {
+                id,
+                agent: agent.clone(),
+            },
+        })
     }
 
     pub(super) fn sender(&self) -> &Sender {
@@ -282,7 +313,10 @@ impl Stream {
     }
 
     /// Takes the next message. After [`Inbound::Done`] or an error there is nothing more to take.
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Inbound, AgentError>> {
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Inbound, AgentError>> {
         let Sender { id, agent } = &self.sender;
         let shared = &agent.core.shared;
         let mut state = shared.lock();
@@ -351,7 +385,11 @@ impl Sender {
     }
 
     /// Queues as much of `bytes` as the guest's window allows, at least one byte; waits for the window.
-    pub(super) fn poll_send(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, SendError>> {
+    pub(super) fn poll_send(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize, SendError>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -360,7 +398,11 @@ impl Sender {
         if state.end.is_some() {
             return Poll::Ready(Err(SendError::Closed(state.closed())));
         }
-        let Some(slot) = state.streams.get_mut(&self.id).filter(|slot| !slot.over && !slot.input_closed) else {
+        let Some(slot) = state
+            .streams
+            .get_mut(&self.id)
+            .filter(|slot| !slot.over && !slot.input_closed)
+        else {
             return Poll::Ready(Err(SendError::Refused));
         };
         let room = slot.send_window.saturating_sub(FRAME_COST) as usize;
@@ -412,15 +454,32 @@ mod tests {
 
     #[test]
     fn a_guest_that_breaks_the_rules_is_cut_off() {
-        let failure = Failure { operation: "do".to_owned(), cause: Cause::Os(2) };
+        let failure = Failure {
+            operation: "do".to_owned(),
+            cause: Cause::Os(2),
+        };
         check_violation(vec![data(0)], "size");
         check_violation(vec![data(DATA_BYTES_MAX + 1)], "size");
         check_violation(vec![(ToHost::Grant(1), vec![])], "grant");
-        check_violation(vec![(ToHost::Exited(ExitStatus::TimedOut), vec![])], "exit status");
-        check_violation(vec![(ToHost::Failed(failure), vec![]), data(1)], "after the last");
-        check_violation((0..=CONTROLS_MAX).map(|_| (ToHost::Started, vec![])).collect(), "kinds");
+        check_violation(
+            vec![(ToHost::Exited(ExitStatus::TimedOut), vec![])],
+            "exit status",
+        );
+        check_violation(
+            vec![(ToHost::Failed(failure), vec![]), data(1)],
+            "after the last",
+        );
+        check_violation(
+            (0..=CONTROLS_MAX)
+                .map(|_| (ToHost::Started, vec![]))
+                .collect(),
+            "kinds",
+        );
         let frames = WINDOW / protocol::cost(DATA_BYTES_MAX);
-        check_violation((0..=frames).map(|_| data(DATA_BYTES_MAX)).collect(), "granted");
+        check_violation(
+            (0..=frames).map(|_| data(DATA_BYTES_MAX)).collect(),
+            "granted",
+        );
         // The window bounds the number of tiny frames too.
         let frames = WINDOW / protocol::cost(1);
         check_violation((0..=frames).map(|_| data(1)).collect(), "granted");
@@ -429,7 +488,11 @@ mod tests {
     #[test]
     fn messages_on_streams_nobody_opened_are_refused_and_late_ones_ignored() {
         let shared = Shared::new();
-        assert!(shared.receive(StreamId(1), ToHost::Started, vec![]).is_err());
+        assert!(
+            shared
+                .receive(StreamId(1), ToHost::Started, vec![])
+                .is_err()
+        );
         shared.lock().opened = 1;
         assert!(shared.receive(StreamId(1), ToHost::Started, vec![]).is_ok());
     }

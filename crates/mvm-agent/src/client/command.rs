@@ -41,7 +41,13 @@ impl Command {
             stdin: StdinSource::Null,
             lifetime: Lifetime::Stream,
         };
-        Self { agent, run, stdin: Vec::new(), timeout: None, output_bytes_max: OUTPUT_BYTES_MAX }
+        Self {
+            agent,
+            run,
+            stdin: Vec::new(),
+            timeout: None,
+            output_bytes_max: OUTPUT_BYTES_MAX,
+        }
     }
 
     /// Adds an argument.
@@ -56,7 +62,9 @@ impl Command {
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.run.arguments.extend(arguments.into_iter().map(Into::into));
+        self.run
+            .arguments
+            .extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -103,7 +111,10 @@ impl Command {
 
     /// Makes the command one that outlives the conversation, for services under test.
     pub fn detached(self) -> DetachedCommand {
-        DetachedCommand { command: self, output: None }
+        DetachedCommand {
+            command: self,
+            output: None,
+        }
     }
 
     /// Runs the command to its end and collects what it wrote.
@@ -131,7 +142,11 @@ impl Command {
         }
         Ok(Output {
             // A command that ended while a child of it held the output until the limit also timed out.
-            status: if running.timed_out { ExitStatus::TimedOut } else { status.unwrap_or(ExitStatus::TimedOut) },
+            status: if running.timed_out {
+                ExitStatus::TimedOut
+            } else {
+                status.unwrap_or(ExitStatus::TimedOut)
+            },
             stdout: stdout.bytes,
             stderr: stderr.bytes,
             stdout_truncated: stdout.truncated,
@@ -159,7 +174,14 @@ impl Command {
         let (feed, stdin) = match (piped, self.stdin.is_empty()) {
             (false, _) => (None, None),
             (true, true) => (None, Some(Stdin { sender })),
-            (true, false) => (Some(Feed { stdin: Stdin { sender }, bytes: self.stdin, sent: 0 }), None),
+            (true, false) => (
+                Some(Feed {
+                    stdin: Stdin { sender },
+                    bytes: self.stdin,
+                    sent: 0,
+                }),
+                None,
+            ),
         };
         Ok(Running {
             stream,
@@ -196,8 +218,17 @@ impl DetachedCommand {
     pub async fn start(self) -> Result<i32, AgentError> {
         let Command { agent, mut run, .. } = self.command;
         run.stdin = StdinSource::Null;
-        run.lifetime = Lifetime::Detached { output: self.output };
-        match agent.ask(Request::Run(run), "a command's start", super::PROMPT_TIMEOUT).await? {
+        run.lifetime = Lifetime::Detached {
+            output: self.output,
+        };
+        match agent
+            .ask(
+                Request::Run(run),
+                "a command's start",
+                super::PROMPT_TIMEOUT,
+            )
+            .await?
+        {
             Reply::Detached { pid } => Ok(pid),
             _ => Err(super::unexpected_reply()),
         }
@@ -323,14 +354,21 @@ impl Running {
     async fn next_until_deadline(&mut self) -> Result<Option<Inbound>, AgentError> {
         let deadline = self.deadline;
         let next = poll_fn(|context| {
-            if self.feed.as_mut().is_some_and(|feed| feed.poll(context).is_ready()) {
+            if self
+                .feed
+                .as_mut()
+                .is_some_and(|feed| feed.poll(context).is_ready())
+            {
                 self.feed = None;
             }
             self.stream.poll_next(context)
         });
         match deadline {
             None => next.await.map(Some),
-            Some(deadline) => tokio::time::timeout_at(deadline, next).await.ok().transpose(),
+            Some(deadline) => tokio::time::timeout_at(deadline, next)
+                .await
+                .ok()
+                .transpose(),
         }
     }
 
@@ -349,7 +387,11 @@ impl Running {
 
     fn exit(&mut self, status: ExitStatus) -> Event {
         self.exited = true;
-        Event::Exit(if self.timed_out { ExitStatus::TimedOut } else { status })
+        Event::Exit(if self.timed_out {
+            ExitStatus::TimedOut
+        } else {
+            status
+        })
     }
 }
 
@@ -393,7 +435,11 @@ struct Feed {
 impl Feed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         while self.sent < self.bytes.len() {
-            match self.stdin.sender.poll_send(context, &self.bytes[self.sent..]) {
+            match self
+                .stdin
+                .sender
+                .poll_send(context, &self.bytes[self.sent..])
+            {
                 Poll::Ready(Ok(count)) => self.sent += count,
                 // A command need not read its input to the end.
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -413,12 +459,17 @@ struct Collected {
 
 impl Collected {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes: Vec::new(), bytes_max, truncated: false }
+        Self {
+            bytes: Vec::new(),
+            bytes_max,
+            truncated: false,
+        }
     }
 
     fn push(&mut self, bytes: &[u8]) {
         let room = self.bytes_max - self.bytes.len();
         self.truncated |= bytes.len() > room;
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }

@@ -54,9 +54,23 @@ async fn run<S>(conversation: Conversation<S>, shared: &Shared) -> ChannelEnd
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let Conversation { nonce, mut reader, mut writer, decoder, rest } = conversation;
-    let incoming = Incoming { nonce, decoder, expected: 0 };
-    let mut outgoing = Outgoing { nonce, sequence: 0, packets: vec![wire::DELIMITER] };
+    let Conversation {
+        nonce,
+        mut reader,
+        mut writer,
+        decoder,
+        rest,
+    } = conversation;
+    let incoming = Incoming {
+        nonce,
+        decoder,
+        expected: 0,
+    };
+    let mut outgoing = Outgoing {
+        nonce,
+        sequence: 0,
+        packets: vec![wire::DELIMITER],
+    };
     let end = tokio::select! {
         end = read(&mut reader, incoming, &rest, shared) => end,
         end = write(&mut writer, &mut outgoing, shared) => end,
@@ -70,7 +84,12 @@ where
     end
 }
 
-async fn read<R: AsyncRead + Unpin>(reader: &mut R, mut incoming: Incoming, rest: &[u8], shared: &Shared) -> ChannelEnd {
+async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    mut incoming: Incoming,
+    rest: &[u8],
+    shared: &Shared,
+) -> ChannelEnd {
     if let Err(end) = incoming.take(rest, shared) {
         return end;
     }
@@ -87,12 +106,19 @@ async fn read<R: AsyncRead + Unpin>(reader: &mut R, mut incoming: Incoming, rest
     }
 }
 
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outgoing: &mut Outgoing, shared: &Shared) -> ChannelEnd {
+async fn write<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    outgoing: &mut Outgoing,
+    shared: &Shared,
+) -> ChannelEnd {
     loop {
         if let Err(end) = outgoing.flush(writer, shared).await {
             return end;
         }
-        if tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.queued()).await.is_err() {
+        if tokio::time::timeout(KEEP_ALIVE_INTERVAL, shared.queued())
+            .await
+            .is_err()
+        {
             outgoing.frame(NO_STREAM, &ToGuest::KeepAlive, &[]);
         }
     }
@@ -109,12 +135,16 @@ impl Incoming {
     fn take(&mut self, mut bytes: &[u8], shared: &Shared) -> Result<(), ChannelEnd> {
         while let Some(content) = self.decoder.next(&mut bytes) {
             match protocol::read_packet::<ToHost>(&content) {
-                Ok(Packet::Frame(frame)) if frame.nonce == self.nonce => self.frame(frame, shared)?,
+                Ok(Packet::Frame(frame)) if frame.nonce == self.nonce => {
+                    self.frame(frame, shared)?
+                }
                 Ok(Packet::Gone(nonce)) if nonce.is_none_or(|nonce| nonce == self.nonce) => {
                     return Err(ChannelEnd::Forgotten);
                 }
                 // Of another conversation, or a greeting answered twice.
-                Ok(Packet::Frame(_) | Packet::Gone(_) | Packet::Hello(_) | Packet::HelloBack(_)) => {}
+                Ok(
+                    Packet::Frame(_) | Packet::Gone(_) | Packet::Hello(_) | Packet::HelloBack(_),
+                ) => {}
                 Err(_) => return Err(ChannelEnd::Violation("a packet that means nothing")),
             }
         }
@@ -124,11 +154,17 @@ impl Incoming {
     fn frame(&mut self, frame: Frame<ToHost>, shared: &Shared) -> Result<(), ChannelEnd> {
         if frame.sequence != self.expected {
             let dropped = self.decoder.dropped();
-            return Err(ChannelEnd::OutOfStep { expected: self.expected, received: frame.sequence, dropped });
+            return Err(ChannelEnd::OutOfStep {
+                expected: self.expected,
+                received: frame.sequence,
+                dropped,
+            });
         }
         self.expected = self.expected.wrapping_add(1);
         tracing::trace!(stream = frame.stream.0, message = ?frame.message, bytes = frame.payload.len(), "from guest");
-        shared.receive(frame.stream, frame.message, frame.payload).map_err(ChannelEnd::Violation)
+        shared
+            .receive(frame.stream, frame.message, frame.payload)
+            .map_err(ChannelEnd::Violation)
     }
 }
 
@@ -141,16 +177,34 @@ struct Outgoing {
 
 impl Outgoing {
     fn frame(&mut self, stream: StreamId, message: &ToGuest, payload: &[u8]) {
-        tracing::trace!(stream = stream.0, ?message, bytes = payload.len(), "to guest");
+        tracing::trace!(
+            stream = stream.0,
+            ?message,
+            bytes = payload.len(),
+            "to guest"
+        );
         // `Stream::open` refuses what does not fit, and all else is small.
-        if protocol::write_frame(self.nonce, self.sequence, stream, message, payload, &mut self.packets).is_ok() {
+        if protocol::write_frame(
+            self.nonce,
+            self.sequence,
+            stream,
+            message,
+            payload,
+            &mut self.packets,
+        )
+        .is_ok()
+        {
             self.sequence = self.sequence.wrapping_add(1);
         }
     }
 
     /// Writes everything that is queued. When it is dropped in between, it can be called again and goes on
     /// where it stopped.
-    async fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W, shared: &Shared) -> Result<(), ChannelEnd> {
+    async fn flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut W,
+        shared: &Shared,
+    ) -> Result<(), ChannelEnd> {
         loop {
             while !self.packets.is_empty() {
                 match writer.write(&self.packets).await {
@@ -161,7 +215,10 @@ impl Outgoing {
             }
             let queued = shared.take_queued();
             if queued.is_empty() {
-                return writer.flush().await.map_err(|error| ChannelEnd::Io(Arc::new(error)));
+                return writer
+                    .flush()
+                    .await
+                    .map_err(|error| ChannelEnd::Io(Arc::new(error)));
             }
             for outgoing in queued {
                 self.frame(outgoing.stream, &outgoing.message, &outgoing.payload);

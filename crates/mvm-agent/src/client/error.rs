@@ -25,7 +25,9 @@ pub enum AgentError {
         bytes_received: u64,
     },
     /// The guest's agent speaks another version of the protocol.
-    #[error("the guest's agent speaks protocol version {guest}, this program {host}: rebuild the image")]
+    #[error(
+        "the guest's agent speaks protocol version {guest}, this program {host}: rebuild the image"
+    )]
     VersionMismatch {
         /// Our version.
         host: u16,
@@ -110,10 +112,14 @@ pub enum ChannelEnd {
     #[error("{0}")]
     Io(Arc<io::Error>),
     /// The guest does not know the conversation: its agent restarted, or somebody else opened another one.
-    #[error("the guest no longer knows this conversation: it restarted, or another client took over")]
+    #[error(
+        "the guest no longer knows this conversation: it restarted, or another client took over"
+    )]
     Forgotten,
     /// Bytes were lost on the way.
-    #[error("bytes were lost: frame {received} came instead of frame {expected} ({dropped} damaged packets)")]
+    #[error(
+        "bytes were lost: frame {received} came instead of frame {expected} ({dropped} damaged packets)"
+    )]
     OutOfStep {
         /// The sequence number that was due.
         expected: u32,

@@ -29,7 +29,10 @@ pub(super) struct Conversation<S> {
 }
 
 /// Greets until the guest answers.
-pub(super) async fn open<S>(io: S, timeout: Duration) -> Result<(Conversation<S>, GuestInfo), AgentError>
+pub(super) async fn open<S>(
+    io: S,
+    timeout: Duration,
+) -> Result<(Conversation<S>, GuestInfo), AgentError>
 where
     S: AsyncRead + AsyncWrite,
 {
@@ -55,16 +58,38 @@ where
         }
     };
     let Some(guest) = back.guest else {
-        return Err(AgentError::VersionMismatch { host: VERSION, guest: back.version });
+        return Err(AgentError::VersionMismatch {
+            host: VERSION,
+            guest: back.version,
+        });
     };
-    Ok((Conversation { nonce, reader, writer, decoder, rest }, guest))
+    Ok((
+        Conversation {
+            nonce,
+            reader,
+            writer,
+            decoder,
+            rest,
+        },
+        guest,
+    ))
 }
 
 /// Writes greetings for ever; returns only when that fails. Dropping it may leave half a greeting behind,
 /// which the next packet's leading delimiter ends.
-async fn greet<W: AsyncWrite + Unpin>(writer: &mut W, nonce: Nonce, greetings: &AtomicU32) -> AgentError {
+async fn greet<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    nonce: Nonce,
+    greetings: &AtomicU32,
+) -> AgentError {
     let mut packet = Vec::new();
-    protocol::write_hello(&Hello { version: VERSION, nonce }, &mut packet);
+    protocol::write_hello(
+        &Hello {
+            version: VERSION,
+            nonce,
+        },
+        &mut packet,
+    );
     loop {
         let written = async {
             writer.write_all(&packet).await?;
@@ -96,7 +121,9 @@ async fn listen<R: AsyncRead + Unpin>(
         let mut rest = &buffer[..count];
         while let Some(content) = decoder.next(&mut rest) {
             match protocol::read_packet::<ToHost>(&content) {
-                Ok(Packet::HelloBack(back)) if back.nonce == nonce => return Ok((back, rest.to_vec())),
+                Ok(Packet::HelloBack(back)) if back.nonce == nonce => {
+                    return Ok((back, rest.to_vec()));
+                }
                 Ok(_) | Err(_) => {}
             }
         }
@@ -108,7 +135,9 @@ async fn listen<R: AsyncRead + Unpin>(
 fn fresh_nonce() -> Nonce {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     hasher.write_u128(now.as_nanos());
     Nonce(hasher.finish())
 }

@@ -21,11 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::channel::{Shared, Stream};
-pub use self::command::{Command, DetachedCommand, Event, OUTPUT_BYTES_MAX, Output, Running, Stdin};
+pub use self::command::{
+    Command, DetachedCommand, Event, OUTPUT_BYTES_MAX, Output, Running, Stdin,
+};
 pub use self::error::{AgentError, ChannelEnd};
 pub use self::tcp::{DialedStream, Forward};
-use crate::protocol::{GuestInfo, MachineEnd, Reply, Request};
 pub use crate::protocol::{ExitStatus, Identity, Interface};
+use crate::protocol::{GuestInfo, MachineEnd, Reply, Request};
 
 /// How long a guest may take for what it does without waiting for anybody.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,7 +70,9 @@ impl Agent {
         let (conversation, guest) = handshake::open(io, timeout).await?;
         let shared = driver::start(conversation);
         tracing::debug!(kernel = %guest.kernel_release, boot_id = %guest.boot_id, "agent answered");
-        Ok(Self { core: Arc::new(Core { shared, guest }) })
+        Ok(Self {
+            core: Arc::new(Core { shared, guest }),
+        })
     }
 
     /// What the guest told about itself when it answered.
@@ -105,7 +109,12 @@ impl Agent {
     /// [`AgentError::Guest`] naming the step, among others.
     pub async fn configure(&self, identity: Identity) -> Result<(), AgentError> {
         let entropy = host_entropy();
-        self.ask(Request::Configure { identity, entropy }, "the identity", PROMPT_TIMEOUT).await?;
+        self.ask(
+            Request::Configure { identity, entropy },
+            "the identity",
+            PROMPT_TIMEOUT,
+        )
+        .await?;
         Ok(())
     }
 
@@ -129,16 +138,29 @@ impl Agent {
     }
 
     async fn end_machine(&self, end: MachineEnd) -> Result<(), AgentError> {
-        self.ask(Request::End(end), "the request to end the machine", PROMPT_TIMEOUT).await?;
+        self.ask(
+            Request::End(end),
+            "the request to end the machine",
+            PROMPT_TIMEOUT,
+        )
+        .await?;
         Ok(())
     }
 
     /// Sends a request that has no data and waits for its reply.
-    async fn ask(&self, request: Request, operation: &'static str, timeout: Duration) -> Result<Reply, AgentError> {
+    async fn ask(
+        &self,
+        request: Request,
+        operation: &'static str,
+        timeout: Duration,
+    ) -> Result<Reply, AgentError> {
         let mut stream = self.open(request)?;
         match tokio::time::timeout(timeout, stream.reply()).await {
             Ok(reply) => reply,
-            Err(_) => Err(AgentError::Unresponsive { operation, waited: timeout }),
+            Err(_) => Err(AgentError::Unresponsive {
+                operation,
+                waited: timeout,
+            }),
         }
     }
 

@@ -26,16 +26,29 @@ impl Agent {
     /// # Errors
     ///
     /// [`AgentError::PortClosed`] with the last observation, among others.
-    pub async fn wait_for_port(&self, host: impl Into<String>, port: u16, timeout: Duration) -> Result<(), AgentError> {
+    pub async fn wait_for_port(
+        &self,
+        host: impl Into<String>,
+        port: u16,
+        timeout: Duration,
+    ) -> Result<(), AgentError> {
         let host = host.into();
-        let request = Request::WaitForPort { host: host.clone(), port, timeout };
+        let request = Request::WaitForPort {
+            host: host.clone(),
+            port,
+            timeout,
+        };
         // The guest keeps the limit; the rest is for a guest that does not answer at all.
         let patience = timeout.saturating_add(PROMPT_TIMEOUT);
         match self.ask(request, "the wait for a port", patience).await? {
             Reply::Nothing => Ok(()),
-            Reply::PortClosed { attempts, last } => {
-                Err(AgentError::PortClosed { host, port, waited: timeout, attempts, last })
-            }
+            Reply::PortClosed { attempts, last } => Err(AgentError::PortClosed {
+                host,
+                port,
+                waited: timeout,
+                attempts,
+                last,
+            }),
             Reply::Detached { .. } | Reply::File { .. } => Err(unexpected_reply()),
         }
     }
@@ -50,7 +63,14 @@ impl Agent {
         let mut stream = self.open(Request::Dial(address))?;
         loop {
             match stream.next().await? {
-                Inbound::Started => return Ok(DialedStream { stream, unread: Vec::new(), taken: 0, eof: false }),
+                Inbound::Started => {
+                    return Ok(DialedStream {
+                        stream,
+                        unread: Vec::new(),
+                        taken: 0,
+                        eof: false,
+                    });
+                }
                 Inbound::Done(_) => return Err(unexpected_reply()),
                 Inbound::Data(..) | Inbound::End | Inbound::Exited(_) => {}
             }
@@ -64,8 +84,15 @@ impl Agent {
     /// # Errors
     ///
     /// [`AgentError::Listen`].
-    pub async fn forward(&self, local: SocketAddr, guest: SocketAddr) -> Result<Forward, AgentError> {
-        let failed = |error| AgentError::Listen { address: local, error: Arc::new(error) };
+    pub async fn forward(
+        &self,
+        local: SocketAddr,
+        guest: SocketAddr,
+    ) -> Result<Forward, AgentError> {
+        let failed = |error| AgentError::Listen {
+            address: local,
+            error: Arc::new(error),
+        };
         let listener = TcpListener::bind(local).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(accept(listener, self.clone(), guest));
@@ -114,7 +141,9 @@ async fn accept(listener: TcpListener, agent: Agent, guest: SocketAddr) {
 
 async fn relay(mut connection: TcpStream, agent: Agent, guest: SocketAddr) {
     let relayed = match agent.dial(guest).await {
-        Ok(mut dialed) => tokio::io::copy_bidirectional(&mut connection, &mut dialed).await.map(drop),
+        Ok(mut dialed) => tokio::io::copy_bidirectional(&mut connection, &mut dialed)
+            .await
+            .map(drop),
         Err(error) => Err(io::Error::other(error)),
     };
     if let Err(error) = relayed {
@@ -132,7 +161,11 @@ pub struct DialedStream {
 }
 
 impl AsyncRead for DialedStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.taken == self.unread.len() && !self.eof {
             match ready!(self.stream.poll_next(context)).map_err(io_error)? {
                 Inbound::Data(_, bytes) => {
@@ -151,8 +184,15 @@ impl AsyncRead for DialedStream {
 }
 
 impl AsyncWrite for DialedStream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.sender().poll_send(context, bytes).map_err(send_error)
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream
+            .sender()
+            .poll_send(context, bytes)
+            .map_err(send_error)
     }
 
     /// Does nothing: what was accepted is on its way already.
@@ -177,7 +217,10 @@ fn send_error(error: SendError) -> io::Error {
 
 fn io_error(error: AgentError) -> io::Error {
     match error {
-        AgentError::Guest { cause: crate::protocol::Cause::Os(errno), .. } => io::Error::from_raw_os_error(errno),
+        AgentError::Guest {
+            cause: crate::protocol::Cause::Os(errno),
+            ..
+        } => io::Error::from_raw_os_error(errno),
         error => io::Error::other(error),
     }
 }

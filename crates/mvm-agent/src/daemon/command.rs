@@ -13,7 +13,9 @@ use rustix::process::{Pid, test_kill_process_group};
 
 use super::sys;
 use super::work::{Input, InputQueue, Outlet, Progress, Work, failure, refusal};
-use crate::protocol::{DATA_BYTES_MAX, ExitStatus, Failure, Lane, Lifetime, Reply, Run, StdinSource, ToHost};
+use crate::protocol::{
+    DATA_BYTES_MAX, ExitStatus, Failure, Lane, Lifetime, Reply, Run, StdinSource, ToHost,
+};
 
 /// How soon a killed command is looked at again while the host has not made room for its last output.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -47,10 +49,17 @@ pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> 
     let directory = run.directory.as_deref().unwrap_or("/");
     // The kernel's error for a missing directory would read as if the program were missing.
     if !Path::new(directory).is_dir() {
-        return Err(refusal(operation(), format!("its working directory `{directory}` is not a directory")));
+        return Err(refusal(
+            operation(),
+            format!("its working directory `{directory}` is not a directory"),
+        ));
     }
     let mut command = Command::new(&run.program);
-    command.args(&run.arguments).envs(base.iter().copied()).current_dir(directory).process_group(0);
+    command
+        .args(&run.arguments)
+        .envs(base.iter().copied())
+        .current_dir(directory)
+        .process_group(0);
     command.envs(run.environment.iter().map(|(name, value)| (name, value)));
     sys::unblock_signals(&mut command);
     match run.stdin {
@@ -65,20 +74,28 @@ pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> 
             command.stdout(stdout).stderr(stderr)
         }
     };
-    let child = command.spawn().map_err(|error| failure(operation(), &error))?;
+    let child = command
+        .spawn()
+        .map_err(|error| failure(operation(), &error))?;
     let leader = Pid::from_child(&child);
     match run.lifetime {
         Lifetime::Detached { .. } => Ok(Begun::Detached(leader)),
-        Lifetime::Stream => Ok(Begun::Attached(CommandWork::new(leader, child).map_err(|error| {
-            // Nobody would ever hear of it again.
-            let _ = sys::signal_group(leader, libc::SIGKILL);
-            failure(operation(), &error.into())
-        })?)),
+        Lifetime::Stream => Ok(Begun::Attached(CommandWork::new(leader, child).map_err(
+            |error| {
+                // Nobody would ever hear of it again.
+                let _ = sys::signal_group(leader, libc::SIGKILL);
+                failure(operation(), &error.into())
+            },
+        )?)),
     }
 }
 
 fn open_output(path: &str) -> Result<(File, File), Failure> {
-    let opened = OpenOptions::new().create(true).append(true).open(path).and_then(|file| Ok((file.try_clone()?, file)));
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|file| Ok((file.try_clone()?, file)));
     opened.map_err(|error| failure(format!("open `{path}` for a command's output"), &error))
 }
 
@@ -164,8 +181,12 @@ impl Work for CommandWork {
             interests.push(PollFd::new(stdin, PollFlags::OUT));
         }
         if may_send {
-            let open = self.outputs.iter().filter_map(|(_, output)| output.as_ref());
-            interests.extend(open.map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)));
+            let open = self
+                .outputs
+                .iter()
+                .filter_map(|(_, output)| output.as_ref());
+            interests
+                .extend(open.map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)));
         }
     }
 
@@ -203,7 +224,9 @@ impl Work for CommandWork {
         }
         self.write_stdin(outlet);
         self.read_outputs(outlet);
-        let Some(status) = self.status else { return Ok(Progress::Going) };
+        let Some(status) = self.status else {
+            return Ok(Progress::Going);
+        };
         if !self.reported {
             self.reported = true;
             outlet.send(&ToHost::Exited(status));

@@ -15,7 +15,8 @@ use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Outlet, Progress, Work, refusal};
 use super::{identity, server::Authority};
 use crate::protocol::{
-    ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId, ToGuest, ToHost,
+    ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId,
+    ToGuest, ToHost,
 };
 
 /// The conversation the host opened last. Dropping it kills its commands.
@@ -53,16 +54,32 @@ enum Opened {
 
 impl Conversation {
     pub(super) fn new(nonce: Nonce, authority: Authority) -> Self {
-        Self { nonce, authority, next_sequence: 0, last_stream: 0, streams: BTreeMap::new() }
+        Self {
+            nonce,
+            authority,
+            next_sequence: 0,
+            last_stream: 0,
+            streams: BTreeMap::new(),
+        }
     }
 
     /// Takes one frame of this conversation.
-    pub(super) fn take(&mut self, frame: Frame<ToGuest>, now: Instant, outbox: &mut Outbox) -> Result<Demand, Broken> {
+    pub(super) fn take(
+        &mut self,
+        frame: Frame<ToGuest>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<Demand, Broken> {
         if frame.sequence != self.next_sequence {
             return Err(Broken);
         }
         self.next_sequence = self.next_sequence.wrapping_add(1);
-        let Frame { stream, message, payload, .. } = frame;
+        let Frame {
+            stream,
+            message,
+            payload,
+            ..
+        } = frame;
         if !payload.is_empty() && message != ToGuest::Data {
             return Err(Broken);
         }
@@ -86,7 +103,11 @@ impl Conversation {
     /// Lets every stream do what it can, and drops those that are done.
     pub(super) fn advance(&mut self, now: Instant, outbox: &mut Outbox) {
         self.streams.retain(|stream, slot| {
-            let mut outlet = Outlet { stream: *stream, credit: &mut slot.credit, outbox };
+            let mut outlet = Outlet {
+                stream: *stream,
+                credit: &mut slot.credit,
+                outbox,
+            };
             match slot.work.advance(now, &mut outlet) {
                 Ok(Progress::Going) => return true,
                 Ok(Progress::Done(reply)) => outlet.send(&ToHost::Done(reply)),
@@ -103,7 +124,10 @@ impl Conversation {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.streams.values().filter_map(|slot| slot.work.deadline()).min()
+        self.streams
+            .values()
+            .filter_map(|slot| slot.work.deadline())
+            .min()
     }
 
     pub(super) fn reaped(&mut self, ended: &[(Pid, ExitStatus)]) {
@@ -124,13 +148,22 @@ impl Conversation {
         }
         self.last_stream = stream.0;
         let opened = if self.streams.len() >= STREAMS_MAX {
-            Err(refusal("open a stream", format!("{STREAMS_MAX} are open already")))
+            Err(refusal(
+                "open a stream",
+                format!("{STREAMS_MAX} are open already"),
+            ))
         } else {
             self.begin(stream, request, now)
         };
         match opened {
             Ok(Opened::Work(work)) => {
-                self.streams.insert(stream, Slot { credit: Credit::new(), work });
+                self.streams.insert(
+                    stream,
+                    Slot {
+                        credit: Credit::new(),
+                        work,
+                    },
+                );
             }
             Ok(Opened::Answered(reply)) => outbox.frame(stream, &ToHost::Done(reply), &[]),
             Ok(Opened::EndMachine(end)) => {
@@ -146,11 +179,15 @@ impl Conversation {
         Ok(match request {
             Request::Ping => Opened::Answered(Reply::Nothing),
             Request::Run(run) => self.run(&run)?,
-            Request::Upload { path, mode } => Opened::Work(Box::new(Upload::begin(&path, mode, stream)?)),
-            Request::Download { path } => Opened::Work(Box::new(Download::begin(&path)?)),
-            Request::WaitForPort { host, port, timeout } => {
-                Opened::Work(Box::new(PortWait::begin(host, port, timeout, now)))
+            Request::Upload { path, mode } => {
+                Opened::Work(Box::new(Upload::begin(&path, mode, stream)?))
             }
+            Request::Download { path } => Opened::Work(Box::new(Download::begin(&path)?)),
+            Request::WaitForPort {
+                host,
+                port,
+                timeout,
+            } => Opened::Work(Box::new(PortWait::begin(host, port, timeout, now))),
             Request::Dial(address) => Opened::Work(Box::new(Dial::begin(address)?)),
             Request::Configure { identity, entropy } => {
                 self.authority.check_owner("configure the machine")?;
@@ -167,7 +204,9 @@ impl Conversation {
     fn run(&self, run: &Run) -> Result<Opened, Failure> {
         Ok(match command::begin(run, self.authority.environment())? {
             Begun::Attached(work) => Opened::Work(Box::new(work)),
-            Begun::Detached(pid) => Opened::Answered(Reply::Detached { pid: pid.as_raw_nonzero().get() }),
+            Begun::Detached(pid) => Opened::Answered(Reply::Detached {
+                pid: pid.as_raw_nonzero().get(),
+            }),
         })
     }
 

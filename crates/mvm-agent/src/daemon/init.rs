@@ -22,18 +22,28 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// still ask why.
 pub(super) fn prepare() {
     attempt("mount /proc", mount_virtual("proc", "/proc", ""));
-    if fs::read_to_string("/proc/cmdline").is_ok_and(|line| line.split_ascii_whitespace().any(|word| word == PROBE_WORD)) {
+    if fs::read_to_string("/proc/cmdline")
+        .is_ok_and(|line| line.split_ascii_whitespace().any(|word| word == PROBE_WORD))
+    {
         shutdown::reset();
     }
     attempt("mount /sys", mount_virtual("sysfs", "/sys", ""));
     attempt("mount /dev", mount_virtual("devtmpfs", "/dev", "mode=0755"));
-    attempt("mount /dev/pts", mount_virtual("devpts", "/dev/pts", "mode=0620,ptmxmode=0666"));
-    attempt("mount /dev/shm", mount_virtual("tmpfs", "/dev/shm", "mode=1777"));
+    attempt(
+        "mount /dev/pts",
+        mount_virtual("devpts", "/dev/pts", "mode=0620,ptmxmode=0666"),
+    );
+    attempt(
+        "mount /dev/shm",
+        mount_virtual("tmpfs", "/dev/shm", "mode=1777"),
+    );
     attempt("mount /run", mount_virtual("tmpfs", "/run", "mode=0755"));
     attempt("mount /tmp", mount_virtual("tmpfs", "/tmp", "mode=1777"));
     match read_plan() {
         Ok(plan) => carry_out(&plan),
-        Err(error) => console(&format!("mvm-agent: could not read {BOOT_PLAN_PATH}: {error}")),
+        Err(error) => console(&format!(
+            "mvm-agent: could not read {BOOT_PLAN_PATH}: {error}"
+        )),
     }
 }
 
@@ -73,7 +83,13 @@ fn load_module(path: &str) -> io::Result<()> {
 fn mount_virtual(filesystem: &str, target: &str, options: &str) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let options = CString::new(options)?;
-    mount(filesystem, target, filesystem, MountFlags::empty(), Some(options.as_c_str()))?;
+    mount(
+        filesystem,
+        target,
+        filesystem,
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )?;
     Ok(())
 }
 
@@ -83,11 +99,19 @@ fn mount_planned(plan: &Mount) -> io::Result<()> {
         MountSource::Disk { serial } => match find_disk(serial, plan.optional) {
             Some(device) => device,
             None if plan.optional => return Ok(()),
-            None => return Err(io::Error::other(format!("there is no disk with the serial number {serial:?}"))),
+            None => {
+                return Err(io::Error::other(format!(
+                    "there is no disk with the serial number {serial:?}"
+                )));
+            }
         },
     };
     fs::create_dir_all(&plan.target)?;
-    let flags = if plan.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    let flags = if plan.read_only {
+        MountFlags::RDONLY
+    } else {
+        MountFlags::empty()
+    };
     mount(&source, &plan.target, &plan.filesystem, flags, None)?;
     Ok(())
 }
@@ -105,9 +129,12 @@ fn find_disk(serial: &str, optional: bool) -> Option<PathBuf> {
 }
 
 fn look_for_disk(serial: &str) -> Option<PathBuf> {
-    fs::read_dir("/sys/block").ok()?.flatten().find_map(|entry| {
-        let told = fs::read_to_string(entry.path().join("serial")).ok()?;
-        let device = Path::new("/dev").join(entry.file_name());
-        (told.trim() == serial && device.exists()).then_some(device)
-    })
+    fs::read_dir("/sys/block")
+        .ok()?
+        .flatten()
+        .find_map(|entry| {
+            let told = fs::read_to_string(entry.path().join("serial")).ok()?;
+            let device = Path::new("/dev").join(entry.file_name());
+            (told.trim() == serial && device.exists()).then_some(device)
+        })
 }

@@ -41,7 +41,9 @@ pub fn run_as_init() -> ! {
     let failure = match server::Server::new(port, server::Authority::Init) {
         Ok(mut server) => match server.run() {
             Ok(server::Outcome::EndMachine(end)) => shutdown::end_machine(end),
-            Ok(server::Outcome::HungUp | server::Outcome::Stopped) => "the port was closed".to_owned(),
+            Ok(server::Outcome::HungUp | server::Outcome::Stopped) => {
+                "the port was closed".to_owned()
+            }
             Err(error) => error.to_string(),
         },
         Err(error) => error.to_string(),
@@ -58,7 +60,9 @@ pub fn run_as_init() -> ! {
 /// When the port or the loop fails.
 pub fn run_as_service() -> io::Result<()> {
     let port = port::wait_for_virtio();
-    server::Server::new(port, server::Authority::Service)?.run().map(drop)
+    server::Server::new(port, server::Authority::Service)?
+        .run()
+        .map(drop)
 }
 
 /// Serves an inherited descriptor until its other end hangs up or SIGTERM. It runs commands like a machine's
@@ -71,5 +75,7 @@ pub fn run_on_descriptor(number: i32) -> io::Result<()> {
     let descriptor: OwnedFd = sys::adopt(number)?;
     ioctl_fionbio(&descriptor, true)?;
     rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
-    server::Server::new(descriptor, server::Authority::Hosted)?.run().map(drop)
+    server::Server::new(descriptor, server::Authority::Hosted)?
+        .run()
+        .map(drop)
 }

@@ -8,7 +8,9 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+};
 
 use crate::protocol::Interface;
 
@@ -40,7 +42,9 @@ pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
     let index = index_of(&name)?;
     if let Some(wanted) = interface.name.as_deref().filter(|wanted| **wanted != name) {
         if wanted.is_empty() || wanted.len() > NAME_BYTES_MAX {
-            return Err(io::Error::other(format!("{wanted:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes")));
+            return Err(io::Error::other(format!(
+                "{wanted:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes"
+            )));
         }
         // Only a card that is down can be renamed.
         set_link(&socket, index, None, false)?;
@@ -61,7 +65,10 @@ fn find(mac: [u8; 6]) -> io::Result<String> {
             return Ok(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("no card has the hardware address {wanted}")))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("no card has the hardware address {wanted}"),
+    ))
 }
 
 fn index_of(name: &str) -> io::Result<u32> {
@@ -71,7 +78,12 @@ fn index_of(name: &str) -> io::Result<u32> {
 
 fn open() -> io::Result<OwnedFd> {
     // Protocol 0 of this family is NETLINK_ROUTE.
-    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
+    Ok(socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 fn set_link(socket: &OwnedFd, index: u32, name: Option<&str>, up: bool) -> io::Result<()> {
@@ -91,7 +103,11 @@ fn set_link(socket: &OwnedFd, index: u32, name: Option<&str>, up: bool) -> io::R
 fn add_address(socket: &OwnedFd, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
     let (family, flags, bytes) = match address {
         IpAddr::V4(address) => (libc::AF_INET, 0, address.octets().to_vec()),
-        IpAddr::V6(address) => (libc::AF_INET6, NO_DUPLICATE_DETECTION, address.octets().to_vec()),
+        IpAddr::V6(address) => (
+            libc::AF_INET6,
+            NO_DUPLICATE_DETECTION,
+            address.octets().to_vec(),
+        ),
     };
     // struct ifaddrmsg: family, prefix length, flags, scope, index
     let mut body = vec![family as u8, prefix, flags, 0];
@@ -127,11 +143,19 @@ fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
 
 /// Reads an acknowledgement: an error message whose code is 0 or a negated errno.
 fn acknowledged(answer: &[u8]) -> io::Result<()> {
-    let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+    let kind = answer
+        .get(4..6)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u16::from_ne_bytes);
+    let code = answer
+        .get(16..20)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(i32::from_ne_bytes);
     match (kind, code) {
         (Some(ERROR), Some(0)) => Ok(()),
         (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        _ => Err(io::Error::other("the kernel gave another answer than an acknowledgement")),
+        _ => Err(io::Error::other(
+            "the kernel gave another answer than an acknowledgement",
+        )),
     }
 }

@@ -27,7 +27,12 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { nonce: Nonce(0), sequence: 0, packets: Vec::new(), written: 0 }
+        Self {
+            nonce: Nonce(0),
+            sequence: 0,
+            packets: Vec::new(),
+            written: 0,
+        }
     }
 
     /// Begins another conversation: what the old one had to say is dropped, in the middle of a packet if
@@ -51,7 +56,16 @@ impl Outbox {
     pub(super) fn frame(&mut self, stream: StreamId, message: &ToHost, payload: &[u8]) {
         // Whatever the daemon says fits a packet by far: the longest are failures, which name a path or a
         // program from a request that fitted itself.
-        if protocol::write_frame(self.nonce, self.sequence, stream, message, payload, &mut self.packets).is_ok() {
+        if protocol::write_frame(
+            self.nonce,
+            self.sequence,
+            stream,
+            message,
+            payload,
+            &mut self.packets,
+        )
+        .is_ok()
+        {
             self.sequence = self.sequence.wrapping_add(1);
         }
     }

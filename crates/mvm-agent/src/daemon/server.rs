@@ -13,7 +13,8 @@ use super::outbox::Outbox;
 use super::sys;
 use super::work::refusal;
 use crate::protocol::{
-    self, ExitStatus, Failure, GuestInfo, Hello, HelloBack, MachineEnd, Nonce, Packet, ToGuest, VERSION,
+    self, ExitStatus, Failure, GuestInfo, Hello, HelloBack, MachineEnd, Nonce, Packet, ToGuest,
+    VERSION,
 };
 use crate::wire::Decoder;
 
@@ -39,7 +40,10 @@ impl Authority {
     pub(super) fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Init => &[
-                ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                (
+                    "PATH",
+                    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                ),
                 ("HOME", "/root"),
             ],
             Self::Service | Self::Hosted => &[],
@@ -87,7 +91,15 @@ impl Server {
         // A host that still believes in an earlier agent's conversation learns that it is over.
         outbox.gone(None);
         let (decoder, conversation, guest) = (Decoder::new(), None, guest_info());
-        Ok(Self { port, signals, authority, decoder, outbox, conversation, guest })
+        Ok(Self {
+            port,
+            signals,
+            authority,
+            decoder,
+            outbox,
+            conversation,
+            guest,
+        })
     }
 
     pub(super) fn run(&mut self) -> io::Result<Outcome> {
@@ -100,7 +112,9 @@ impl Server {
             if !self.outbox.is_overfull() {
                 match self.listen()? {
                     Ok(Heard::Something) => host_absent = false,
-                    Ok(Heard::HostAbsent) if self.authority == Authority::Hosted => return Ok(Outcome::HungUp),
+                    Ok(Heard::HostAbsent) if self.authority == Authority::Hosted => {
+                        return Ok(Outcome::HungUp);
+                    }
                     Ok(Heard::HostAbsent) => host_absent = true,
                     Err(end) => return self.farewell(end),
                 }
@@ -112,7 +126,8 @@ impl Server {
                 match self.authority {
                     Authority::Hosted => return Ok(Outcome::HungUp),
                     // The host will greet anew when it is back.
-                    Authority::Init | Authority::Service if error.kind() == io::ErrorKind::BrokenPipe => {}
+                    Authority::Init | Authority::Service
+                        if error.kind() == io::ErrorKind::BrokenPipe => {}
                     Authority::Init | Authority::Service => return Err(error),
                 }
             }
@@ -134,7 +149,11 @@ impl Server {
         let now = Instant::now();
         let deadline = self.conversation.as_ref().and_then(Conversation::deadline);
         let absent = host_absent.then(|| now + HOST_ABSENT_INTERVAL);
-        let timeout = deadline.into_iter().chain(absent).min().map(|until| timespec(until.saturating_duration_since(now)));
+        let timeout = deadline
+            .into_iter()
+            .chain(absent)
+            .min()
+            .map(|until| timespec(until.saturating_duration_since(now)));
         match poll(&mut interests, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -179,7 +198,9 @@ impl Server {
         let mut bytes = &buffer[..count];
         while let Some(content) = self.decoder.next(&mut bytes) {
             // What is not a packet of ours is the rest of one that was cut.
-            let Ok(packet) = protocol::read_packet::<ToGuest>(&content) else { continue };
+            let Ok(packet) = protocol::read_packet::<ToGuest>(&content) else {
+                continue;
+            };
             if let Demand::EndMachine(end) = self.take(packet) {
                 return Ok(Err(end));
             }
@@ -192,7 +213,11 @@ impl Server {
             Packet::Hello(hello) => self.greet(&hello),
             Packet::Frame(frame) => {
                 let nonce = frame.nonce;
-                let Some(conversation) = self.conversation.as_mut().filter(|current| current.nonce == nonce) else {
+                let Some(conversation) = self
+                    .conversation
+                    .as_mut()
+                    .filter(|current| current.nonce == nonce)
+                else {
                     self.outbox.gone(Some(nonce));
                     return Demand::Nothing;
                 };
@@ -210,8 +235,15 @@ impl Server {
     /// Answers a greeting; a new nonce begins a new conversation and ends the old one.
     fn greet(&mut self, hello: &Hello) {
         let matches = hello.version == VERSION;
-        let back = HelloBack { version: VERSION, nonce: hello.nonce, guest: matches.then(|| self.guest.clone()) };
-        let known = self.conversation.as_ref().is_some_and(|current| current.nonce == hello.nonce);
+        let back = HelloBack {
+            version: VERSION,
+            nonce: hello.nonce,
+            guest: matches.then(|| self.guest.clone()),
+        };
+        let known = self
+            .conversation
+            .as_ref()
+            .is_some_and(|current| current.nonce == hello.nonce);
         if known || !matches {
             self.outbox.hello_back(&back);
             return;
@@ -260,7 +292,10 @@ fn exit_status(status: WaitStatus) -> ExitStatus {
 fn guest_info() -> GuestInfo {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     GuestInfo {
-        kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kernel_release: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
         boot_id: boot_id.trim().to_owned(),
         is_init: rustix::process::getpid() == Pid::INIT,
     }

@@ -1,5 +1,8 @@
 //! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
-#![expect(unsafe_code, reason = "signalfd, the signal mask of children, signals by number, two random-device ioctls and adopting an inherited descriptor")]
+#![expect(
+    unsafe_code,
+    reason = "signalfd, the signal mask of children, signals by number, two random-device ioctls and adopting an inherited descriptor"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -54,7 +57,11 @@ pub(super) fn unblock_signals(command: &mut Command) {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) < 0
         };
-        if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if failed {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     };
     // SAFETY: the closure makes two async-signal-safe calls and allocates nothing.
     unsafe { command.pre_exec(unblock) };
@@ -104,5 +111,9 @@ pub(super) fn add_entropy(random: &impl AsRawFd, entropy: &[u8]) -> io::Result<(
             failed => failed,
         }
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

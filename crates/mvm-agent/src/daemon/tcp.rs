@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, connect, ipproto, shutdown, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketFlags, SocketType, connect, ipproto, shutdown, socket_with,
+    sockopt,
+};
 
 use super::work::{Input, InputQueue, Outlet, Progress, Work, failure};
 use crate::protocol::{Cause, DATA_BYTES_MAX, Failure, Lane, Reply, ToHost};
@@ -20,7 +23,11 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Begins to connect without waiting.
 fn begin_connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
     match connect(&socket, &address) {
@@ -46,14 +53,17 @@ fn resolve(host: &str) -> Option<IpAddr> {
         return Some(address);
     }
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    find_host(&hosts, host).or_else(|| (host == "localhost").then_some(IpAddr::from([127, 0, 0, 1])))
+    find_host(&hosts, host)
+        .or_else(|| (host == "localhost").then_some(IpAddr::from([127, 0, 0, 1])))
 }
 
 fn find_host(hosts: &str, host: &str) -> Option<IpAddr> {
     hosts.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
         let address = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+        words
+            .any(|name| name.eq_ignore_ascii_case(host))
+            .then_some(address)
     })
 }
 
@@ -79,26 +89,45 @@ enum Attempt {
 impl PortWait {
     pub(super) fn begin(host: String, port: u16, timeout: Duration, now: Instant) -> Self {
         // A timeout beyond what the clock can count is no limit at all; a year stands for it.
-        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
+        let deadline = now
+            .checked_add(timeout)
+            .unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
         let last = Cause::Other("not tried yet".to_owned());
-        Self { host, port, deadline, attempts: 0, last, attempt: Attempt::Paused { until: now } }
+        Self {
+            host,
+            port,
+            deadline,
+            attempts: 0,
+            last,
+            attempt: Attempt::Paused { until: now },
+        }
     }
 
     fn try_once(&mut self, now: Instant) {
         self.attempts = self.attempts.saturating_add(1);
         let Some(address) = resolve(&self.host) else {
-            self.pause(now, Cause::Other(format!("`{}` is not in /etc/hosts", self.host)));
+            self.pause(
+                now,
+                Cause::Other(format!("`{}` is not in /etc/hosts", self.host)),
+            );
             return;
         };
         match begin_connect(SocketAddr::new(address, self.port)) {
-            Ok(socket) => self.attempt = Attempt::Begun { socket, until: now + ATTEMPT_TIMEOUT },
+            Ok(socket) => {
+                self.attempt = Attempt::Begun {
+                    socket,
+                    until: now + ATTEMPT_TIMEOUT,
+                }
+            }
             Err(errno) => self.pause(now, Cause::Os(errno.raw_os_error())),
         }
     }
 
     fn pause(&mut self, now: Instant, last: Cause) {
         self.last = last;
-        self.attempt = Attempt::Paused { until: now + RETRY_INTERVAL };
+        self.attempt = Attempt::Paused {
+            until: now + RETRY_INTERVAL,
+        };
     }
 }
 
@@ -132,7 +161,10 @@ impl Work for PortWait {
         }
         if now >= self.deadline {
             let last = self.last.clone();
-            return Ok(Progress::Done(Reply::PortClosed { attempts: self.attempts, last }));
+            return Ok(Progress::Done(Reply::PortClosed {
+                attempts: self.attempts,
+                last,
+            }));
         }
         Ok(Progress::Going)
     }
@@ -153,9 +185,17 @@ pub(super) struct Dial {
 
 impl Dial {
     pub(super) fn begin(address: SocketAddr) -> Result<Self, Failure> {
-        let socket = begin_connect(address).map_err(|errno| failure(format!("connect to {address}"), &errno.into()))?;
+        let socket = begin_connect(address)
+            .map_err(|errno| failure(format!("connect to {address}"), &errno.into()))?;
         let (connected, output_closed, input_closed) = (false, false, false);
-        Ok(Self { address, socket, connected, pending: InputQueue::default(), output_closed, input_closed })
+        Ok(Self {
+            address,
+            socket,
+            connected,
+            pending: InputQueue::default(),
+            output_closed,
+            input_closed,
+        })
     }
 
     fn write(&mut self, outlet: &mut Outlet<'_>) {
@@ -196,8 +236,14 @@ impl Dial {
 impl Work for Dial {
     fn interests<'a>(&'a self, may_send: bool, interests: &mut Vec<PollFd<'a>>) {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::OUT, !self.connected || !(self.output_closed || self.pending.is_empty()));
-        flags.set(PollFlags::IN, self.connected && may_send && !self.input_closed);
+        flags.set(
+            PollFlags::OUT,
+            !self.connected || !(self.output_closed || self.pending.is_empty()),
+        );
+        flags.set(
+            PollFlags::IN,
+            self.connected && may_send && !self.input_closed,
+        );
         // With nothing to wait for, a peer that hung up would be reported again and again.
         if !flags.is_empty() {
             interests.push(PollFd::new(&self.socket, flags));
@@ -226,8 +272,13 @@ impl Work for Dial {
         }
         self.write(outlet);
         let address = self.address;
-        self.read(outlet).map_err(|errno| failure(format!("read from {address}"), &errno.into()))?;
-        Ok(if self.input_closed && self.output_closed { Progress::Done(Reply::Nothing) } else { Progress::Going })
+        self.read(outlet)
+            .map_err(|errno| failure(format!("read from {address}"), &errno.into()))?;
+        Ok(if self.input_closed && self.output_closed {
+            Progress::Done(Reply::Nothing)
+        } else {
+            Progress::Going
+        })
     }
 }
 
@@ -238,7 +289,10 @@ mod tests {
     #[track_caller]
     fn check_host(host: &str, expected: Option<&str>) {
         let hosts = "127.0.0.1 localhost\n# 9.9.9.9 node1\n192.168.1.1\tnode1 web # first\nbad line\n2001:db8:1::2 Node2\n";
-        assert_eq!(find_host(hosts, host), expected.map(|address| address.parse().unwrap()));
+        assert_eq!(
+            find_host(hosts, host),
+            expected.map(|address| address.parse().unwrap())
+        );
     }
 
     #[test]

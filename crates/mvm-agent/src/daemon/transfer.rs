@@ -40,12 +40,28 @@ impl Upload {
         if target.is_dir() {
             return Err(refusal(operation(), "there is a directory"));
         }
-        fs::create_dir_all(parent).map_err(|error| failure(format!("create `{}`", parent.display()), &error))?;
+        fs::create_dir_all(parent)
+            .map_err(|error| failure(format!("create `{}`", parent.display()), &error))?;
         let temporary = parent.join(temporary_name(name, stream));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-        let file = file.map_err(|error| failure(format!("create `{}`", temporary.display()), &error))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary);
+        let file =
+            file.map_err(|error| failure(format!("create `{}`", temporary.display()), &error))?;
         let (chunks, ended, in_place, refused) = (Vec::new(), false, false, false);
-        Ok(Self { target, temporary, file, mode, chunks, ended, in_place, refused })
+        Ok(Self {
+            target,
+            temporary,
+            file,
+            mode,
+            chunks,
+            ended,
+            in_place,
+            refused,
+        })
     }
 
     fn write(&mut self, outlet: &mut Outlet<'_>) -> io::Result<()> {
@@ -57,7 +73,8 @@ impl Upload {
     }
 
     fn put_in_place(&mut self) -> io::Result<()> {
-        self.file.set_permissions(fs::Permissions::from_mode(self.mode & PERMISSION_BITS))?;
+        self.file
+            .set_permissions(fs::Permissions::from_mode(self.mode & PERMISSION_BITS))?;
         // Else a crash after the rename could leave the name with nothing behind it.
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.target)?;
@@ -69,7 +86,8 @@ impl Upload {
 /// A name in the same directory, so that the rename stays within one file system.
 fn temporary_name(name: &std::ffi::OsStr, StreamId(stream): StreamId) -> std::ffi::OsString {
     const NAME_BYTES_MAX: usize = 200;
-    let mut temporary = std::ffi::OsString::from(format!(".mvm-upload-{}-{stream}", std::process::id()));
+    let mut temporary =
+        std::ffi::OsString::from(format!(".mvm-upload-{}-{stream}", std::process::id()));
     if name.len() <= NAME_BYTES_MAX {
         temporary.push("-");
         temporary.push(name);
@@ -94,11 +112,13 @@ impl Work for Upload {
         if self.refused {
             return Err(refusal(operation(&self.target), "the host gave up"));
         }
-        self.write(outlet).map_err(|error| failure(operation(&self.target), &error))?;
+        self.write(outlet)
+            .map_err(|error| failure(operation(&self.target), &error))?;
         if !self.ended {
             return Ok(Progress::Going);
         }
-        self.put_in_place().map_err(|error| failure(operation(&self.target), &error))?;
+        self.put_in_place()
+            .map_err(|error| failure(operation(&self.target), &error))?;
         Ok(Progress::Done(Reply::Nothing))
     }
 }
@@ -124,13 +144,25 @@ impl Download {
     pub(super) fn begin(path: &str) -> Result<Self, Failure> {
         let operation = || format!("read `{path}`");
         // Without O_NONBLOCK, opening a pipe would wait for its writer.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
         let file = opened.map_err(|error| failure(operation(), &error))?;
-        let metadata = file.metadata().map_err(|error| failure(operation(), &error))?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| failure(operation(), &error))?;
         if !metadata.is_file() {
-            return Err(refusal(operation(), format!("it is {}, not a regular file", kind(metadata.file_type()))));
+            return Err(refusal(
+                operation(),
+                format!("it is {}, not a regular file", kind(metadata.file_type())),
+            ));
         }
-        Ok(Self { path: path.to_owned(), file, mode: metadata.permissions().mode() & PERMISSION_BITS })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            mode: metadata.permissions().mode() & PERMISSION_BITS,
+        })
     }
 }
 

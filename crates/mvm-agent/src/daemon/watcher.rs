@@ -25,7 +25,9 @@ pub fn watch(number: i32) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = (&mut orders).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
+        let read = (&mut orders)
+            .take(LINE_BYTES_MAX as u64 + 1)
+            .read_until(b'\n', &mut line);
         if !matches!(read, Ok(1..)) || line.pop() != Some(b'\n') {
             break;
         }
@@ -55,5 +57,9 @@ fn kill(process: &ProcessId) {
 /// Removes a file or a tree; nobody is left to be told of a failure.
 fn remove(path: &Path) {
     let is_tree = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
-    let _ = if is_tree { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let _ = if is_tree {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
 }

@@ -12,7 +12,8 @@ use rustix::process::Pid;
 
 use super::outbox::Outbox;
 use crate::protocol::{
-    self, Cause, DATA_BYTES_MAX, ExitStatus, FRAME_COST, Failure, GRANT_AT, Lane, Reply, StreamId, ToHost, WINDOW,
+    self, Cause, DATA_BYTES_MAX, ExitStatus, FRAME_COST, Failure, GRANT_AT, Lane, Reply, StreamId,
+    ToHost, WINDOW,
 };
 
 /// Something a stream does. Dropping it undoes what is unfinished: kills the command, removes the
@@ -63,7 +64,11 @@ pub(super) struct Credit {
 
 impl Credit {
     pub(super) fn new() -> Self {
-        Self { send_window: WINDOW, receive_window: WINDOW, ungranted: 0 }
+        Self {
+            send_window: WINDOW,
+            receive_window: WINDOW,
+            ungranted: 0,
+        }
     }
 
     /// Takes a data frame of the host out of its window; `None` if it was not allowed to send it.
@@ -71,13 +76,18 @@ impl Credit {
         if payload_bytes == 0 || payload_bytes > DATA_BYTES_MAX {
             return None;
         }
-        self.receive_window = self.receive_window.checked_sub(protocol::cost(payload_bytes))?;
+        self.receive_window = self
+            .receive_window
+            .checked_sub(protocol::cost(payload_bytes))?;
         Some(())
     }
 
     /// Takes a grant of the host; `None` if it granted more than was sent.
     pub(super) fn granted(&mut self, amount: u32) -> Option<()> {
-        self.send_window = self.send_window.checked_add(amount).filter(|window| *window <= WINDOW)?;
+        self.send_window = self
+            .send_window
+            .checked_add(amount)
+            .filter(|window| *window <= WINDOW)?;
         Some(())
     }
 
@@ -109,7 +119,10 @@ impl Outlet<'_> {
 
     /// Sends at least one and at most [`Outlet::room`] bytes.
     pub(super) fn data(&mut self, lane: Lane, bytes: &[u8]) {
-        assert!(!bytes.is_empty() && bytes.len() <= self.room(), "data is sent within its window");
+        assert!(
+            !bytes.is_empty() && bytes.len() <= self.room(),
+            "data is sent within its window"
+        );
         self.credit.send_window -= protocol::cost(bytes.len());
         self.outbox.frame(self.stream, &ToHost::Data(lane), bytes);
     }
@@ -154,7 +167,11 @@ impl InputQueue {
     }
 
     /// Writes what `sink` takes now.
-    pub(super) fn write_to(&mut self, sink: impl AsFd, outlet: &mut Outlet<'_>) -> Result<(), Errno> {
+    pub(super) fn write_to(
+        &mut self,
+        sink: impl AsFd,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Errno> {
         while let Some(chunk) = self.chunks.front() {
             match rustix::io::write(&sink, &chunk[self.written..]) {
                 Ok(count) => self.written += count,
@@ -182,11 +199,19 @@ impl InputQueue {
 
 /// A failure of `operation`, an infinitive, from what the system said.
 pub(super) fn failure(operation: impl Into<String>, error: &io::Error) -> Failure {
-    let cause = error.raw_os_error().map_or_else(|| Cause::Other(error.to_string()), Cause::Os);
-    Failure { operation: operation.into(), cause }
+    let cause = error
+        .raw_os_error()
+        .map_or_else(|| Cause::Other(error.to_string()), Cause::Os);
+    Failure {
+        operation: operation.into(),
+        cause,
+    }
 }
 
 /// A failure of `operation`, an infinitive, in words.
 pub(super) fn refusal(operation: impl Into<String>, reason: impl Into<String>) -> Failure {
-    Failure { operation: operation.into(), cause: Cause::Other(reason.into()) }
+    Failure {
+        operation: operation.into(),
+        cause: Cause::Other(reason.into()),
+    }
 }

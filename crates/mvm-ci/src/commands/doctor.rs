@@ -19,7 +19,10 @@ pub(super) async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let view = HostView::of_this_host(cache.root().to_owned());
     let mut found = survey(&view);
     if let Some(choice) = probe(&cache, &view).await? {
-        found.push(Finding::accelerator(&choice.accelerator.to_string(), &choice.reason));
+        found.push(Finding::accelerator(
+            &choice.accelerator.to_string(),
+            &choice.reason,
+        ));
     }
     let mut output = std::io::stdout().lock();
     if arguments.json {
@@ -29,14 +32,22 @@ pub(super) async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
         write!(output, "{}", found.table(|_, text| text.to_owned()))?;
     }
     let fit = found.blocking().next().is_none();
-    Ok(ExitCode::from(if fit { 0 } else { Verdict::Unfit.exit_code() }))
+    Ok(ExitCode::from(if fit {
+        0
+    } else {
+        Verdict::Unfit.exit_code()
+    }))
 }
 
 /// Probes the accelerator if QEMU and a kernel are here already: a doctor looks and does not download.
 async fn probe(cache: &Cache, view: &HostView) -> anyhow::Result<Option<accelerator::Choice>> {
-    let (Ok(qemu), Some(kernel)) = (host::find_qemu(view), Kernel::cached(cache)) else { return Ok(None) };
+    let (Ok(qemu), Some(kernel)) = (host::find_qemu(view), Kernel::cached(cache)) else {
+        return Ok(None);
+    };
     let image = Arc::new(Image::minimal(&kernel).build(cache)?);
     let scratch = mvm_lab::scratch::folder().context("could not make a temporary folder")?;
     let version = qemu.version.to_string();
-    Ok(Some(accelerator::choose(cache, &qemu.path, &version, &image, scratch.path()).await))
+    Ok(Some(
+        accelerator::choose(cache, &qemu.path, &version, &image, scratch.path()).await,
+    ))
 }

@@ -21,9 +21,16 @@ pub fn run(cli: Cli) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && !no_colour())
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error).context("could not start the asynchronous runtime")),
+        Err(error) => {
+            return failed(
+                &anyhow::Error::new(error).context("could not start the asynchronous runtime"),
+            );
+        }
     };
     let done = runtime.block_on(async {
         match cli.command {
@@ -36,7 +43,10 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "the end of the program tells its user why")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the end of the program tells its user why"
+    )]
     {
         eprintln!("mvm-ci: {error:#}");
     }

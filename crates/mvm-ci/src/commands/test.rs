@@ -57,7 +57,10 @@ fn choose<'a>(known: &'a [Scenario], names: &[String]) -> anyhow::Result<Vec<&'a
         Some(scenario) => Ok(scenario),
         None => {
             let names: Vec<_> = known.iter().map(|scenario| scenario.name).collect();
-            bail!("could not find the scenario {name:?}; there are {}", names.join(", "))
+            bail!(
+                "could not find the scenario {name:?}; there are {}",
+                names.join(", ")
+            )
         }
     };
     names.iter().map(find).collect()
@@ -77,7 +80,10 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
     RunOptions {
         runs: arguments.runs.clone(),
         command,
-        environment: EnvironmentOptions { accelerator, kernel: arguments.kernel.clone() },
+        environment: EnvironmentOptions {
+            accelerator,
+            kernel: arguments.kernel.clone(),
+        },
         listeners: vec![listener(arguments)],
     }
 }
@@ -86,15 +92,22 @@ fn listener(arguments: &TestArgs) -> Listener {
     if arguments.json {
         return report::json_lines(std::io::stdout());
     }
-    let colours =
-        if std::io::stdout().is_terminal() && !no_colour() { Colours::On } else { Colours::Off };
-    let live = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal()).then(MultiProgress::new);
+    let colours = if std::io::stdout().is_terminal() && !no_colour() {
+        Colours::On
+    } else {
+        Colours::Off
+    };
+    let live = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal())
+        .then(MultiProgress::new);
     report::terminal(std::io::stdout(), colours, live)
 }
 
 /// Every run ends with where its files are; with `--json` that is talk, for standard error.
 fn tell_folder(arguments: &TestArgs, report: &runner::Report) -> anyhow::Result<()> {
-    let line = format!("run folder: {}\n", shell_line(&[report.folder.to_string_lossy().into_owned()]));
+    let line = format!(
+        "run folder: {}\n",
+        shell_line(&[report.folder.to_string_lossy().into_owned()])
+    );
     let written = match arguments.json {
         true => std::io::stderr().write_all(line.as_bytes()),
         false => std::io::stdout().write_all(line.as_bytes()),

@@ -20,7 +20,11 @@ pub enum Colours {
 }
 
 /// Tells a run to people: lines to `output`, live progress to standard error if `live`.
-pub fn terminal(output: impl Write + Send + 'static, colours: Colours, live: Option<MultiProgress>) -> Listener {
+pub fn terminal(
+    output: impl Write + Send + 'static,
+    colours: Colours,
+    live: Option<MultiProgress>,
+) -> Listener {
     let mut teller = Teller {
         output: Box::new(output),
         colours,
@@ -44,15 +48,27 @@ struct Teller {
 impl Teller {
     fn tell(&mut self, stamped: &Stamped) {
         match &stamped.event {
-            Event::RunStarted { scenario, command, .. } => {
+            Event::RunStarted {
+                scenario, command, ..
+            } => {
                 self.command.clone_from(command);
                 self.line(&format!("scenario {scenario}"));
             }
-            Event::Environment { qemu, kernel, accelerator } => {
-                self.line(&format!("QEMU {qemu}, guest kernel {kernel}, accelerator {accelerator}"));
+            Event::Environment {
+                qemu,
+                kernel,
+                accelerator,
+            } => {
+                self.line(&format!(
+                    "QEMU {qemu}, guest kernel {kernel}, accelerator {accelerator}"
+                ));
             }
             Event::Machine { machine, state } => self.machine(stamped, machine, state_word(*state)),
-            Event::Service { machine, service, state } => {
+            Event::Service {
+                machine,
+                service,
+                state,
+            } => {
                 let text = match state {
                     ServiceState::Started => format!("{service} up"),
                     ServiceState::Ended(how) => format!("{service} ended ({how})"),
@@ -62,9 +78,17 @@ impl Teller {
             Event::Role { machine, role } => self.machine(stamped, machine, role),
             Event::Network { change } => self.line(&format!("    network: {change}")),
             Event::StepStarted { step } => self.step_started(step),
-            Event::StepEnded { step, outcome, duration_ms } => self.step_ended(step, outcome, *duration_ms),
+            Event::StepEnded {
+                step,
+                outcome,
+                duration_ms,
+            } => self.step_ended(step, outcome, *duration_ms),
             Event::Note { text } => self.line(&format!("    {text}")),
-            Event::RunEnded { verdict, message, duration_ms } => {
+            Event::RunEnded {
+                verdict,
+                message,
+                duration_ms,
+            } => {
                 self.ended(*verdict, message.as_deref(), *duration_ms);
             }
         }
@@ -73,7 +97,10 @@ impl Teller {
     /// A machine's line lives on a terminal; elsewhere each change is a line of its own.
     fn machine(&mut self, stamped: &Stamped, machine: &str, text: &str) {
         let Some(live) = &self.live else {
-            self.line(&format!("    [{:8.3} s] {machine}: {text}", stamped.at_ms / 1000.0));
+            self.line(&format!(
+                "    [{:8.3} s] {machine}: {text}",
+                stamped.at_ms / 1000.0
+            ));
             return;
         };
         let bar = self.machines.entry(machine.to_owned()).or_insert_with(|| {
@@ -170,7 +197,10 @@ fn state_word(state: MachineState) -> &'static str {
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn seconds(milliseconds: u64) -> f64 {

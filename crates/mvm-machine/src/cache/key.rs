@@ -129,15 +129,25 @@ impl Cache {
             return hash(file, path);
         }
         let fingerprint = Fingerprint::of(&metadata);
-        let place = self.root().join("hashes").join(ContentKey::of("path").bytes(path.as_os_str().as_bytes()).finish().0);
-        if let Some(known) = std::fs::read(&place).ok().and_then(|text| serde_json::from_slice::<Remembered>(&text).ok())
+        let place = self.root().join("hashes").join(
+            ContentKey::of("path")
+                .bytes(path.as_os_str().as_bytes())
+                .finish()
+                .0,
+        );
+        if let Some(known) = std::fs::read(&place)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Remembered>(&text).ok())
             && known.fingerprint == fingerprint
         {
             return Ok(known.key);
         }
         let key = hash(file, path)?;
         if is_settled(&metadata)
-            && let Ok(text) = serde_json::to_vec(&Remembered { fingerprint, key: key.clone() })
+            && let Ok(text) = serde_json::to_vec(&Remembered {
+                fingerprint,
+                key: key.clone(),
+            })
             && let Err(error) = files::replace(&place, &text)
         {
             tracing::debug!(%error, "the hash of a file is not remembered");

@@ -25,7 +25,9 @@ use crate::files::{self, FileError, Naming};
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// Neither a cache directory nor a home directory is named by the environment.
-    #[error("could not find a place for the cache: none of MVM_CI_CACHE, XDG_CACHE_HOME and HOME is an absolute path")]
+    #[error(
+        "could not find a place for the cache: none of MVM_CI_CACHE, XDG_CACHE_HOME and HOME is an absolute path"
+    )]
     NoPlace,
     /// The directory could not be made or used.
     #[error(transparent)]
@@ -50,7 +52,11 @@ pub struct Cache {
 impl Cache {
     /// Opens the user's cache: `$MVM_CI_CACHE`, else `$XDG_CACHE_HOME/mvm-ci`, else `~/.cache/mvm-ci`.
     pub fn for_user() -> Result<Self, CacheError> {
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let variable = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let root = variable("MVM_CI_CACHE")
             .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("mvm-ci")))
             .or_else(|| variable("HOME").map(|path| path.join(".cache/mvm-ci")))
@@ -110,7 +116,10 @@ impl Cache {
     pub(crate) fn workspace(&self, shelf: Shelf, key: &ContentKey) -> Result<Workspace, FileError> {
         let lock = self.lock(shelf, key)?;
         self.tidy(shelf);
-        let workspace = Workspace { path: self.scratch(shelf, key), _lock: lock };
+        let workspace = Workspace {
+            path: self.scratch(shelf, key),
+            _lock: lock,
+        };
         workspace.clear()?;
         files::create_dir_all(&workspace.path)?;
         Ok(workspace)
@@ -129,7 +138,9 @@ impl Cache {
     }
 
     fn lock_path(&self, shelf: Shelf, name: &str) -> PathBuf {
-        self.root.join("locks").join(format!("{}-{name}", shelf.name))
+        self.root
+            .join("locks")
+            .join(format!("{}-{name}", shelf.name))
     }
 
     fn lock(&self, shelf: Shelf, key: &ContentKey) -> Result<Lock, FileError> {
@@ -137,13 +148,19 @@ impl Cache {
         if let Some(lock) = Lock::try_take(&path)? {
             return Ok(lock);
         }
-        tracing::info!(shelf = shelf.name, key = key.short(), "waiting for another process which makes the same entry");
+        tracing::info!(
+            shelf = shelf.name,
+            key = key.short(),
+            "waiting for another process which makes the same entry"
+        );
         Lock::take(&path)
     }
 
     /// Removes what dead processes left and what nobody has used for long. Failures only cost space.
     fn tidy(&self, shelf: Shelf) {
-        let Ok(entries) = fs::read_dir(self.shelf(shelf)) else { return };
+        let Ok(entries) = fs::read_dir(self.shelf(shelf)) else {
+            return;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -151,10 +168,16 @@ impl Cache {
                 Some(key) => (key, true),
                 None => (name, false),
             };
-            if !abandoned && !shelf.unused_max.is_some_and(|limit| is_unused(&entry.path(), limit)) {
+            if !abandoned
+                && !shelf
+                    .unused_max
+                    .is_some_and(|limit| is_unused(&entry.path(), limit))
+            {
                 continue;
             }
-            let Ok(Some(_lock)) = Lock::try_take(&self.lock_path(shelf, key)) else { continue };
+            let Ok(Some(_lock)) = Lock::try_take(&self.lock_path(shelf, key)) else {
+                continue;
+            };
             let doomed = self.shelf(shelf).join(format!("{UNFINISHED}{key}"));
             if !abandoned && fs::rename(entry.path(), &doomed).is_err() {
                 continue;
@@ -190,7 +213,9 @@ impl Workspace {
 
     fn clear(&self) -> Result<(), FileError> {
         match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).naming("remove", &self.path),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).naming("remove", &self.path)
+            }
             _ => Ok(()),
         }
     }
@@ -239,7 +264,11 @@ impl Lock {
         if let Some(parent) = path.parent() {
             files::create_dir_all(parent)?;
         }
-        File::options().create(true).append(true).open(path).naming("open the lock", path)
+        File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .naming("open the lock", path)
     }
 
     /// The former owner removes the file as it lets go: a lock on a file which is no longer the one at
@@ -247,7 +276,10 @@ impl Lock {
     fn confirm(path: &Path, file: File) -> Option<Self> {
         let (held, named) = (file.metadata().ok()?, fs::metadata(path).ok()?);
         let same = (held.dev(), held.ino()) == (named.dev(), named.ino());
-        same.then(|| Lock { path: path.to_owned(), _file: file })
+        same.then(|| Lock {
+            path: path.to_owned(),
+            _file: file,
+        })
     }
 }
 
@@ -260,5 +292,7 @@ impl Drop for Lock {
 /// Brings an entry to the disk before its name does: after a power cut the name must not stand for less.
 fn flush(directory: &Path) -> Result<(), FileError> {
     let handle = files::open(directory)?;
-    rustix::fs::syncfs(&handle).map_err(io::Error::from).naming("flush", directory)
+    rustix::fs::syncfs(&handle)
+        .map_err(io::Error::from)
+        .naming("flush", directory)
 }

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
-const SHELF: Shelf = Shelf { name: "things", unused_max: Some(Duration::from_secs(60)) };
+const SHELF: Shelf = Shelf {
+    name: "things",
+    unused_max: Some(Duration::from_secs(60)),
+};
 
 fn cache() -> (tempfile::TempDir, Cache) {
     let directory = tempfile::tempdir().unwrap();
@@ -30,7 +33,11 @@ fn names(cache: &Cache) -> Vec<String> {
 fn an_entry_is_made_once() {
     let (_directory, cache) = cache();
     let make = |text: &'static str| {
-        cache.entry::<FileError>(SHELF, &key("a"), |place| files::write(&place.join("f"), text.as_bytes())).unwrap()
+        cache
+            .entry::<FileError>(SHELF, &key("a"), |place| {
+                files::write(&place.join("f"), text.as_bytes())
+            })
+            .unwrap()
     };
     assert_eq!(fs::read(make("first").join("f")).unwrap(), b"first");
     assert_eq!(fs::read(make("second").join("f")).unwrap(), b"first");
@@ -55,7 +62,9 @@ fn what_a_dead_process_left_is_removed() {
     let (_directory, cache) = cache();
     let left = cache.scratch(SHELF, &key("dead"));
     files::write(&left.join("half"), b"...").unwrap();
-    cache.entry::<FileError>(SHELF, &key("other"), |_| Ok(())).unwrap();
+    cache
+        .entry::<FileError>(SHELF, &key("other"), |_| Ok(()))
+        .unwrap();
     assert_eq!(names(&cache), [key("other").as_str()]);
 }
 
@@ -76,10 +85,17 @@ fn what_a_living_process_makes_stays() {
 #[test]
 fn entries_unused_for_long_go() {
     let (_directory, cache) = cache();
-    let old = cache.entry::<FileError>(SHELF, &key("old"), |_| Ok(())).unwrap();
+    let old = cache
+        .entry::<FileError>(SHELF, &key("old"), |_| Ok(()))
+        .unwrap();
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
-    File::open(&old).unwrap().set_times(FileTimes::new().set_modified(long_ago)).unwrap();
-    cache.entry::<FileError>(SHELF, &key("new"), |_| Ok(())).unwrap();
+    File::open(&old)
+        .unwrap()
+        .set_times(FileTimes::new().set_modified(long_ago))
+        .unwrap();
+    cache
+        .entry::<FileError>(SHELF, &key("new"), |_| Ok(()))
+        .unwrap();
     assert_eq!(names(&cache), [key("new").as_str()]);
 }
 
@@ -108,7 +124,10 @@ fn many_makers_make_one_entry() {
 fn a_place_that_is_a_file_is_a_clear_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let message = Cache::at(file.path()).unwrap_err().to_string();
-    assert!(message.starts_with("could not create the directory /"), "{message}");
+    assert!(
+        message.starts_with("could not create the directory /"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -126,10 +145,18 @@ fn a_big_file_s_key_follows_its_content() {
     let mut seen = Vec::new();
     for byte in [1_u8, 2, 2] {
         fs::write(&path, vec![byte; 2 << 20]).unwrap();
-        File::options().append(true).open(&path).unwrap().set_modified(settled).unwrap();
+        File::options()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(settled)
+            .unwrap();
         seen.push(cache.file_key(&path).unwrap());
     }
     assert_ne!(seen[0], seen[1]);
     assert_eq!(seen[1], seen[2]);
-    assert_eq!(fs::read_dir(cache.root().join("hashes")).unwrap().count(), 1);
+    assert_eq!(
+        fs::read_dir(cache.root().join("hashes")).unwrap().count(),
+        1
+    );
 }

@@ -86,13 +86,15 @@ pub(super) fn mke2fs(view: &HostView, distribution: &Distribution) -> Finding {
 }
 
 pub(super) fn busybox(view: &HostView, distribution: &Distribution) -> Finding {
-    let (mut state, mut found) = presence(view, "busybox");
-    if state == State::Missing && can_download(view, distribution) {
-        (state, found) = (
+    // The package's own file goes into guests, fetched into the cache; an installed one is only second best.
+    let (state, found) = if can_download(view, distribution) {
+        (
             State::Ok,
             "the busybox package, downloaded when needed".to_owned(),
-        );
-    }
+        )
+    } else {
+        presence(view, "busybox")
+    };
     Finding {
         requirement: Requirement::Busybox,
         necessity: Necessity::Advised,
@@ -206,17 +208,29 @@ fn program_state(view: &HostView, name: &str, oldest: Version) -> (State, String
 }
 
 /// Finds a program that is new enough; the error is its state and the evidence.
-fn program(view: &HostView, name: &str, oldest: Version) -> Result<(PathBuf, Version), (State, String)> {
-    let path = view.find_program(name).ok_or_else(|| (State::Missing, not_found(name)))?;
+fn program(
+    view: &HostView,
+    name: &str,
+    oldest: Version,
+) -> Result<(PathBuf, Version), (State, String)> {
+    let path = view
+        .find_program(name)
+        .ok_or_else(|| (State::Missing, not_found(name)))?;
     let shown = path.display();
     let output = probe::version_output(view, &path)
         .map_err(|error| (State::Unfit, format!("{shown}, which {error}")))?;
     let version = Version::in_output(&output).ok_or_else(|| {
-        let evidence = format!("{shown}, which does not tell its version{}", probe::quoted(&output));
+        let evidence = format!(
+            "{shown}, which does not tell its version{}",
+            probe::quoted(&output)
+        );
         (State::Unfit, evidence)
     })?;
     if version < oldest {
-        return Err((State::TooOld, format!("{version} at {shown}; needed is {oldest} or newer")));
+        return Err((
+            State::TooOld,
+            format!("{version} at {shown}; needed is {oldest} or newer"),
+        ));
     }
     Ok((path, version))
 }
@@ -287,8 +301,11 @@ fn kernel_source(view: &HostView, distribution: &Distribution) -> Option<String>
 /// The running kernel's image, if we may read it and its modules are installed.
 fn readable_host_kernel(root: &Path) -> Option<PathBuf> {
     let release = fs::read_to_string(root.join("proc/sys/kernel/osrelease")).ok()?;
-    let path = root.join("boot").join(format!("vmlinuz-{}", release.trim()));
-    let usable = root.join("lib/modules").join(release.trim()).is_dir() && File::open(&path).is_ok();
+    let path = root
+        .join("boot")
+        .join(format!("vmlinuz-{}", release.trim()));
+    let usable =
+        root.join("lib/modules").join(release.trim()).is_dir() && File::open(&path).is_ok();
     usable.then_some(path)
 }
 

@@ -137,8 +137,16 @@ impl Finding {
     /// What was looked for, found and can be done, in one line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let advice = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {}", remedy.advice));
-        format!("{} is {}: {}{advice}", self.requirement.label(), self.state.label(), self.found)
+        let advice = self
+            .remedy
+            .as_ref()
+            .map_or(String::new(), |remedy| format!("; {}", remedy.advice));
+        format!(
+            "{} is {}: {}{advice}",
+            self.requirement.label(),
+            self.state.label(),
+            self.found
+        )
     }
 
     /// Whether this finding alone keeps every machine from booting.

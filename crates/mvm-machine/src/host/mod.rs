@@ -17,8 +17,8 @@ mod tests;
 mod version;
 mod view;
 
-pub use distribution::{Distribution, Support};
 pub use checks::{Qemu, find_qemu};
+pub use distribution::{Distribution, Support};
 pub use finding::{Finding, Necessity, Remedy, Requirement, State};
 pub use memory::memory_available_bytes;
 pub use survey::{Survey, survey};

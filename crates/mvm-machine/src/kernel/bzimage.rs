@@ -23,7 +23,9 @@ pub enum KernelImageError {
     #[error("read its setup header: {0}")]
     Header(&'static str),
     /// The compression is one of those the kernel's build offers, but not one read here.
-    #[error("unpack its payload: {0} is not read here; use gzip, xz, zstd or lz4, or give the vmlinux file")]
+    #[error(
+        "unpack its payload: {0} is not read here; use gzip, xz, zstd or lz4, or give the vmlinux file"
+    )]
     UnknownCompression(&'static str),
     /// The payload does not decode.
     #[error("unpack its payload: {0}")]
@@ -32,7 +34,9 @@ pub enum KernelImageError {
     #[error("read it as an x86-64 ELF file: {0}")]
     Elf(String),
     /// QEMU cannot enter it.
-    #[error("find its PVH entry point: the kernel was built without CONFIG_PVH, so QEMU cannot start it directly")]
+    #[error(
+        "find its PVH entry point: the kernel was built without CONFIG_PVH, so QEMU cannot start it directly"
+    )]
     NoPvh,
     /// Its release, which names its modules, is not in it.
     #[error("find its release: there is no 'Linux version' in it")]
@@ -46,7 +50,11 @@ const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// The ELF file in a kernel image, which may be that ELF file already.
 pub(crate) fn extract_elf(image: &[u8]) -> Result<Cow<'_, [u8]>, KernelImageError> {
-    let kernel = if image.starts_with(ELF_MAGIC) { Cow::Borrowed(image) } else { Cow::Owned(unpack(payload(image)?)?) };
+    let kernel = if image.starts_with(ELF_MAGIC) {
+        Cow::Borrowed(image)
+    } else {
+        Cow::Owned(unpack(payload(image)?)?)
+    };
     check_entry_point(&kernel)?;
     Ok(kernel)
 }
@@ -69,14 +77,21 @@ fn payload(image: &[u8]) -> Result<&[u8], KernelImageError> {
     let bytes = |offset: usize, count: usize| image.get(offset..offset + count);
     let word = |offset| {
         let bytes = bytes(offset, 4).ok_or(KernelImageError::Header("the file is cut off"))?;
-        Ok::<_, KernelImageError>(bytes.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte)))
+        Ok::<_, KernelImageError>(
+            bytes
+                .iter()
+                .rev()
+                .fold(0_usize, |number, byte| number << 8 | usize::from(*byte)),
+        )
     };
     if bytes(field::MAGIC, 4) != Some(b"HdrS") {
         return Err(KernelImageError::NotAKernel);
     }
     let version = (word(field::VERSION)? & 0xffff) as u16;
     if version < PROTOCOL_MIN {
-        return Err(KernelImageError::Header("its boot protocol is older than 2.08"));
+        return Err(KernelImageError::Header(
+            "its boot protocol is older than 2.08",
+        ));
     }
     // Zero sectors stand for four, a rule from the floppy days.
     let sectors = match word(field::SETUP_SECTORS)? & 0xff {
@@ -84,12 +99,16 @@ fn payload(image: &[u8]) -> Result<&[u8], KernelImageError> {
         sectors => sectors,
     };
     let begin = (sectors + 1) * SECTOR_BYTES + word(field::PAYLOAD_OFFSET)?;
-    bytes(begin, word(field::PAYLOAD_LENGTH)?).ok_or(KernelImageError::Header("its payload lies beyond the end of the file"))
+    bytes(begin, word(field::PAYLOAD_LENGTH)?).ok_or(KernelImageError::Header(
+        "its payload lies beyond the end of the file",
+    ))
 }
 
 fn unpack(payload: &[u8]) -> Result<Vec<u8>, KernelImageError> {
     match payload {
-        [0x02, 0x21, 0x4c, 0x18, ..] => return Ok(codec::decode_lz4_legacy(payload, ELF_BYTES_MAX)?),
+        [0x02, 0x21, 0x4c, 0x18, ..] => {
+            return Ok(codec::decode_lz4_legacy(payload, ELF_BYTES_MAX)?);
+        }
         [b'B', b'Z', b'h', ..] => return Err(KernelImageError::UnknownCompression("bzip2")),
         [0x5d, 0, 0, ..] => return Err(KernelImageError::UnknownCompression("lzma")),
         [0x89, b'L', b'Z', b'O', ..] => return Err(KernelImageError::UnknownCompression("lzo")),
@@ -110,13 +129,18 @@ fn check_entry_point(kernel: &[u8]) -> Result<(), KernelImageError> {
     let header = FileHeader64::<Endianness>::parse(kernel).map_err(broken)?;
     let endian = header.endian().map_err(broken)?;
     if header.e_machine(endian) != elf::EM_X86_64 {
-        return Err(KernelImageError::Elf(format!("its machine number is {}", header.e_machine(endian))));
+        return Err(KernelImageError::Elf(format!(
+            "its machine number is {}",
+            header.e_machine(endian)
+        )));
     }
     for segment in header.program_headers(endian, kernel).map_err(broken)? {
         if segment.p_type(endian) != PT_NOTE {
             continue;
         }
-        let Some(mut notes) = segment.notes(endian, kernel).map_err(broken)? else { continue };
+        let Some(mut notes) = segment.notes(endian, kernel).map_err(broken)? else {
+            continue;
+        };
         while let Some(note) = notes.next().map_err(broken)? {
             if (note.name(), note.n_type(endian)) == PVH_NOTE {
                 return Ok(());
@@ -133,7 +157,11 @@ pub(crate) fn release(kernel: &[u8]) -> Result<String, KernelImageError> {
     // The words stand in format strings too, followed by `%s`.
     while let Some(position) = find(rest, BANNER) {
         rest = &rest[position + BANNER.len()..];
-        let length = rest.iter().take(128).take_while(|byte| is_release_byte(**byte)).count();
+        let length = rest
+            .iter()
+            .take(128)
+            .take_while(|byte| is_release_byte(**byte))
+            .count();
         if length > 0 && rest[0].is_ascii_digit() {
             return Ok(String::from_utf8_lossy(&rest[..length]).into_owned());
         }
@@ -148,7 +176,11 @@ fn is_release_byte(byte: u8) -> bool {
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let first = *needle.first()?;
     let mut begin = 0;
-    while let Some(step) = haystack.get(begin..)?.iter().position(|byte| *byte == first) {
+    while let Some(step) = haystack
+        .get(begin..)?
+        .iter()
+        .position(|byte| *byte == first)
+    {
         begin += step;
         if haystack[begin..].starts_with(needle) {
             return Some(begin);
@@ -242,7 +274,10 @@ pub(crate) mod tests {
         refuses(&bzimage(b"BZh91AY"), "bzip2");
         refuses(&bzimage(b"\x5d\0\0\0\x01"), "lzma");
         refuses(&bzimage(b"unheard of"), "its compression is not read here");
-        refuses(&bzimage(&[0xfd, b'7', b'z', b'X', b'Z', 0, 1]), "unpack its payload");
+        refuses(
+            &bzimage(&[0xfd, b'7', b'z', b'X', b'Z', 0, 1]),
+            "unpack its payload",
+        );
         refuses(&elf_kernel(b"GNU\0", 62), "CONFIG_PVH");
         refuses(&elf_kernel(b"Xen\0", 183), "machine number is 183");
         refuses(&good()[..70], "ELF");

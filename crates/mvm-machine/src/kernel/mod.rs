@@ -48,7 +48,9 @@ pub enum KernelError {
     #[error(transparent)]
     Deb(#[from] DebError),
     /// Neither the distribution nor the host has a kernel for us.
-    #[error("could not obtain a kernel: {distribution}; the host's own cannot be used either: {host}; give one with --kernel PATH")]
+    #[error(
+        "could not obtain a kernel: {distribution}; the host's own cannot be used either: {host}; give one with --kernel PATH"
+    )]
     Nowhere {
         /// What went wrong with the distribution's package.
         distribution: Box<KernelError>,
@@ -112,10 +114,16 @@ struct Record {
 }
 
 /// Kernels are never thrown away: without a network there would be no second one.
-const KERNELS: Shelf = Shelf { name: "kernels", unused_max: None };
+const KERNELS: Shelf = Shelf {
+    name: "kernels",
+    unused_max: None,
+};
 
 /// Unpacked from a file the user gave: easily made again.
-const GIVEN_KERNELS: Shelf = Shelf { name: "given-kernels", unused_max: Some(Duration::from_secs(14 * 24 * 3600)) };
+const GIVEN_KERNELS: Shelf = Shelf {
+    name: "given-kernels",
+    unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
+};
 
 const ELF_NAME: &str = "vmlinux";
 const MODULES_NAME: &str = "modules";
@@ -130,10 +138,12 @@ impl Kernel {
             KernelSource::Path(path) => Self::import(cache, path, Origin::Given(path.clone())),
             KernelSource::Distribution => match package::obtain(cache) {
                 Ok(kernel) => Ok(kernel),
-                Err(distribution) => Self::of_host(cache, Path::new("/")).map_err(|host| KernelError::Nowhere {
-                    distribution: Box::new(distribution),
-                    host: Box::new(host),
-                }),
+                Err(distribution) => {
+                    Self::of_host(cache, Path::new("/")).map_err(|host| KernelError::Nowhere {
+                        distribution: Box::new(distribution),
+                        host: Box::new(host),
+                    })
+                }
             },
         }
     }
@@ -168,7 +178,9 @@ impl Kernel {
     /// Names are those of `modprobe`, without aliases. Built-in ones add nothing; all are built in where the
     /// kernel came without modules.
     pub fn resolve(&self, names: &[&str]) -> Result<Vec<ModuleFile>, ModuleError> {
-        self.modules.as_ref().map_or(Ok(Vec::new()), |tree| tree.resolve(names))
+        self.modules
+            .as_ref()
+            .map_or(Ok(Vec::new()), |tree| tree.resolve(names))
     }
 
     /// Whether this kernel may be handed modules without their signatures: the distributions' do not insist.
@@ -180,7 +192,10 @@ impl Kernel {
     }
 
     fn of_host(cache: &Cache, root: &Path) -> Result<Self, KernelError> {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let release = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
         let path = root.join("boot").join(format!("vmlinuz-{release}"));
         tracing::info!(path = %path.display(), "trying the host's own kernel");
         Self::import(cache, &path, Origin::Host(path.clone()))
@@ -188,14 +203,27 @@ impl Kernel {
 
     fn import(cache: &Cache, path: &Path, origin: Origin) -> Result<Self, KernelError> {
         let path = std::fs::canonicalize(path).naming("find the kernel", path)?;
-        let key = ContentKey::of("given kernel 1").key(&cache.file_key(&path)?).text(&path.to_string_lossy()).finish();
+        let key = ContentKey::of("given kernel 1")
+            .key(&cache.file_key(&path)?)
+            .text(&path.to_string_lossy())
+            .finish();
         let entry = cache.entry::<KernelError>(GIVEN_KERNELS, &key, |place| {
             let release = write_elf(&path, &place.join(ELF_NAME))?;
             let modules = modules_beside(&path, &release);
             if modules.is_none() {
-                tracing::warn!(release, "found no modules for the kernel, which must have all drivers built in");
+                tracing::warn!(
+                    release,
+                    "found no modules for the kernel, which must have all drivers built in"
+                );
             }
-            write_record(place, &Record { release, origin, modules })
+            write_record(
+                place,
+                &Record {
+                    release,
+                    origin,
+                    modules,
+                },
+            )
         })?;
         Self::open(&entry)
     }
@@ -206,16 +234,28 @@ impl Kernel {
             .map_err(std::io::Error::from)
             .naming("read the record", &path)?;
         let within = entry.join(MODULES_NAME);
-        let directory = record.modules.clone().or_else(|| within.is_dir().then_some(within));
-        let modules = directory.map(|directory| ModuleTree::open(&directory, &record.release)).transpose()?;
-        Ok(Kernel { elf: entry.join(ELF_NAME), record, modules })
+        let directory = record
+            .modules
+            .clone()
+            .or_else(|| within.is_dir().then_some(within));
+        let modules = directory
+            .map(|directory| ModuleTree::open(&directory, &record.release))
+            .transpose()?;
+        Ok(Kernel {
+            elf: entry.join(ELF_NAME),
+            record,
+            modules,
+        })
     }
 }
 
 /// Extracts the ELF file of a kernel image, and gives the kernel's release.
 fn write_elf(image: &Path, place: &Path) -> Result<String, KernelError> {
     let content = files::read(image)?;
-    let wrong = |cause| KernelError::Image { path: image.to_owned(), cause };
+    let wrong = |cause| KernelError::Image {
+        path: image.to_owned(),
+        cause,
+    };
     let elf = bzimage::extract_elf(&content).map_err(wrong)?;
     files::write(place, &elf)?;
     bzimage::release(&elf).map_err(wrong)
@@ -223,7 +263,9 @@ fn write_elf(image: &Path, place: &Path) -> Result<String, KernelError> {
 
 fn write_record(entry: &Path, record: &Record) -> Result<(), KernelError> {
     let path = entry.join(RECORD_NAME);
-    let text = serde_json::to_vec_pretty(record).map_err(std::io::Error::from).naming("write the record", &path)?;
+    let text = serde_json::to_vec_pretty(record)
+        .map_err(std::io::Error::from)
+        .naming("write the record", &path)?;
     Ok(files::write(&path, &text)?)
 }
 
@@ -232,7 +274,9 @@ fn modules_beside(kernel: &Path, release: &str) -> Option<PathBuf> {
     let above = beside.parent().unwrap_or(beside);
     [beside, above, Path::new("/")]
         .into_iter()
-        .flat_map(|root| ["lib/modules", "usr/lib/modules"].map(|part| root.join(part).join(release)))
+        .flat_map(|root| {
+            ["lib/modules", "usr/lib/modules"].map(|part| root.join(part).join(release))
+        })
         .find(|directory| directory.is_dir())
 }
 
@@ -254,7 +298,11 @@ mod tests {
         let path = directory.path().join("boot/vmlinuz");
         let elf = elf_kernel(b"Xen\0", 62);
         files::write(&path, &bzimage(&elf)).unwrap();
-        files::write(&directory.path().join("lib/modules/6.1.0-9-test/virtio.ko"), &module(&[])).unwrap();
+        files::write(
+            &directory.path().join("lib/modules/6.1.0-9-test/virtio.ko"),
+            &module(&[]),
+        )
+        .unwrap();
         for _ in 0..2 {
             let kernel = Kernel::obtain(&cache, &KernelSource::Path(path.clone())).unwrap();
             assert_eq!(std::fs::read(kernel.elf()).unwrap(), elf);
@@ -277,9 +325,16 @@ mod tests {
     fn a_file_that_is_no_kernel_is_named() {
         let (directory, cache) = host();
         let path = directory.path().join("notes.txt");
-        let obtain = || Kernel::obtain(&cache, &KernelSource::Path(path.clone())).unwrap_err().to_string();
+        let obtain = || {
+            Kernel::obtain(&cache, &KernelSource::Path(path.clone()))
+                .unwrap_err()
+                .to_string()
+        };
         let message = obtain();
-        assert!(message.starts_with("could not find the kernel /"), "{message}");
+        assert!(
+            message.starts_with("could not find the kernel /"),
+            "{message}"
+        );
         files::write(&path, b"hello").unwrap();
         let message = obtain();
         assert!(message.ends_with("notes.txt as a kernel: could not recognise it as an x86-64 kernel: it is neither an ELF file nor a bzImage"), "{message}");

@@ -26,9 +26,14 @@ pub(crate) struct Modinfo {
 
 impl Modinfo {
     pub(crate) fn of(module: &[u8]) -> Result<Self, ModuleFileError> {
-        let file = object::File::parse(module).map_err(|error| ModuleFileError::Elf(error.to_string()))?;
-        let section = file.section_by_name(".modinfo").ok_or(ModuleFileError::NoModinfo)?;
-        let data = section.data().map_err(|error| ModuleFileError::Elf(error.to_string()))?;
+        let file =
+            object::File::parse(module).map_err(|error| ModuleFileError::Elf(error.to_string()))?;
+        let section = file
+            .section_by_name(".modinfo")
+            .ok_or(ModuleFileError::NoModinfo)?;
+        let data = section
+            .data()
+            .map_err(|error| ModuleFileError::Elf(error.to_string()))?;
         Ok(Self::parse(data))
     }
 
@@ -39,7 +44,12 @@ impl Modinfo {
             let line = String::from_utf8_lossy(line);
             match line.split_once('=') {
                 Some(("depends", names)) => {
-                    info.depends.extend(names.split(',').filter(|name| !name.is_empty()).map(plain_name));
+                    info.depends.extend(
+                        names
+                            .split(',')
+                            .filter(|name| !name.is_empty())
+                            .map(plain_name),
+                    );
                 }
                 Some(("softdep", value)) => info.soft(value),
                 _ => {}
@@ -79,7 +89,8 @@ const SIGNATURE_TRAILER_BYTES: usize = 12;
 pub(crate) fn without_signature(module: &[u8]) -> &[u8] {
     let stripped = || {
         let rest = module.strip_suffix(SIGNATURE_MARK)?;
-        let (rest, trailer) = rest.split_at_checked(rest.len().checked_sub(SIGNATURE_TRAILER_BYTES)?)?;
+        let (rest, trailer) =
+            rest.split_at_checked(rest.len().checked_sub(SIGNATURE_TRAILER_BYTES)?)?;
         let length = u32::from_be_bytes(trailer.last_chunk().copied()?) as usize;
         rest.get(..rest.len().checked_sub(length)?)
     };
@@ -94,8 +105,17 @@ mod tests {
 
     #[track_caller]
     fn check(section: &[u8], depends: &[&str], before: &[&str], after: &[&str]) {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let expected = Modinfo { depends: owned(depends), before: owned(before), after: owned(after) };
+        let owned = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let expected = Modinfo {
+            depends: owned(depends),
+            before: owned(before),
+            after: owned(after),
+        };
         assert_eq!(Modinfo::parse(section), expected);
     }
 
@@ -103,9 +123,24 @@ mod tests {
     fn dependencies_are_read() {
         check(b"", &[], &[], &[]);
         check(b"license=GPL\0depends=\0", &[], &[], &[]);
-        check(b"depends=virtio,virtio-ring\0retpoline=Y\0", &["virtio", "virtio_ring"], &[], &[]);
-        check(b"softdep=pre: crc32c a-b post: late\0", &[], &["crc32c", "a_b"], &["late"]);
-        check(b"softdep=stray pre:\0softdep=post:x\0depends\0", &[], &[], &[]);
+        check(
+            b"depends=virtio,virtio-ring\0retpoline=Y\0",
+            &["virtio", "virtio_ring"],
+            &[],
+            &[],
+        );
+        check(
+            b"softdep=pre: crc32c a-b post: late\0",
+            &[],
+            &["crc32c", "a_b"],
+            &["late"],
+        );
+        check(
+            b"softdep=stray pre:\0softdep=post:x\0depends\0",
+            &[],
+            &[],
+            &[],
+        );
         check(b"depends=\xff\xfe,b", &["\u{fffd}\u{fffd}", "b"], &[], &[]);
     }
 
@@ -127,9 +162,15 @@ mod tests {
 
     #[test]
     fn what_is_not_a_module_is_refused() {
-        assert!(matches!(Modinfo::of(b"#!/bin/sh"), Err(ModuleFileError::Elf(_))));
+        assert!(matches!(
+            Modinfo::of(b"#!/bin/sh"),
+            Err(ModuleFileError::Elf(_))
+        ));
         let program = std::fs::read("/proc/self/exe").unwrap();
-        assert!(matches!(Modinfo::of(&program), Err(ModuleFileError::NoModinfo)));
+        assert!(matches!(
+            Modinfo::of(&program),
+            Err(ModuleFileError::NoModinfo)
+        ));
     }
 
     proptest! {

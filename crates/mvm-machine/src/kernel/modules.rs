@@ -38,7 +38,11 @@ pub enum ModuleError {
 }
 
 fn among(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; there is {}", near.join(", ")) }
+    if near.is_empty() {
+        String::new()
+    } else {
+        format!("; there is {}", near.join(", "))
+    }
 }
 
 /// No module unpacks to more; the largest drivers are some tens of megabytes.
@@ -67,7 +71,9 @@ impl ModuleFile {
         let packed = files::read(&self.path)?;
         match Codec::of(&packed) {
             Codec::Plain => Ok(packed),
-            codec => codec.decode(&packed, MODULE_BYTES_MAX).naming("unpack", &self.path),
+            codec => codec
+                .decode(&packed, MODULE_BYTES_MAX)
+                .naming("unpack", &self.path),
         }
     }
 
@@ -93,16 +99,27 @@ impl ModuleTree {
         }
         let list = directory.join("modules.builtin");
         let builtin = match std::fs::read_to_string(&list) {
-            Ok(text) => text.lines().filter_map(|line| module_name(Path::new(line.trim()))).collect(),
+            Ok(text) => text
+                .lines()
+                .filter_map(|line| module_name(Path::new(line.trim())))
+                .collect(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
             Err(error) => return Err(error).naming("read", &list),
         };
-        Ok(ModuleTree { release: release.to_owned(), files, builtin })
+        Ok(ModuleTree {
+            release: release.to_owned(),
+            files,
+            builtin,
+        })
     }
 
     /// The files to load, in order, so that the named modules work; names of built-in ones add nothing.
     pub(crate) fn resolve(&self, names: &[&str]) -> Result<Vec<ModuleFile>, ModuleError> {
-        let mut order = Order { tree: self, seen: BTreeSet::new(), files: Vec::new() };
+        let mut order = Order {
+            tree: self,
+            seen: BTreeSet::new(),
+            files: Vec::new(),
+        };
         for name in names {
             order.add(&plain_name(name))?;
         }
@@ -120,13 +137,25 @@ impl ModuleTree {
             .keys()
             .chain(&self.builtin)
             .filter_map(|known| {
-                let distance = if known.contains(name) { 1 } else { distance(known, name) };
+                let distance = if known.contains(name) {
+                    1
+                } else {
+                    distance(known, name)
+                };
                 (distance <= limit).then_some((distance, known))
             })
             .collect();
         near.sort();
-        let near = near.into_iter().take(5).map(|(_, known)| known.clone()).collect();
-        ModuleError::Unknown { name: name.to_owned(), release: self.release.clone(), near }
+        let near = near
+            .into_iter()
+            .take(5)
+            .map(|(_, known)| known.clone())
+            .collect();
+        ModuleError::Unknown {
+            name: name.to_owned(),
+            release: self.release.clone(),
+            near,
+        }
     }
 }
 
@@ -143,10 +172,20 @@ impl Order<'_> {
             return Ok(());
         }
         let Some(path) = self.tree.files.get(name) else {
-            return if self.tree.builtin.contains(name) { Ok(()) } else { Err(self.tree.unknown(name)) };
+            return if self.tree.builtin.contains(name) {
+                Ok(())
+            } else {
+                Err(self.tree.unknown(name))
+            };
         };
-        let file = ModuleFile { name: name.to_owned(), path: path.clone() };
-        let info = Modinfo::of(&file.read()?).map_err(|cause| ModuleError::File { path: path.clone(), cause })?;
+        let file = ModuleFile {
+            name: name.to_owned(),
+            path: path.clone(),
+        };
+        let info = Modinfo::of(&file.read()?).map_err(|cause| ModuleError::File {
+            path: path.clone(),
+            cause,
+        })?;
         for soft in info.before.iter().filter(|name| self.tree.has(name)) {
             self.add(soft)?;
         }
@@ -164,7 +203,9 @@ impl Order<'_> {
 /// `virtio_rng` for `kernel/drivers/char/hw_random/virtio-rng.ko.xz`.
 fn module_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
-    let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().find_map(|suffix| name.strip_suffix(suffix))?;
+    let stem = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"]
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix))?;
     Some(plain_name(stem))
 }
 
@@ -201,10 +242,18 @@ pub(crate) mod tests {
 
     fn tree() -> (tempfile::TempDir, ModuleTree) {
         let directory = tempfile::tempdir().unwrap();
-        let put = |path: &str, content: &[u8]| files::write(&directory.path().join(path), content).unwrap();
+        let put = |path: &str, content: &[u8]| {
+            files::write(&directory.path().join(path), content).unwrap()
+        };
         put("kernel/net.ko", &module(&["depends=ring,fail-over"]));
-        put("kernel/fail-over.ko.zst", &zstd::encode_all(&module(&["depends="])[..], 1).unwrap());
-        put("kernel/deep/ring.ko", &module(&["softdep=pre: crc missing post: late"]));
+        put(
+            "kernel/fail-over.ko.zst",
+            &zstd::encode_all(&module(&["depends="])[..], 1).unwrap(),
+        );
+        put(
+            "kernel/deep/ring.ko",
+            &module(&["softdep=pre: crc missing post: late"]),
+        );
         put("kernel/crc.ko", &module(&[]));
         put("kernel/late.ko", &module(&["depends=ring"]));
         put("kernel/loop_a.ko", &module(&["depends=loop_b"]));
@@ -219,7 +268,12 @@ pub(crate) mod tests {
     #[track_caller]
     fn check(names: &[&str], expected: &[&str]) {
         let (_directory, tree) = tree();
-        let found: Vec<_> = tree.resolve(names).unwrap().into_iter().map(|file| file.name).collect();
+        let found: Vec<_> = tree
+            .resolve(names)
+            .unwrap()
+            .into_iter()
+            .map(|file| file.name)
+            .collect();
         assert_eq!(found, expected);
     }
 
@@ -229,7 +283,10 @@ pub(crate) mod tests {
         check(&["ext4"], &[]);
         check(&["crc"], &["crc"]);
         check(&["net"], &["crc", "ring", "late", "fail_over", "net"]);
-        check(&["late", "net", "ring"], &["crc", "ring", "late", "fail_over", "net"]);
+        check(
+            &["late", "net", "ring"],
+            &["crc", "ring", "late", "fail_over", "net"],
+        );
         check(&["fail-over", "fail_over"], &["fail_over"]);
         check(&["loop_a"], &["loop_b", "loop_a"]);
     }
@@ -259,7 +316,12 @@ pub(crate) mod tests {
 
     #[test]
     fn distances() {
-        for (left, right, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("ring", "rin", 1)] {
+        for (left, right, expected) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("kitten", "sitting", 3),
+            ("ring", "rin", 1),
+        ] {
             assert_eq!(distance(left, right), expected);
         }
     }

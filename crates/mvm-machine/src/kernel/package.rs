@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ELF_NAME, KERNELS, Kernel, KernelError, MODULES_NAME, Origin, Record, write_elf, write_record};
+use super::{
+    ELF_NAME, KERNELS, Kernel, KernelError, MODULES_NAME, Origin, Record, write_elf, write_record,
+};
 use crate::apt::{Apt, AptError};
 use crate::cache::{Cache, ContentKey};
 use crate::deb;
@@ -36,7 +38,13 @@ pub(super) fn cached(cache: &Cache) -> Option<Kernel> {
 fn pointer(cache: &Cache, distribution: &Distribution) -> PathBuf {
     let name: String = format!("{}-{}", distribution.id, distribution.version)
         .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .map(|letter| {
+            if letter.is_ascii_alphanumeric() {
+                letter
+            } else {
+                '-'
+            }
+        })
         .collect();
     cache.root().join(format!("kernel-of-{name}.json"))
 }
@@ -52,7 +60,10 @@ enum Reuse {
 
 fn fetch(cache: &Cache, reuse: Reuse) -> Result<Kernel, KernelError> {
     let distribution = Distribution::detect(Path::new("/"));
-    let workspace = cache.workspace(KERNELS, &ContentKey::of("fetch the distribution's kernel").finish())?;
+    let workspace = cache.workspace(
+        KERNELS,
+        &ContentKey::of("fetch the distribution's kernel").finish(),
+    )?;
     if reuse == Reuse::Current
         && let Some(kernel) = cached(cache)
     {
@@ -66,7 +77,10 @@ fn fetch(cache: &Cache, reuse: Reuse) -> Result<Kernel, KernelError> {
     let key = key.finish();
     let entry = cache.entry::<KernelError>(KERNELS, &key, |place| unpack(&packages, place))?;
     let kernel = Kernel::open(&entry)?;
-    files::replace(&pointer(cache, &distribution), format!("\"{key}\"").as_bytes())?;
+    files::replace(
+        &pointer(cache, &distribution),
+        format!("\"{key}\"").as_bytes(),
+    )?;
     tracing::info!(release = kernel.release(), origin = %kernel.origin(), "the kernel is ready");
     Ok(kernel)
 }
@@ -78,16 +92,27 @@ fn download(apt: &Apt, distribution: &Distribution) -> Result<Vec<PathBuf>, AptE
         _ => [DEBIAN_NAMES, UBUNTU_NAMES].concat(),
     };
     for name in &names {
-        let Some(image) = apt.depends(name)?.into_iter().find(|needed| needed.starts_with("linux-image-")) else {
+        let Some(image) = apt
+            .depends(name)?
+            .into_iter()
+            .find(|needed| needed.starts_with("linux-image-"))
+        else {
             continue;
         };
         // Ubuntu keeps the modules in a package of their own; Debian does not.
         let needed = apt.depends(&image)?;
-        let modules = needed.iter().filter(|needed| needed.starts_with("linux-modules-"));
-        let packages: Vec<&str> = std::iter::once(&image).chain(modules).map(String::as_str).collect();
+        let modules = needed
+            .iter()
+            .filter(|needed| needed.starts_with("linux-modules-"));
+        let packages: Vec<&str> = std::iter::once(&image)
+            .chain(modules)
+            .map(String::as_str)
+            .collect();
         return apt.download(&packages);
     }
-    Err(AptError::Absent { names: names.into_iter().map(str::to_owned).collect() })
+    Err(AptError::Absent {
+        names: names.into_iter().map(str::to_owned).collect(),
+    })
 }
 
 /// Unpacks kernel image and modules, and makes an entry of them.
@@ -95,13 +120,27 @@ fn unpack(packages: &[PathBuf], place: &Path) -> Result<(), KernelError> {
     let mut image = None;
     for package in packages {
         let written = deb::unpack(package, place, wanted)?;
-        image = image.or(written.into_iter().find(|path| path.starts_with(place.join(IMAGES_NAME))));
+        image = image.or(written
+            .into_iter()
+            .find(|path| path.starts_with(place.join(IMAGES_NAME))));
     }
-    let names = || packages.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
+    let names = || {
+        packages
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .collect()
+    };
     let image = image.ok_or_else(|| KernelError::NoImage { packages: names() })?;
     let release = write_elf(&image, &place.join(ELF_NAME))?;
     std::fs::remove_dir_all(place.join(IMAGES_NAME)).naming("remove", &image)?;
-    write_record(place, &Record { release, origin: Origin::Packages(names()), modules: None })
+    write_record(
+        place,
+        &Record {
+            release,
+            origin: Origin::Packages(names()),
+            modules: None,
+        },
+    )
 }
 
 /// Where the compressed kernel lies while its ELF file is made of it.
@@ -112,7 +151,11 @@ fn wanted(path: &Path) -> Option<PathBuf> {
     if path.to_str()?.starts_with("boot/vmlinu") {
         return Some(Path::new(IMAGES_NAME).join(path.file_name()?));
     }
-    let path = path.strip_prefix("usr").unwrap_or(path).strip_prefix("lib/modules").ok()?;
+    let path = path
+        .strip_prefix("usr")
+        .unwrap_or(path)
+        .strip_prefix("lib/modules")
+        .ok()?;
     let mut parts = path.components();
     // The release.
     parts.next()?;
@@ -128,15 +171,28 @@ mod tests {
     #[test]
     fn kernel_and_modules_are_wanted_wherever_they_lie() {
         for (path, expected) in [
-            ("lib/modules/6.1/kernel/fs/a.ko", Some("modules/kernel/fs/a.ko")),
-            ("usr/lib/modules/6.12/kernel/a.ko.xz", Some("modules/kernel/a.ko.xz")),
-            ("lib/modules/6.1/modules.builtin", Some("modules/modules.builtin")),
+            (
+                "lib/modules/6.1/kernel/fs/a.ko",
+                Some("modules/kernel/fs/a.ko"),
+            ),
+            (
+                "usr/lib/modules/6.12/kernel/a.ko.xz",
+                Some("modules/kernel/a.ko.xz"),
+            ),
+            (
+                "lib/modules/6.1/modules.builtin",
+                Some("modules/modules.builtin"),
+            ),
             ("lib/modules/6.1/modules.order", None),
             ("lib/modules/6.1", None),
             ("boot/vmlinuz-6.1", Some("images/vmlinuz-6.1")),
             ("usr/share/doc/a.ko", None),
         ] {
-            assert_eq!(wanted(Path::new(path)), expected.map(PathBuf::from), "{path}");
+            assert_eq!(
+                wanted(Path::new(path)),
+                expected.map(PathBuf::from),
+                "{path}"
+            );
         }
     }
 }

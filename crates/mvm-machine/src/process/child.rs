@@ -47,15 +47,22 @@ impl Child {
         // The child is not reaped before this, so its number cannot have passed to another process.
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         let (publish, exit) = watch::channel(None);
-        let reaper = thread::Builder::new().name(format!("mvm-wait-{pid}")).spawn(move || {
-            let status = child.wait();
-            let exit = status.map_or(Exit::Signal(0), |status| match status.code() {
-                Some(code) => Exit::Code(code),
-                None => Exit::Signal(status.signal().unwrap_or(0)),
-            });
-            publish.send_replace(Some(exit));
-        })?;
-        Ok(Child { pid, pidfd, exit, reaper: Some(reaper) })
+        let reaper = thread::Builder::new()
+            .name(format!("mvm-wait-{pid}"))
+            .spawn(move || {
+                let status = child.wait();
+                let exit = status.map_or(Exit::Signal(0), |status| match status.code() {
+                    Some(code) => Exit::Code(code),
+                    None => Exit::Signal(status.signal().unwrap_or(0)),
+                });
+                publish.send_replace(Some(exit));
+            })?;
+        Ok(Child {
+            pid,
+            pidfd,
+            exit,
+            reaper: Some(reaper),
+        })
     }
 
     /// Returns the process id.
@@ -73,7 +80,10 @@ impl Child {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await;
         // The reaper publishes before it lets go of the channel.
-        ended.ok().and_then(|status| *status).unwrap_or(Exit::Signal(0))
+        ended
+            .ok()
+            .and_then(|status| *status)
+            .unwrap_or(Exit::Signal(0))
     }
 
     /// Kills the child at once; a child that has ended already is no error.

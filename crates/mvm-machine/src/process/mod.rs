@@ -67,7 +67,9 @@ impl Keeper {
     /// Returns the keeper of this process, starting its thread and its watcher on first use.
     pub fn get() -> Result<&'static Keeper, ProcessError> {
         static KEEPER: Mutex<Option<&'static Keeper>> = Mutex::new(None);
-        let mut slot = KEEPER.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut slot = KEEPER
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(keeper) = *slot {
             return Ok(keeper);
         }
@@ -88,7 +90,11 @@ impl Keeper {
     ///
     /// The descriptors in `inherited` stay open in the child under the same numbers, and are closed
     /// here.
-    pub fn spawn(&self, mut command: Command, inherited: Vec<OwnedFd>) -> Result<Child, ProcessError> {
+    pub fn spawn(
+        &self,
+        mut command: Command,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Child, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
         spawn::dies_with_parent(&mut command);
         spawn_through(&self.orders, command, inherited)
@@ -99,9 +105,13 @@ impl Keeper {
     /// Has `path` removed, file or tree, when the guard is dropped or this process ends.
     pub fn guard_path(&self, path: &Path) -> Result<PathGuard, ProcessError> {
         if !self.watcher.watch_path(path) {
-            return Err(ProcessError::PathNotGuardable { path: path.to_owned() });
+            return Err(ProcessError::PathNotGuardable {
+                path: path.to_owned(),
+            });
         }
-        Ok(PathGuard { path: path.to_owned() })
+        Ok(PathGuard {
+            path: path.to_owned(),
+        })
     }
 
     /// Returns the process id of the watcher, for tests that count survivors.
@@ -154,7 +164,11 @@ fn spawn_through(
     orders
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
-        .send(Order { command, inherited, reply })
+        .send(Order {
+            command,
+            inherited,
+            reply,
+        })
         .map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
 }

@@ -29,10 +29,17 @@ impl Watcher {
     pub(super) fn start(
         spawn: impl FnOnce(Command, OwnedFd) -> io::Result<std::process::Child>,
     ) -> io::Result<Watcher> {
-        let mut program = File::from(rustix::fs::memfd_create("mvm-ci-watcher", MemfdFlags::CLOEXEC)?);
+        let mut program = File::from(rustix::fs::memfd_create(
+            "mvm-ci-watcher",
+            MemfdFlags::CLOEXEC,
+        )?);
         program.write_all(agent_binary::BYTES)?;
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut command = Command::new(format!("/proc/{}/fd/{}", std::process::id(), program.as_raw_fd()));
+        let mut command = Command::new(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            program.as_raw_fd()
+        ));
         command
             .args(["watch", "--fd", &reader.as_raw_fd().to_string()])
             .env_clear()
@@ -41,7 +48,10 @@ impl Watcher {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let child = spawn(command, reader)?;
-        Ok(Watcher { pipe: Mutex::new(File::from(writer)), pid: child.id() })
+        Ok(Watcher {
+            pipe: Mutex::new(File::from(writer)),
+            pid: child.id(),
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -74,7 +84,10 @@ impl Watcher {
     }
 
     fn tell(&self, line: &str) {
-        let mut pipe = self.pipe.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut pipe = self
+            .pipe
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Err(error) = pipe.write_all(line.as_bytes()) {
             tracing::warn!(%error, "the watcher is gone: a killed run may leave files behind");
         }

@@ -31,12 +31,16 @@ const EDITS_MAX: usize = 3;
 
 /// Reads a file that must exist.
 pub(super) fn read(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     let source = Source { path, text: &text };
     let table = DeTable::parse(&text).map_err(|error| source.problem(&error))?;
     source.check_keys(table.get_ref(), &KEYS)?;
-    if let Some(DeValue::Array(members)) = table.get_ref().get("members").map(|value| value.get_ref()) {
+    if let Some(DeValue::Array(members)) =
+        table.get_ref().get("members").map(|value| value.get_ref())
+    {
         for member in members.iter() {
             if let DeValue::Table(member) = member.get_ref() {
                 source.check_keys(member, &MEMBER_KEYS)?;
@@ -54,11 +58,16 @@ struct Source<'a> {
 impl Source<'_> {
     fn check_keys(&self, table: &DeTable<'_>, known: &[&'static str]) -> Result<(), ConfigError> {
         // The first in the file, not in the alphabet.
-        let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
-        let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
+        let unknown = table
+            .keys()
+            .filter(|key| !known.contains(&key.get_ref().as_ref()));
+        let Some(key) = unknown.min_by_key(|key| key.span().start) else {
+            return Ok(());
+        };
         let name = key.get_ref().to_string();
         let nearest = known.iter().min_by_key(|candidate| edits(&name, candidate));
-        let suggestion = nearest.filter(|candidate| edits(&name, candidate) <= EDITS_MAX.min(name.len() / 2));
+        let suggestion =
+            nearest.filter(|candidate| edits(&name, candidate) <= EDITS_MAX.min(name.len() / 2));
         Err(ConfigError::UnknownKey {
             path: self.path(),
             line: self.line(key.span()),
@@ -90,7 +99,8 @@ impl Source<'_> {
     fn key_on(&self, line: usize) -> String {
         let line = self.text.lines().nth(line - 1).unwrap_or_default();
         let key = line.split_once('=').map_or(line, |(key, _)| key);
-        key.trim_matches(|character: char| character.is_whitespace() || "[]\"'".contains(character)).to_owned()
+        key.trim_matches(|character: char| character.is_whitespace() || "[]\"'".contains(character))
+            .to_owned()
     }
 }
 

@@ -59,8 +59,11 @@ pub(crate) struct ClusterStore {
 impl ClusterStore {
     /// A store that has not joined yet.
     pub(crate) fn new(config: &Config) -> Arc<Self> {
-        let addresses: HashMap<_, _> =
-            config.members.iter().map(|member| (member.id, (member.host.clone(), member.http_port))).collect();
+        let addresses: HashMap<_, _> = config
+            .members
+            .iter()
+            .map(|member| (member.id, (member.host.clone(), member.http_port)))
+            .collect();
         Arc::new(Self {
             node: config.node_id,
             members: config.members.clone(),
@@ -75,7 +78,10 @@ impl ClusterStore {
     /// Takes over a hiqlite that has joined its cluster.
     pub(crate) fn joined(&self, client: hiqlite::Client, lease: Duration) {
         let local = LocalRaft::new(client, self.node, lease);
-        assert!(self.local.set(local).is_ok(), "a node joins its cluster once");
+        assert!(
+            self.local.set(local).is_ok(),
+            "a node joins its cluster once"
+        );
     }
 
     /// From now on every new request of a client is refused. What other nodes ask is still answered.
@@ -107,7 +113,9 @@ impl ClusterStore {
 
     async fn settle_schema(&self, local: &LocalRaft) {
         if !local.has_schema().await {
-            local.create_schema(Instant::now() + super::GIVE_UP_AFTER).await;
+            local
+                .create_schema(Instant::now() + super::GIVE_UP_AFTER)
+                .await;
         }
         if local.has_schema().await {
             self.has_schema.store(true, Ordering::Relaxed);
@@ -124,16 +132,26 @@ impl ClusterStore {
     }
 
     fn mark_good(&self) {
-        *self.last_good.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self
+            .last_good
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn is_hopeless(&self) -> bool {
-        self.last_good.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > PATIENCE
+        self.last_good
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+            > PATIENCE
     }
 
     fn local(&self) -> Result<&LocalRaft, Unavailable> {
         let ready = self.has_schema.load(Ordering::Relaxed);
-        self.local.get().filter(|_| ready).ok_or(Unavailable::Forming)
+        self.local
+            .get()
+            .filter(|_| ready)
+            .ok_or(Unavailable::Forming)
     }
 
     /// The local part, unless clients are not served at all.
@@ -145,28 +163,50 @@ impl ClusterStore {
     }
 
     /// Hands a command to the leader, which is this node or another.
-    async fn propose_to(&self, local: &LocalRaft, leader: u64, command: &Command, deadline: Deadline) -> Proposal {
+    async fn propose_to(
+        &self,
+        local: &LocalRaft,
+        leader: u64,
+        command: &Command,
+        deadline: Deadline,
+    ) -> Proposal {
         if leader == self.node {
             return local.propose(command, deadline.give_up_at).await;
         }
-        match self.peers.call(leader, internal::PROPOSE, command, deadline.give_up_at).await {
+        match self
+            .peers
+            .call(leader, internal::PROPOSE, command, deadline.give_up_at)
+            .await
+        {
             Exchange::Answered(proposal) => proposal,
-            Exchange::NotSent { detail } => {
-                Proposal::Unavailable { cause: Unavailable::LeaderUnreachable { leader, detail } }
-            }
+            Exchange::NotSent { detail } => Proposal::Unavailable {
+                cause: Unavailable::LeaderUnreachable { leader, detail },
+            },
             Exchange::Lost => Proposal::Unknown,
         }
     }
 
-    async fn read_from(&self, local: &LocalRaft, leader: u64, query: &Query, give_up_at: Instant) -> Reading {
+    async fn read_from(
+        &self,
+        local: &LocalRaft,
+        leader: u64,
+        query: &Query,
+        give_up_at: Instant,
+    ) -> Reading {
         if leader == self.node {
             return match local.barrier(give_up_at).await {
                 Ok(()) => read_replica(local, query).await,
                 Err(cause) => Reading::Unavailable { cause },
             };
         }
-        let unreachable = |detail| Reading::Unavailable { cause: Unavailable::LeaderUnreachable { leader, detail } };
-        match self.peers.call(leader, internal::READ, query, give_up_at).await {
+        let unreachable = |detail| Reading::Unavailable {
+            cause: Unavailable::LeaderUnreachable { leader, detail },
+        };
+        match self
+            .peers
+            .call(leader, internal::READ, query, give_up_at)
+            .await
+        {
             Exchange::Answered(reading) => reading,
             Exchange::NotSent { detail } => unreachable(detail),
             Exchange::Lost => unreachable("no answer".into()),
@@ -181,7 +221,9 @@ impl ClusterStore {
             };
             let view = local.view().await;
             let reading = match view.leader {
-                None => Reading::Unavailable { cause: Unavailable::NoLeader },
+                None => Reading::Unavailable {
+                    cause: Unavailable::NoLeader,
+                },
                 Some(leader) => tokio::select! {
                     reading = self.read_from(local, leader, query, refuse_at) => reading,
                     () = superseded(local, &view) => {
@@ -215,7 +257,9 @@ async fn read_replica(local: &LocalRaft, query: &Query) -> Reading {
     let log_index = local.view().await.applied_index;
     match local.query(query).await {
         Ok(answer) => Reading::Done { answer, log_index },
-        Err(error) => Reading::Broken { detail: error.to_string() },
+        Err(error) => Reading::Broken {
+            detail: error.to_string(),
+        },
     }
 }
 
@@ -230,7 +274,9 @@ impl Store for ClusterStore {
                     let view = local.view().await;
                     match view.leader {
                         None => Unavailable::NoLeader,
-                        Some(leader) if handed_to == Some((leader, view.term)) => Unavailable::NoLeader,
+                        Some(leader) if handed_to == Some((leader, view.term)) => {
+                            Unavailable::NoLeader
+                        }
                         Some(leader) => {
                             let proposal = tokio::select! {
                                 proposal = self.propose_to(local, leader, &command, deadline) => proposal,
@@ -275,7 +321,10 @@ impl Store for ClusterStore {
             Some(local) => Some(local.view().await),
             None => None,
         };
-        let voters = view.as_ref().map(|view| view.voters.as_slice()).unwrap_or_default();
+        let voters = view
+            .as_ref()
+            .map(|view| view.voters.as_slice())
+            .unwrap_or_default();
         let members = self.members.iter().map(|member| MemberStatus {
             id: member.id,
             http: member.http(),
@@ -303,7 +352,10 @@ impl Store for ClusterStore {
 
     async fn read_forwarded(&self, query: Query, deadline: Deadline) -> Reading {
         match self.local() {
-            Ok(local) => self.read_from(local, self.node, &query, deadline.give_up_at).await,
+            Ok(local) => {
+                self.read_from(local, self.node, &query, deadline.give_up_at)
+                    .await
+            }
             Err(cause) => Reading::Unavailable { cause },
         }
     }
@@ -332,10 +384,17 @@ impl ClusterStore {
             return local.lead().await;
         }
         let give_up_at = Instant::now() + LEADER_CHECK_TIMEOUT;
-        match self.peers.call::<_, Option<Unavailable>>(leader, internal::LEAD, &(), give_up_at).await {
+        match self
+            .peers
+            .call::<_, Option<Unavailable>>(leader, internal::LEAD, &(), give_up_at)
+            .await
+        {
             Exchange::Answered(answer) => answer.map_or(Ok(()), Err),
             Exchange::NotSent { detail } => Err(Unavailable::LeaderUnreachable { leader, detail }),
-            Exchange::Lost => Err(Unavailable::LeaderUnreachable { leader, detail: "no answer".into() }),
+            Exchange::Lost => Err(Unavailable::LeaderUnreachable {
+                leader,
+                detail: "no answer".into(),
+            }),
         }
     }
 }

@@ -10,7 +10,9 @@ use std::{
 
 use super::{Deadline, MemberStatus, Status, Store};
 use crate::{
-    command::{Answer, Barrier, Change, Command, Cursor, Effect, Proposal, Query, Reading, Unavailable},
+    command::{
+        Answer, Barrier, Change, Command, Cursor, Effect, Proposal, Query, Reading, Unavailable,
+    },
     job::{Job, JobState, Refusal},
 };
 
@@ -73,21 +75,29 @@ impl Contents {
             return if *known == digest {
                 answer.clone()
             } else {
-                Proposal::Rejected { refusal: Refusal::KeyReused }
+                Proposal::Rejected {
+                    refusal: Refusal::KeyReused,
+                }
             };
         }
         let answer = match self.change(command) {
             Ok(effect) => Proposal::Committed { effect },
             Err(refusal) => Proposal::Rejected { refusal },
         };
-        self.requests.insert(command.request.0.clone(), (digest, answer.clone()));
+        self.requests
+            .insert(command.request.0.clone(), (digest, answer.clone()));
         answer
     }
 
     fn change(&mut self, command: &Command) -> Result<Effect, Refusal> {
         let now = command.at;
         match &command.change {
-            Change::Submit { job, kind, payload, submitted_on } => {
+            Change::Submit {
+                job,
+                kind,
+                payload,
+                submitted_on,
+            } => {
                 let job = Job {
                     id: job.clone(),
                     kind: kind.clone(),
@@ -104,7 +114,8 @@ impl Contents {
             }
             Change::Claim { worker, kinds } => {
                 let fits = |job: &&mut Job| {
-                    job.state == JobState::Pending && (kinds.is_empty() || kinds.contains(&job.kind))
+                    job.state == JobState::Pending
+                        && (kinds.is_empty() || kinds.contains(&job.kind))
                 };
                 let claim = self.jobs.iter_mut().find(fits).and_then(|job| {
                     let token = job.claim(worker, now)?;
@@ -112,7 +123,11 @@ impl Contents {
                 });
                 Ok(Effect::Claimed { claim })
             }
-            Change::Move { job: id, target, token } => {
+            Change::Move {
+                job: id,
+                target,
+                token,
+            } => {
                 let job = self.jobs.iter_mut().find(|job| job.id == *id);
                 let job = job.ok_or_else(|| Refusal::UnknownJob { job: id.clone() })?;
                 job.move_to(*target, *token, now)?;
@@ -123,17 +138,32 @@ impl Contents {
 
     fn answer(&self, query: &Query) -> Answer {
         match query {
-            Query::Job { job } => {
-                Answer::Job { job: self.jobs.iter().find(|known| known.id == *job).cloned() }
-            }
-            Query::List { after, limit, state } => self.page(*after, *limit, *state),
+            Query::Job { job } => Answer::Job {
+                job: self.jobs.iter().find(|known| known.id == *job).cloned(),
+            },
+            Query::List {
+                after,
+                limit,
+                state,
+            } => self.page(*after, *limit, *state),
             Query::Latest { limit } => Answer::Jobs {
-                jobs: self.jobs.iter().rev().take(*limit as usize).cloned().collect(),
+                jobs: self
+                    .jobs
+                    .iter()
+                    .rev()
+                    .take(*limit as usize)
+                    .cloned()
+                    .collect(),
                 next: None,
             },
             Query::Stats => Answer::Stats {
                 counts: JobState::ALL
-                    .map(|state| (state, self.jobs.iter().filter(|job| job.state == state).count() as u64))
+                    .map(|state| {
+                        (
+                            state,
+                            self.jobs.iter().filter(|job| job.state == state).count() as u64,
+                        )
+                    })
                     .into(),
             },
         }
@@ -145,8 +175,14 @@ impl Contents {
             .zip(&self.jobs)
             .filter(|(place, job)| *place > after && state.is_none_or(|state| job.state == state));
         let page: Vec<(i64, &Job)> = rest.by_ref().take(limit as usize).collect();
-        let next = page.last().map(|(place, _)| Cursor(*place)).filter(|_| rest.next().is_some());
-        Answer::Jobs { jobs: page.into_iter().map(|(_, job)| job.clone()).collect(), next }
+        let next = page
+            .last()
+            .map(|(place, _)| Cursor(*place))
+            .filter(|_| rest.next().is_some());
+        Answer::Jobs {
+            jobs: page.into_iter().map(|(_, job)| job.clone()).collect(),
+            next,
+        }
     }
 }
 
@@ -168,7 +204,10 @@ impl Store for MemoryStore {
             (Barrier::Linearizable, Some(cause)) => Reading::Unavailable { cause },
             (Barrier::Linearizable | Barrier::Local, _) => {
                 let contents = self.lock();
-                Reading::Done { answer: contents.answer(&query), log_index: contents.applied }
+                Reading::Done {
+                    answer: contents.answer(&query),
+                    log_index: contents.applied,
+                }
             }
         }
     }

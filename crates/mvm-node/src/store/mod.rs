@@ -24,11 +24,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use self::memory::{MemoryStore, Outage};
 pub(crate) use self::{
     cluster::ClusterStore,
     peers::{DEADLINE_HEADER, SECRET_HEADER},
 };
-pub use self::memory::{MemoryStore, Outage};
 use crate::command::{Barrier, Command, Proposal, Query, Reading, Unavailable};
 
 /// After so long a request that was handed to nobody is answered as not applied (HTTP 503).
@@ -54,7 +54,10 @@ impl Deadline {
     /// The deadline of a request that has just come in.
     pub fn starting_now() -> Self {
         let now = Instant::now();
-        Self { refuse_at: now + REFUSE_AFTER, give_up_at: now + GIVE_UP_AFTER }
+        Self {
+            refuse_at: now + REFUSE_AFTER,
+            give_up_at: now + GIVE_UP_AFTER,
+        }
     }
 
     /// The deadline of a request that another node forwarded: whatever is left of its time.
@@ -62,7 +65,10 @@ impl Deadline {
     /// Nothing is waited for before the hand-over; the other node does the waiting.
     pub fn forwarded(left: Duration) -> Self {
         let now = Instant::now();
-        Self { refuse_at: now, give_up_at: now + left.min(GIVE_UP_AFTER) }
+        Self {
+            refuse_at: now,
+            give_up_at: now + left.min(GIVE_UP_AFTER),
+        }
     }
 }
 
@@ -71,7 +77,11 @@ pub trait Store: Send + Sync + 'static {
     /// Asks the cluster to apply a command, and answers before the deadline, whatever happens.
     ///
     /// Dropping the future leaves the outcome unknown.
-    fn propose(&self, command: Command, deadline: Deadline) -> impl Future<Output = Proposal> + Send;
+    fn propose(
+        &self,
+        command: Command,
+        deadline: Deadline,
+    ) -> impl Future<Output = Proposal> + Send;
 
     /// Reads, and answers before the deadline.
     fn read(
@@ -92,7 +102,11 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Proposal> + Send;
 
     /// Serves a linearizable read that another node forwarded because it takes this one for the leader.
-    fn read_forwarded(&self, query: Query, deadline: Deadline) -> impl Future<Output = Reading> + Send;
+    fn read_forwarded(
+        &self,
+        query: Query,
+        deadline: Deadline,
+    ) -> impl Future<Output = Reading> + Send;
 
     /// Says whether this node leads and has a quorum, for another node that asks.
     fn lead(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;

@@ -13,7 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http1::SendRequest, header};
+use hyper::{
+    Request, Response, StatusCode, body::Incoming, client::conn::http1::SendRequest, header,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout_at};
@@ -65,11 +67,22 @@ pub(super) struct Peers {
 impl Peers {
     /// Knows peers by number, host and HTTP port. Connects to nobody yet.
     pub(super) fn new(addresses: HashMap<u64, (String, u16)>, secret: String) -> Self {
-        Self { addresses, secret, idle: Mutex::default(), drivers: Mutex::default() }
+        Self {
+            addresses,
+            secret,
+            idle: Mutex::default(),
+            drivers: Mutex::default(),
+        }
     }
 
     /// Sends `body` to a route of a peer and reads the answer, until `give_up_at`.
-    pub(super) async fn call<Q, A>(&self, peer: u64, path: &str, body: &Q, give_up_at: Instant) -> Exchange<A>
+    pub(super) async fn call<Q, A>(
+        &self,
+        peer: u64,
+        path: &str,
+        body: &Q,
+        give_up_at: Instant,
+    ) -> Exchange<A>
     where
         Q: Serialize + Sync,
         A: DeserializeOwned,
@@ -93,10 +106,15 @@ impl Peers {
         self.keep(peer, connection);
         if status != StatusCode::OK {
             // Internal routes answer 200 whenever they looked at the request.
-            return Exchange::NotSent { detail: format!("it answered HTTP {status} to {path}") };
+            return Exchange::NotSent {
+                detail: format!("it answered HTTP {status} to {path}"),
+            };
         }
         match serde_json::from_slice::<Versioned<A>>(&body.to_bytes()) {
-            Ok(Versioned { version: WIRE_VERSION, body }) => Exchange::Answered(body),
+            Ok(Versioned {
+                version: WIRE_VERSION,
+                body,
+            }) => Exchange::Answered(body),
             Ok(_) | Err(_) => Exchange::Lost,
         }
     }
@@ -108,8 +126,10 @@ impl Peers {
         body: &Q,
         left: Duration,
     ) -> Result<Request<Full<Bytes>>, String> {
-        let (host, port) =
-            self.addresses.get(&peer).ok_or_else(|| format!("node {peer} is not configured"))?;
+        let (host, port) = self
+            .addresses
+            .get(&peer)
+            .ok_or_else(|| format!("node {peer} is not configured"))?;
         let body = serde_json::to_vec(&Versioned::new(body)).map_err(|error| error.to_string())?;
         Request::post(path)
             .header(header::HOST, format!("{host}:{port}"))
@@ -143,14 +163,24 @@ impl Peers {
     }
 
     async fn connect(&self, peer: u64) -> Result<Connection, String> {
-        let (host, port) =
-            self.addresses.get(&peer).ok_or_else(|| format!("node {peer} is not configured"))?;
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
-            .await
-            .map_err(|_| format!("no connection to {host}:{port} within {} ms", CONNECT_TIMEOUT.as_millis()))?
-            .map_err(|error| format!("no connection to {host}:{port}: {error}"))?;
+        let (host, port) = self
+            .addresses
+            .get(&peer)
+            .ok_or_else(|| format!("node {peer} is not configured"))?;
+        let stream =
+            tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
+                .await
+                .map_err(|_| {
+                    format!(
+                        "no connection to {host}:{port} within {} ms",
+                        CONNECT_TIMEOUT.as_millis()
+                    )
+                })?
+                .map_err(|error| format!("no connection to {host}:{port}: {error}"))?;
         // Small requests, and somebody waits for each.
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
         let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;

@@ -63,7 +63,13 @@ impl LocalRaft {
         let (barriers, waiting) = mpsc::channel(BARRIER_QUEUE_MAX);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_barriers(client.clone(), node, waiting));
-        Self { client, node, lease, barriers, _tasks: tasks }
+        Self {
+            client,
+            node,
+            lease,
+            barriers,
+            _tasks: tasks,
+        }
     }
 
     /// Looks at the local Raft state. Asks nobody.
@@ -74,7 +80,11 @@ impl LocalRaft {
         };
         View {
             // A Raft core that has stopped on an error keeps its last metrics.
-            leader: metrics.running_state.is_ok().then_some(metrics.current_leader).flatten(),
+            leader: metrics
+                .running_state
+                .is_ok()
+                .then_some(metrics.current_leader)
+                .flatten(),
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
             applied_index: metrics.last_applied.map_or(0, |log| log.index),
@@ -92,7 +102,11 @@ impl LocalRaft {
         if !self.client.is_leader_db().await {
             // hiqlite moves its pointer only after an error, and would now send our writes to the
             // previous leader. This call looks at the metrics first and corrects the pointer.
-            if let Err(error) = self.client.wait_for_cluster_sync_timeout(POINTER_REFRESH_TIMEOUT).await {
+            if let Err(error) = self
+                .client
+                .wait_for_cluster_sync_timeout(POINTER_REFRESH_TIMEOUT)
+                .await
+            {
                 tracing::debug!(%error, "refreshing hiqlite's leader pointer");
             }
             if !self.client.is_leader_db().await {
@@ -120,7 +134,9 @@ impl LocalRaft {
         if let Err(cause) = self.lead().await {
             return Proposal::Unavailable { cause };
         }
-        until(give_up_at, self.apply(command)).await.unwrap_or(Proposal::Unknown)
+        until(give_up_at, self.apply(command))
+            .await
+            .unwrap_or(Proposal::Unknown)
     }
 
     async fn apply(&self, command: &Command) -> Proposal {
@@ -132,7 +148,9 @@ impl LocalRaft {
                 | Error::QueryParams(_)
                 | Error::ConstraintViolation(_)
                 | Error::Transaction(_)),
-            ) => Proposal::Broken { detail: error.to_string() },
+            ) => Proposal::Broken {
+                detail: error.to_string(),
+            },
             Err(error) => {
                 tracing::debug!(%error, request = command.request.0, "proposed without an answer");
                 Proposal::Unknown
@@ -143,7 +161,11 @@ impl LocalRaft {
     /// Reads what this replica recorded for a request that has just been applied.
     async fn outcome(&self, command: &Command) -> Proposal {
         let parameters = vec![Param::from(&command.request.0)];
-        let rows = match self.client.query_try_map::<OutcomeRow, _>(sql::OUTCOME, parameters).await {
+        let rows = match self
+            .client
+            .query_try_map::<OutcomeRow, _>(sql::OUTCOME, parameters)
+            .await
+        {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(%error, request = command.request.0, "applied, but the outcome is unreadable");
@@ -151,8 +173,13 @@ impl LocalRaft {
             }
         };
         // No row: another leader committed it, and it has not come here yet.
-        let Some(row) = rows.into_iter().next() else { return Proposal::Unknown };
-        match row.map_err(|error| error.to_string()).and_then(|row| row.interpret(command)) {
+        let Some(row) = rows.into_iter().next() else {
+            return Proposal::Unknown;
+        };
+        match row
+            .map_err(|error| error.to_string())
+            .and_then(|row| row.interpret(command))
+        {
             Ok(Ok(effect)) => Proposal::Committed { effect },
             Ok(Err(refusal)) => Proposal::Rejected { refusal },
             Err(detail) => Proposal::Broken { detail },
@@ -182,11 +209,16 @@ impl LocalRaft {
         match sql::job_query(query) {
             Some((statement, parameters)) => {
                 let rows = self.client.query_try_map(statement, parameters).await?;
-                Ok(sql::job_answer(query, rows.into_iter().collect::<Result<_, _>>()?))
+                Ok(sql::job_answer(
+                    query,
+                    rows.into_iter().collect::<Result<_, _>>()?,
+                ))
             }
             None => {
                 let rows = self.client.query_try_map(sql::STATS, Vec::new()).await?;
-                Ok(sql::stats_answer(&rows.into_iter().collect::<Result<Vec<_>, _>>()?))
+                Ok(sql::stats_answer(
+                    &rows.into_iter().collect::<Result<Vec<_>, _>>()?,
+                ))
             }
         }
     }
@@ -232,7 +264,11 @@ impl View {
 
 /// Sets one mark for all who wait, again and again. Who comes while a mark is under way waits for the
 /// next one, since the current one may have been ordered before some write that he must see.
-async fn serve_barriers(client: Client, node: u64, mut waiting: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn serve_barriers(
+    client: Client,
+    node: u64,
+    mut waiting: mpsc::Receiver<oneshot::Sender<()>>,
+) {
     let node = Param::from(node.cast_signed());
     // Marks of an earlier life of this node must not be taken for ours.
     let mut mark = id::random_mark();
@@ -240,7 +276,9 @@ async fn serve_barriers(client: Client, node: u64, mut waiting: mpsc::Receiver<o
     while waiting.recv_many(&mut batch, BARRIER_QUEUE_MAX).await > 0 {
         mark = mark.wrapping_add(1);
         let set = async {
-            client.execute(sql::BARRIER, vec![node.clone(), Param::from(mark)]).await?;
+            client
+                .execute(sql::BARRIER, vec![node.clone(), Param::from(mark)])
+                .await?;
             Ok::<_, Error>(number(&client, sql::BARRIER_MARK, vec![node.clone()]).await)
         };
         match tokio::time::timeout(BARRIER_TIMEOUT, set).await {
@@ -258,7 +296,17 @@ async fn serve_barriers(client: Client, node: u64, mut waiting: mpsc::Receiver<o
     }
 }
 
-async fn number(client: &Client, statement: &'static str, parameters: hiqlite::Params) -> Option<i64> {
-    let rows = client.query_try_map::<NumberRow, _>(statement, parameters).await.ok()?;
-    rows.into_iter().next()?.ok().map(|NumberRow(number)| number)
+async fn number(
+    client: &Client,
+    statement: &'static str,
+    parameters: hiqlite::Params,
+) -> Option<i64> {
+    let rows = client
+        .query_try_map::<NumberRow, _>(statement, parameters)
+        .await
+        .ok()?;
+    rows.into_iter()
+        .next()?
+        .ok()
+        .map(|NumberRow(number)| number)
 }

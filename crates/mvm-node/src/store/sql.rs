@@ -92,7 +92,12 @@ pub(super) fn statements(command: &Command) -> Vec<Statement> {
         vec![request(), Param::from(command.change.digest())],
     )];
     match &command.change {
-        Change::Submit { job, kind, payload, submitted_on } => {
+        Change::Submit {
+            job,
+            kind,
+            payload,
+            submitted_on,
+        } => {
             statements.push((
                 "INSERT INTO jobs (id, kind, payload, state, created_at_ms, updated_at_ms, submitted_on, attempts)
                  SELECT ?2, ?3, ?4, 'pending', ?5, ?5, ?6, 0 FROM requests WHERE id = ?1 AND outcome IS NULL"
@@ -135,7 +140,11 @@ pub(super) fn statements(command: &Command) -> Vec<Statement> {
         Change::Move { job, target, token } => {
             statements.push((
                 move_verdict(*target).into(),
-                vec![request(), Param::from(&job.0), Param::from(token.map(|token| token.0))],
+                vec![
+                    request(),
+                    Param::from(&job.0),
+                    Param::from(token.map(|token| token.0)),
+                ],
             ));
             statements.push((
                 "UPDATE jobs SET state = ?2, updated_at_ms = ?3 WHERE seq =
@@ -164,8 +173,13 @@ fn kind_filter(kinds: &[String], first: usize) -> (String, Params) {
     if kinds.is_empty() {
         return (String::new(), Vec::new());
     }
-    let places: Vec<String> = (first..first + kinds.len()).map(|place| format!("?{place}")).collect();
-    (format!(" AND kind IN ({})", places.join(", ")), kinds.iter().map(Param::from).collect())
+    let places: Vec<String> = (first..first + kinds.len())
+        .map(|place| format!("?{place}"))
+        .collect();
+    (
+        format!(" AND kind IN ({})", places.join(", ")),
+        kinds.iter().map(Param::from).collect(),
+    )
 }
 
 /// [`Job::move_to`] as one statement: ?1 request, ?2 job, ?3 token.
@@ -219,7 +233,11 @@ impl TryFrom<&mut Row<'_>> for OutcomeRow {
             digest: row.try_get("digest")?,
             outcome: row.try_get("outcome")?,
             state_before: row.try_get("state_before")?,
-            job: if has_job { Some(JobRow::try_from(row)?) } else { None },
+            job: if has_job {
+                Some(JobRow::try_from(row)?)
+            } else {
+                None
+            },
         })
     }
 }
@@ -232,22 +250,38 @@ impl OutcomeRow {
         }
         let before = self.state_before.as_deref().and_then(JobState::parse);
         let outcome = self.outcome.as_str();
-        let undefined = || format!("request {:?} has the undefined outcome {outcome:?}", command.request.0);
+        let undefined = || {
+            format!(
+                "request {:?} has the undefined outcome {outcome:?}",
+                command.request.0
+            )
+        };
         match (&command.change, outcome, self.job, before) {
-            (Change::Submit { .. }, "submitted", Some(row), _) => Ok(Ok(Effect::Submitted { job: row.job })),
+            (Change::Submit { .. }, "submitted", Some(row), _) => {
+                Ok(Ok(Effect::Submitted { job: row.job }))
+            }
             (Change::Claim { .. }, "claimed", None, _) => Ok(Ok(Effect::Claimed { claim: None })),
             (Change::Claim { .. }, "claimed", Some(row), _) => {
                 let token = FencingToken(row.job.attempts);
-                Ok(Ok(Effect::Claimed { claim: Some((row.job, token)) }))
+                Ok(Ok(Effect::Claimed {
+                    claim: Some((row.job, token)),
+                }))
             }
             (Change::Move { .. }, "moved", Some(row), _) => Ok(Ok(Effect::Moved { job: row.job })),
             (Change::Move { job, .. }, "unknown_job", _, _) => {
                 Ok(Err(Refusal::UnknownJob { job: job.clone() }))
             }
-            (Change::Move { .. }, "token_missing", _, Some(state)) => Ok(Err(Refusal::TokenMissing { state })),
-            (Change::Move { token: Some(given), .. }, "token_stale", _, _) => {
-                Ok(Err(Refusal::TokenStale { given: *given }))
+            (Change::Move { .. }, "token_missing", _, Some(state)) => {
+                Ok(Err(Refusal::TokenMissing { state }))
             }
+            (
+                Change::Move {
+                    token: Some(given), ..
+                },
+                "token_stale",
+                _,
+                _,
+            ) => Ok(Err(Refusal::TokenStale { given: *given })),
             (Change::Move { target, .. }, "illegal_transition", _, Some(from)) => {
                 Ok(Err(Refusal::IllegalTransition { from, to: *target }))
             }
@@ -275,14 +309,18 @@ impl TryFrom<&mut Row<'_>> for JobRow {
             kind: row.try_get("kind")?,
             payload: serde_json::from_str(&payload)
                 .map_err(|error| odd(format!("a job's payload is not JSON: {error}")))?,
-            state: JobState::parse(&state).ok_or_else(|| odd(format!("undefined job state {state:?}")))?,
+            state: JobState::parse(&state)
+                .ok_or_else(|| odd(format!("undefined job state {state:?}")))?,
             created_at_ms: UnixMillis(row.try_get("created_at_ms")?),
             updated_at_ms: UnixMillis(row.try_get("updated_at_ms")?),
             submitted_on: row.try_get::<i64>("submitted_on")?.cast_unsigned(),
             claimed_by: row.try_get("claimed_by")?,
             attempts: row.try_get("attempts")?,
         };
-        Ok(Self { seq: row.try_get("seq")?, job })
+        Ok(Self {
+            seq: row.try_get("seq")?,
+            job,
+        })
     }
 }
 
@@ -297,31 +335,43 @@ impl TryFrom<&mut Row<'_>> for CountRow {
     type Error = hiqlite::Error;
 
     fn try_from(row: &mut Row<'_>) -> Result<Self, Self::Error> {
-        Ok(Self { state: row.try_get("state")?, count: row.try_get("count")? })
+        Ok(Self {
+            state: row.try_get("state")?,
+            count: row.try_get("count")?,
+        })
     }
 }
 
 /// The statement that answers a query for jobs, or nothing if the query is for statistics.
 pub(super) fn job_query(query: &Query) -> Option<Statement> {
     match query {
-        Query::Job { job } => Some(("SELECT * FROM jobs WHERE id = ?1".into(), vec![Param::from(&job.0)])),
-        Query::List { after, limit, state } => {
+        Query::Job { job } => Some((
+            "SELECT * FROM jobs WHERE id = ?1".into(),
+            vec![Param::from(&job.0)],
+        )),
+        Query::List {
+            after,
+            limit,
+            state,
+        } => {
             let after = Param::from(after.map_or(0, |cursor| cursor.0));
             // One more than asked for tells whether there is a next page.
             let limit = Param::from(i64::from(*limit) + 1);
             Some(match state {
-                None => {
-                    ("SELECT * FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2".into(), vec![after, limit])
-                }
+                None => (
+                    "SELECT * FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT ?2".into(),
+                    vec![after, limit],
+                ),
                 Some(state) => (
                     "SELECT * FROM jobs WHERE seq > ?1 AND state = ?3 ORDER BY seq LIMIT ?2".into(),
                     vec![after, limit, Param::from(state.as_str())],
                 ),
             })
         }
-        Query::Latest { limit } => {
-            Some(("SELECT * FROM jobs ORDER BY seq DESC LIMIT ?1".into(), vec![Param::from(*limit)]))
-        }
+        Query::Latest { limit } => Some((
+            "SELECT * FROM jobs ORDER BY seq DESC LIMIT ?1".into(),
+            vec![Param::from(*limit)],
+        )),
         Query::Stats => None,
     }
 }
@@ -332,25 +382,35 @@ pub(super) const STATS: &str = "SELECT state, count(*) AS count FROM jobs GROUP 
 /// Turns the rows of [`job_query`] into the answer.
 pub(super) fn job_answer(query: &Query, mut rows: Vec<JobRow>) -> Answer {
     match query {
-        Query::Job { .. } => Answer::Job { job: rows.pop().map(|row| row.job) },
+        Query::Job { .. } => Answer::Job {
+            job: rows.pop().map(|row| row.job),
+        },
         Query::List { limit, .. } => {
             let more = rows.len() > *limit as usize;
             rows.truncate(*limit as usize);
             let next = rows.last().map(|row| Cursor(row.seq)).filter(|_| more);
-            Answer::Jobs { jobs: rows.into_iter().map(|row| row.job).collect(), next }
+            Answer::Jobs {
+                jobs: rows.into_iter().map(|row| row.job).collect(),
+                next,
+            }
         }
-        Query::Latest { .. } | Query::Stats => {
-            Answer::Jobs { jobs: rows.into_iter().map(|row| row.job).collect(), next: None }
-        }
+        Query::Latest { .. } | Query::Stats => Answer::Jobs {
+            jobs: rows.into_iter().map(|row| row.job).collect(),
+            next: None,
+        },
     }
 }
 
 /// Turns the rows of [`STATS`] into the answer.
 pub(super) fn stats_answer(rows: &[CountRow]) -> Answer {
     let count = |state: JobState| {
-        rows.iter().find(|row| row.state == state.as_str()).map_or(0, |row| row.count.cast_unsigned())
+        rows.iter()
+            .find(|row| row.state == state.as_str())
+            .map_or(0, |row| row.count.cast_unsigned())
     };
-    Answer::Stats { counts: JobState::ALL.map(|state| (state, count(state))).into() }
+    Answer::Stats {
+        counts: JobState::ALL.map(|state| (state, count(state))).into(),
+    }
 }
 
 #[cfg(test)]
@@ -371,7 +431,9 @@ mod tests {
             Param::Real(number) => Value::Real(*number),
             Param::Text(text) => Value::Text(text.clone()),
             Param::Blob(bytes) => Value::Blob(bytes.clone()),
-            Param::StmtOutputIndexed(..) | Param::StmtOutputNamed(..) => unreachable!("not used here"),
+            Param::StmtOutputIndexed(..) | Param::StmtOutputNamed(..) => {
+                unreachable!("not used here")
+            }
         }
     }
 
@@ -388,7 +450,9 @@ mod tests {
         T: for<'a, 'r> TryFrom<&'a mut Row<'r>, Error = hiqlite::Error>,
     {
         let mut statement = database.prepare(&sql).unwrap();
-        let mut rows = statement.query(rusqlite::params_from_iter(parameters.iter().map(value))).unwrap();
+        let mut rows = statement
+            .query(rusqlite::params_from_iter(parameters.iter().map(value)))
+            .unwrap();
         let mut read = Vec::new();
         while let Some(row) = rows.next().unwrap() {
             read.push(T::try_from(&mut Row::Borrowed(row)).unwrap());
@@ -402,11 +466,15 @@ mod tests {
         for (sql, parameters) in statements(command) {
             let mut statement = transaction.prepare(&sql).unwrap();
             assert_eq!(statement.parameter_count(), parameters.len(), "{sql}");
-            statement.execute(rusqlite::params_from_iter(parameters.iter().map(value))).unwrap();
+            statement
+                .execute(rusqlite::params_from_iter(parameters.iter().map(value)))
+                .unwrap();
         }
         transaction.commit().unwrap();
-        let mut found: Vec<OutcomeRow> =
-            rows(database, (OUTCOME.into(), vec![Param::from(&command.request.0)]));
+        let mut found: Vec<OutcomeRow> = rows(
+            database,
+            (OUTCOME.into(), vec![Param::from(&command.request.0)]),
+        );
         match found.pop().unwrap().interpret(command).unwrap() {
             Ok(effect) => Proposal::Committed { effect },
             Err(refusal) => Proposal::Rejected { refusal },
@@ -430,15 +498,21 @@ mod tests {
                 payload: serde_json::json!({ "url": "http://x/'\"\u{1F600}" }),
                 submitted_on: 2,
             }),
-            (0..2_u8, proptest::collection::vec(kind, 0..3))
-                .prop_map(|(worker, kinds)| Change::Claim { worker: format!("w{worker}"), kinds }),
-            (0..6_usize, 0..6_usize, proptest::option::of(1..3_i64)).prop_map(|(job, state, token)| {
-                Change::Move {
-                    job: JobId(job.to_string()),
-                    target: JobState::ALL[state],
-                    token: token.map(FencingToken),
+            (0..2_u8, proptest::collection::vec(kind, 0..3)).prop_map(|(worker, kinds)| {
+                Change::Claim {
+                    worker: format!("w{worker}"),
+                    kinds,
                 }
             }),
+            (0..6_usize, 0..6_usize, proptest::option::of(1..3_i64)).prop_map(
+                |(job, state, token)| {
+                    Change::Move {
+                        job: JobId(job.to_string()),
+                        target: JobState::ALL[state],
+                        token: token.map(FencingToken),
+                    }
+                }
+            ),
         ];
         (0..40_u32, 1..1000_i64, change).prop_map(|(request, at, change)| Command {
             request: RequestId(request.to_string()),
@@ -497,15 +571,25 @@ mod tests {
         let claim = |request: i64| Command {
             request: RequestId(request.to_string()),
             at: UnixMillis(1),
-            change: Change::Claim { worker: "w".into(), kinds: vec![] },
+            change: Change::Claim {
+                worker: "w".into(),
+                kinds: vec![],
+            },
         };
         apply(&mut database, &claim(1));
         apply(&mut database, &claim(2));
         // Ages the first one: it is now exactly out of reach of the third.
-        database.execute("UPDATE requests SET seq = 3 - ?1 WHERE id = '1'", [REQUESTS_KEPT]).unwrap();
+        database
+            .execute(
+                "UPDATE requests SET seq = 3 - ?1 WHERE id = '1'",
+                [REQUESTS_KEPT],
+            )
+            .unwrap();
         apply(&mut database, &claim(3));
         let count = |database: &Connection| -> i64 {
-            database.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).unwrap()
+            database
+                .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+                .unwrap()
         };
         assert_eq!(count(&database), 2);
     }

@@ -1,0 +1,96 @@
+//! The routes by which nodes ask one another; clients are turned away.
+//!
+//! They answer 200 to whatever they looked at, so that the asking node can take any other
+//! status to mean that nothing was done.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
+use serde::de::DeserializeOwned;
+
+use super::{App, body, problem::Problem};
+use crate::{
+    command::{Command, Proposal, Query, Reading, Unavailable, Versioned, WIRE_VERSION},
+    store::{DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
+};
+
+/// Takes a [`Command`], answers a [`Proposal`].
+pub(crate) const PROPOSE: &str = "/internal/v1/propose";
+/// Takes a [`Query`], answers a [`Reading`].
+pub(crate) const READ: &str = "/internal/v1/read";
+/// Takes nothing, answers why this node cannot act as leader, or `null` if it can.
+pub(crate) const LEAD: &str = "/internal/v1/lead";
+
+/// A client's largest body, as JSON inside JSON, with room for what the node adds.
+const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
+
+type Shared<S> = State<Arc<App<S>>>;
+type Answered<T> = Result<Json<Versioned<T>>, Problem>;
+
+pub(super) async fn propose<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Proposal> {
+    let command: Command = admit(&app, &headers, body).await?;
+    let deadline = deadline(&headers)?;
+    Ok(Json(Versioned::new(
+        app.store.propose_forwarded(command, deadline).await,
+    )))
+}
+
+pub(super) async fn read<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Reading> {
+    let query: Query = admit(&app, &headers, body).await?;
+    let deadline = deadline(&headers)?;
+    Ok(Json(Versioned::new(
+        app.store.read_forwarded(query, deadline).await,
+    )))
+}
+
+pub(super) async fn lead<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Option<Unavailable>> {
+    let () = admit(&app, &headers, body).await?;
+    Ok(Json(Versioned::new(app.store.lead().await.err())))
+}
+
+async fn admit<S: Store, T: DeserializeOwned>(
+    app: &App<S>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
+    let given = headers
+        .get(SECRET_HEADER)
+        .map(|value| blake3::hash(value.as_bytes()));
+    // Hashes compare in constant time.
+    if given != Some(app.secret) {
+        return Err(Problem::forbidden("the node's secret is missing or wrong")
+            .hint("all nodes of a cluster need the same secret_store"));
+    }
+    let bytes = body::read(headers, body, BODY_BYTES_MAX).await?;
+    let Versioned { version, body } = body::parse_json::<Versioned<serde_json::Value>>(&bytes)?;
+    if version != WIRE_VERSION {
+        return Err(Problem::bad_request(format!(
+            "this node speaks version {WIRE_VERSION}, not {version}"
+        )));
+    }
+    serde_json::from_value(body).map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Deadline, Problem> {
+    let left = headers
+        .get(DEADLINE_HEADER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    match left {
+        Some(left_ms) => Ok(Deadline::forwarded(Duration::from_millis(left_ms))),
+        None => Err(Problem::bad_request(format!(
+            "{DEADLINE_HEADER} is missing or not a number"
+        ))),
+    }
+}

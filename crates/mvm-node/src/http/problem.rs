@@ -1,0 +1,237 @@
+//! What goes wrong, as `application/problem+json` (RFC 9457) with a hint and the request's id.
+
+use std::borrow::Cow;
+
+use axum::{
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    command::{RequestId, Unavailable},
+    job::Refusal,
+};
+
+/// Carries the id under which a request may be repeated.
+pub(super) const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-mvm-request-id");
+
+/// After so many seconds a refused request is worth repeating: an election is over then.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// An answer other than success.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    #[serde(serialize_with = "status_number")]
+    status: StatusCode,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn status_number<S: serde::Serializer>(
+    status: &StatusCode,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        r#type: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            r#type,
+            title,
+            status,
+            detail: detail.into(),
+            hint: None,
+            request_id: None,
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "urn:mvm-ci:bad-request",
+            "the request is not understood",
+            detail,
+        )
+    }
+
+    pub(super) fn too_large(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "urn:mvm-ci:too-large",
+            "the body is too large",
+            detail,
+        )
+    }
+
+    pub(super) fn too_slow(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "urn:mvm-ci:too-slow",
+            "the body came too slowly",
+            detail,
+        )
+    }
+
+    pub(super) fn media_type(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(
+            status,
+            "urn:mvm-ci:media-type",
+            "the content type is not taken here",
+            detail,
+        )
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "urn:mvm-ci:not-found",
+            "not found",
+            detail,
+        )
+    }
+
+    pub(super) fn method_not_allowed(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "urn:mvm-ci:method",
+            "the method is not taken here",
+            detail,
+        )
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "urn:mvm-ci:forbidden",
+            "this route is for nodes of the cluster",
+            detail,
+        )
+    }
+
+    /// The store applied the request as a refusal.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let detail = refusal.to_string();
+        let conflict =
+            |r#type, title| Self::new(StatusCode::CONFLICT, r#type, title, detail.clone());
+        match refusal {
+            Refusal::UnknownJob { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "urn:mvm-ci:unknown-job", "there is no such job", detail)
+                    .hint("GET /queue/list shows the jobs there are")
+            }
+            Refusal::IllegalTransition { from, .. } => {
+                conflict("urn:mvm-ci:illegal-transition", "the job cannot take this state").hint(
+                    if from.successors().is_empty() {
+                        format!("{from} is final")
+                    } else {
+                        let next: Vec<&str> = from.successors().iter().map(|state| state.as_str()).collect();
+                        format!("from {from} it can become {}; POST /queue/claim claims jobs", next.join(", "))
+                    },
+                )
+            }
+            Refusal::TokenMissing { .. } => conflict("urn:mvm-ci:token-missing", "a worker holds the job")
+                .hint("send the token that POST /queue/claim returned"),
+            Refusal::TokenStale { .. } => conflict("urn:mvm-ci:token-stale", "the job was claimed anew")
+                .hint("stop working on the job; another worker has it"),
+            Refusal::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "urn:mvm-ci:key-reused",
+                "the idempotency key belongs to another request",
+                detail,
+            )
+            .hint("use a new key for a new request, and the same one only to repeat a request unchanged"),
+        }
+    }
+
+    /// Nothing was handed to the store.
+    pub(super) fn unavailable(cause: &Unavailable) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let problem = Self::new(
+            status,
+            "urn:mvm-ci:not-applied",
+            "the cluster cannot serve this now",
+            cause.to_string(),
+        );
+        match cause {
+            Unavailable::Forming => problem.hint("GET /ready turns 200 when the node has joined"),
+            Unavailable::ShuttingDown => problem.hint("ask another node"),
+            Unavailable::NoLeader
+            | Unavailable::NoQuorum { .. }
+            | Unavailable::LeaderUnreachable { .. }
+            | Unavailable::NotLeader { .. } => problem.hint(
+                "nothing was changed and nothing will be; repeat, or ask a node on the majority's side; \
+                 reads accept consistency=local",
+            ),
+        }
+    }
+
+    /// The request was handed to the store, and nobody knows what becomes of it.
+    pub(super) fn unknown() -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "urn:mvm-ci:outcome-unknown",
+            "the outcome is not known",
+            "the request was handed to the cluster and no answer came in time; it may still be applied, once",
+        )
+        .hint("repeat it with the request_id as Idempotency-Key: it will not be applied twice")
+    }
+
+    /// A defect of ours.
+    pub(super) fn broken(detail: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "urn:mvm-ci:defect", "the node failed", detail)
+            .hint("this is a defect; please report it")
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn of_request(mut self, request: &RequestId) -> Self {
+        self.request_id = Some(request.0.clone());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from_static(RETRY_AFTER_SECONDS),
+            );
+        }
+        // Request ids are checked to be header values when they come in.
+        if let Some(id) = self
+            .request_id
+            .as_deref()
+            .and_then(|id| HeaderValue::from_str(id).ok())
+        {
+            headers.insert(REQUEST_ID_HEADER, id);
+        }
+        response
+    }
+}

@@ -1,0 +1,608 @@
+//! The HTTP interface over a real socket, with the store in memory: good input, and above all bad.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::Arc,
+};
+
+use mvm_node::{
+    command::Unavailable,
+    http::{App, BODY_BYTES_MAX, ROUTES},
+    store::{MemoryStore, Outage},
+};
+use serde_json::{Value, json};
+use support::{Answer, exchange, get, new_job, post_json, request};
+
+const SECRET: &str = "0123456789abcdef";
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+struct Server {
+    address: SocketAddr,
+    store: Arc<MemoryStore>,
+    /// Dropping it ends the server.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Server {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let router = App::new(Arc::clone(&store), 7, SECRET).router();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self {
+            address,
+            store,
+            _runtime: runtime,
+        }
+    }
+
+    #[track_caller]
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let answer = exchange(self.address, &request(method, path, headers, body)).unwrap();
+        assert_eq!(answer.header("x-mvm-node"), Some("7"), "{answer:?}");
+        answer
+    }
+
+    fn submit(&self) -> Value {
+        let answer = self.send("POST", "/new-job", &[FORM], b"url=http://x/");
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    }
+
+    fn claim(&self, worker: &str) -> Answer {
+        post_json(self.address, "/queue/claim", &json!({ "worker": worker })).unwrap()
+    }
+
+    fn set(&self, id: &Value, state: &str, token: Value) -> Answer {
+        let path = format!("/queue/status/{}", id.as_str().unwrap());
+        post_json(
+            self.address,
+            &path,
+            &json!({ "state": state, "token": token }),
+        )
+        .unwrap()
+    }
+
+    fn total(&self) -> Value {
+        get(self.address, "/queue/stats").unwrap().json()["total"].clone()
+    }
+}
+
+/// A problem must say everything that RFC 9457 and this project ask for.
+#[track_caller]
+fn check_problem(answer: &Answer, status: u16, detail: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    let problem = answer.json();
+    assert_eq!(problem["status"], status);
+    assert!(
+        problem["type"]
+            .as_str()
+            .is_some_and(|kind| kind.starts_with("urn:mvm-ci:")),
+        "{problem}"
+    );
+    assert!(problem["title"].is_string(), "{problem}");
+    let found = problem["detail"].as_str().unwrap();
+    assert!(
+        found.contains(detail),
+        "{found:?} does not contain {detail:?}"
+    );
+}
+
+#[test]
+fn a_form_as_curl_sends_it_becomes_a_job() {
+    let server = Server::start();
+    let answer = server.send(
+        "POST",
+        "/new-job",
+        &[FORM],
+        b"url=http%3A%2F%2Fnode1%2Fa%3Fb%3D1",
+    );
+    assert_eq!(answer.status, 201);
+    let job = answer.json();
+    assert_eq!(
+        answer.header("location"),
+        Some(&*format!("/queue/status/{}", job["id"].as_str().unwrap()))
+    );
+    assert!(answer.header("x-mvm-request-id").is_some());
+    assert_eq!(
+        (&job["kind"], &job["state"]),
+        (&json!("fetch"), &json!("pending"))
+    );
+    assert_eq!(job["payload"], json!({ "url": "http://node1/a?b=1" }));
+    assert_eq!(job["submitted_on"], 7);
+    let read = server
+        .send("GET", answer.header("location").unwrap(), &[], b"")
+        .json();
+    assert_eq!(
+        (&read["job"], &read["consistency"]),
+        (&job, &json!("linearizable"))
+    );
+}
+
+#[test]
+fn json_is_taken_as_well_and_kinds_are_free() {
+    let server = Server::start();
+    let utf8 = ("content-type", "application/json; charset=utf-8");
+    let answer = server.send("POST", "/new-job", &[utf8], br#"{"url":"https://x"}"#);
+    assert_eq!(answer.status, 201);
+    let answer = server.send(
+        "POST",
+        "/queue/publish",
+        &[JSON],
+        br#"{"kind":"build","payload":{"steps":[1]}}"#,
+    );
+    assert_eq!(
+        (answer.status, &answer.json()["payload"]),
+        (201, &json!({ "steps": [1] }))
+    );
+}
+
+#[test]
+fn bad_bodies_are_refused_and_leave_no_job() {
+    let server = Server::start();
+    let long_url = format!("url=http://x/{}", "a".repeat(3_000));
+    let ten_megabytes = vec![b'a'; 10 * 1024 * 1024];
+    let slightly_too_large = vec![b' '; BODY_BYTES_MAX + 1];
+    let deep = "[".repeat(1_000);
+    let text = ("content-type", "text/plain");
+    let cases: &[(&str, &[(&str, &str)], &[u8], u16, &str)] = &[
+        ("/new-job", &[FORM], b"", 400, "the job has no url"),
+        ("/new-job", &[FORM], b"url=", 400, "the job has no url"),
+        ("/new-job", &[JSON], b"{}", 400, "the job has no url"),
+        (
+            "/new-job",
+            &[JSON],
+            br#"{"url":null}"#,
+            400,
+            "the job has no url",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            b"ulr=http://x",
+            400,
+            "no field \"ulr\"",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            b"url=http://x&url=http://y",
+            400,
+            "given twice",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            b"url=ftp://x",
+            400,
+            "does not begin with http",
+        ),
+        ("/new-job", &[FORM], b"url=http:///x", 400, "names no host"),
+        ("/new-job", &[FORM], b"url=http://a+b", 400, "white space"),
+        (
+            "/new-job",
+            &[FORM],
+            long_url.as_bytes(),
+            400,
+            "at most 2048",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            b"url=http://x/%ff",
+            400,
+            "not valid UTF-8 from byte 9",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            b"url=http://x/\xff\xfe",
+            400,
+            "not valid UTF-8 from byte 9",
+        ),
+        (
+            "/new-job",
+            &[JSON],
+            b"{\"url\":\"http://x/\xff\"}",
+            400,
+            "not valid UTF-8 from byte 17",
+        ),
+        (
+            "/new-job",
+            &[JSON],
+            b"{",
+            400,
+            "EOF while parsing an object at line 1 column 1",
+        ),
+        ("/new-job", &[JSON], deep.as_bytes(), 400, "the body's JSON"),
+        (
+            "/new-job",
+            &[JSON],
+            br#"{"url":1}"#,
+            400,
+            "expected a string",
+        ),
+        (
+            "/new-job",
+            &[JSON],
+            br#"{"url":"http://x","u":1}"#,
+            400,
+            "unknown field `u`",
+        ),
+        (
+            "/new-job",
+            &[FORM],
+            &ten_megabytes,
+            413,
+            "bodies may have 65536 bytes",
+        ),
+        (
+            "/new-job",
+            &[JSON],
+            &slightly_too_large,
+            413,
+            "bodies may have 65536 bytes",
+        ),
+        ("/new-job", &[], b"url=http://x", 415, "no content-type"),
+        ("/new-job", &[text], b"url=http://x", 415, "text/plain"),
+        (
+            "/new-job",
+            &[FORM, ("idempotency-key", "a b")],
+            b"url=http://x",
+            400,
+            "idempotency-key",
+        ),
+        (
+            "/new-job",
+            &[FORM, ("idempotency-key", "")],
+            b"url=http://x",
+            400,
+            "idempotency-key",
+        ),
+        (
+            "/queue/publish",
+            &[FORM],
+            b"kind=a",
+            415,
+            "takes application/json",
+        ),
+        (
+            "/queue/publish",
+            &[JSON],
+            br#"{"payload":1}"#,
+            400,
+            "missing field `kind`",
+        ),
+        (
+            "/queue/publish",
+            &[JSON],
+            br#"{"kind":"A b"}"#,
+            400,
+            "\"A b\" is not a kind",
+        ),
+        (
+            "/queue/publish",
+            &[JSON],
+            br#"{"kind":"fetch"}"#,
+            400,
+            "the job has no url",
+        ),
+        (
+            "/queue/claim",
+            &[JSON],
+            b"{}",
+            400,
+            "missing field `worker`",
+        ),
+        (
+            "/queue/claim",
+            &[JSON],
+            br#"{"worker":""}"#,
+            400,
+            "worker must be a name",
+        ),
+        (
+            "/queue/claim",
+            &[JSON],
+            br#"{"worker":"w","kinds":["?"]}"#,
+            400,
+            "is not a kind",
+        ),
+        (
+            "/queue/status/x",
+            &[JSON],
+            br#"{"state":"done"}"#,
+            400,
+            "no state \"done\"",
+        ),
+        (
+            "/queue/status/x",
+            &[JSON],
+            br#"{"state":"failed","token":"1"}"#,
+            400,
+            "expected i64",
+        ),
+    ];
+    for (path, headers, body, status, detail) in cases {
+        check_problem(&server.send("POST", path, headers, body), *status, detail);
+    }
+    assert_eq!(server.total(), 0);
+}
+
+#[test]
+fn a_body_that_breaks_off_is_no_job() {
+    let server = Server::start();
+    let mut cut = request("POST", "/new-job", &[FORM], b"url=http://x/abc");
+    cut.truncate(cut.len() - 3);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&cut).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    // The server is done with it once it closes.
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 2"), "{answer:?}");
+    assert_eq!(server.total(), 0);
+}
+
+#[test]
+fn unknown_places_and_methods_say_what_there_is() {
+    let server = Server::start();
+    check_problem(
+        &server.send("GET", "/nowhere", &[], b""),
+        404,
+        "nothing at /nowhere",
+    );
+    let answer = server.send("GET", "/new-job", &[], b"");
+    check_problem(&answer, 405, "does not take GET");
+    assert_eq!(answer.json()["hint"], "use POST");
+    for query in [
+        "limit=0",
+        "limit=501",
+        "limit=x",
+        "after=x",
+        "state=x",
+        "consistency=x",
+        "x=1",
+        "limit=%ff",
+    ] {
+        let answer = server.send("GET", &format!("/queue/list?{query}"), &[], b"");
+        assert_eq!(answer.status, 400, "{query}: {}", answer.text());
+    }
+}
+
+#[test]
+fn every_route_of_the_table_exists() {
+    let server = Server::start();
+    for route in ROUTES {
+        let answer = server.send(route.method, &route.path.replace("{id}", "x"), &[], b"");
+        let missing = answer.status == 405 || answer.text().contains("there is nothing at");
+        assert!(!missing, "{route:?}: {}", answer.text());
+    }
+}
+
+#[test]
+fn a_job_goes_through_its_life() {
+    let server = Server::start();
+    assert_eq!(server.claim("w").status, 204);
+    let first = server.submit();
+    server.submit();
+    let claim = server.claim("w").json();
+    assert_eq!(claim["job"]["id"], first["id"], "the oldest comes first");
+    assert_eq!(
+        (&claim["job"]["state"], &claim["job"]["claimed_by"]),
+        (&json!("claimed"), &json!("w"))
+    );
+    let (id, token) = (&first["id"], claim["token"].clone());
+    assert_eq!(server.set(id, "in_progress", token.clone()).status, 200);
+    assert_eq!(
+        server.set(id, "completed", token).json()["state"],
+        "completed"
+    );
+    let stats = get(server.address, "/queue/stats").unwrap().json();
+    assert_eq!(
+        (&stats["counts"]["completed"], &stats["counts"]["pending"]),
+        (&json!(1), &json!(1))
+    );
+}
+
+#[test]
+fn what_a_job_cannot_do_is_a_conflict_with_cause_and_hint() {
+    let server = Server::start();
+    let job = server.submit();
+    let id = &job["id"];
+    check_problem(
+        &server.set(&json!("nope"), "failed", Value::Null),
+        404,
+        "there is no job nope",
+    );
+    check_problem(
+        &get(server.address, "/queue/status/nope").unwrap(),
+        404,
+        "there is no job nope",
+    );
+    let answer = server.set(id, "completed", Value::Null);
+    check_problem(&answer, 409, "pending cannot become completed");
+    assert_eq!(
+        answer.json()["hint"],
+        "from pending it can become cancelled; POST /queue/claim claims jobs"
+    );
+    check_problem(
+        &server.set(id, "claimed", Value::Null),
+        409,
+        "pending cannot become claimed",
+    );
+    assert_eq!(server.claim("w").status, 200);
+    check_problem(
+        &server.set(id, "in_progress", Value::Null),
+        409,
+        "carries no token",
+    );
+    check_problem(
+        &server.set(id, "in_progress", json!(2)),
+        409,
+        "token 2 is not the one",
+    );
+}
+
+#[test]
+fn the_same_key_has_the_same_answer_and_one_effect() {
+    let server = Server::start();
+    let first = new_job(server.address, "http://x/", "key-1").unwrap();
+    let second = new_job(server.address, "http://x/", "key-1").unwrap();
+    assert_eq!((first.status, first.json()), (second.status, second.json()));
+    assert_eq!(second.header("x-mvm-request-id"), Some("key-1"));
+    let other = new_job(server.address, "http://y/", "key-1").unwrap();
+    check_problem(&other, 422, "used before for a different request");
+    assert_eq!(server.total(), 1);
+}
+
+#[test]
+fn pages_of_the_list_join_up() {
+    let server = Server::start();
+    let ids: Vec<Value> = (0..5).map(|_| server.submit()["id"].clone()).collect();
+    let mut listed = Vec::new();
+    let mut path = "/queue/list?limit=2".to_owned();
+    loop {
+        let page = get(server.address, &path).unwrap().json();
+        listed.extend(
+            page["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|job| job["id"].clone()),
+        );
+        match page["next"].as_i64() {
+            Some(next) => path = format!("/queue/list?limit=2&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, ids);
+    server.claim("w");
+    let claimed = get(
+        server.address,
+        "/queue/list?state=claimed&consistency=local",
+    )
+    .unwrap()
+    .json();
+    assert_eq!(
+        (&claimed["jobs"][0]["id"], &claimed["consistency"]),
+        (&ids[0], &json!("local"))
+    );
+}
+
+#[test]
+fn without_a_quorum_nothing_is_answered_with_success_but_local_reads() {
+    let server = Server::start();
+    let job = server.submit();
+    server
+        .store
+        .set_outage(Some(Outage::Unavailable(Unavailable::NoQuorum {
+            since_ms: 900,
+        })));
+    for answer in [
+        new_job(server.address, "http://x/", "k").unwrap(),
+        server.claim("w"),
+        server.set(&job["id"], "cancelled", Value::Null),
+        get(server.address, "/queue/list").unwrap(),
+        get(server.address, "/queue/stats").unwrap(),
+        get(
+            server.address,
+            &format!("/queue/status/{}", job["id"].as_str().unwrap()),
+        )
+        .unwrap(),
+        get(server.address, "/ready").unwrap(),
+    ] {
+        check_problem(
+            &answer,
+            503,
+            "has not heard from a majority of the nodes for 900 ms",
+        );
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    assert_eq!(get(server.address, "/health").unwrap().status, 200);
+    assert_eq!(
+        get(server.address, "/queue/list?consistency=local")
+            .unwrap()
+            .json()["jobs"][0],
+        job
+    );
+    assert_eq!(
+        get(server.address, "/cluster").unwrap().json()["quorum"],
+        false
+    );
+    let page = get(server.address, "/").unwrap();
+    assert!(page.status == 200 && page.text().contains("has not heard from a majority"));
+}
+
+#[test]
+fn an_unknown_outcome_names_the_request_and_can_be_repeated() {
+    let server = Server::start();
+    server.store.set_outage(Some(Outage::AnswersLost));
+    let answer = new_job(server.address, "http://x/", "k").unwrap();
+    check_problem(&answer, 504, "no answer came in time");
+    assert_eq!(
+        (
+            &answer.json()["request_id"],
+            answer.header("x-mvm-request-id")
+        ),
+        (&json!("k"), Some("k"))
+    );
+    server.store.set_outage(None);
+    assert_eq!(
+        new_job(server.address, "http://x/", "k").unwrap().status,
+        201
+    );
+    assert_eq!(server.total(), 1);
+}
+
+#[test]
+fn internal_routes_are_for_nodes_only() {
+    let server = Server::start();
+    let propose = |headers: &[(&str, &str)], body: &str| {
+        server.send("POST", "/internal/v1/propose", headers, body.as_bytes())
+    };
+    let command = r#"{"version":1,"body":{"request":"r","at":1,"change":{"change":"claim","worker":"w","kinds":[]}}}"#;
+    let secret = ("x-mvm-secret", SECRET);
+    let deadline = ("x-mvm-deadline-ms", "1000");
+    check_problem(&propose(&[deadline], command), 403, "secret");
+    check_problem(
+        &propose(&[("x-mvm-secret", "wrong"), deadline], command),
+        403,
+        "secret",
+    );
+    check_problem(&propose(&[secret], command), 400, "x-mvm-deadline-ms");
+    check_problem(
+        &propose(
+            &[secret, deadline],
+            &command.replace(":1,\"body", ":9,\"body"),
+        ),
+        400,
+        "version 1, not 9",
+    );
+    check_problem(
+        &propose(&[secret, deadline], r#"{"version":1,"body":{}}"#),
+        400,
+        "missing field",
+    );
+    let answer = propose(&[secret, deadline], command);
+    assert_eq!(
+        (answer.status, &answer.json()["body"]["proposal"]),
+        (200, &json!("committed"))
+    );
+}

@@ -1,0 +1,240 @@
+//! Three nodes in processes of their own, on loopback: form, replicate, lose a node, a leader, a
+//! majority, and get them back.
+//!
+//! What a green run does not prove: power loss (a killed process keeps what the kernel has), links
+//! that fail in one direction, clocks that jump. The scenarios in virtual machines do.
+
+#[path = "support/cluster.rs"]
+mod cluster;
+mod support;
+
+use std::collections::HashSet;
+
+use cluster::{Cluster, wait};
+use support::{Answer, get, new_job};
+
+#[test]
+fn node_process() {
+    cluster::run_node_if_child();
+}
+
+/// Everything in one test: forming takes most of the time.
+#[test]
+fn a_cluster_keeps_its_promises() {
+    let mut cluster = Cluster::formed(3);
+    let mut history = History::default();
+
+    step("thirty jobs from all three at once: none lost, none doubled");
+    std::thread::scope(|scope| {
+        let cluster = &cluster;
+        let submit = |node: usize| {
+            move || {
+                (0..10)
+                    .map(|_| submit_somewhere(cluster, node))
+                    .collect::<Vec<_>>()
+            }
+        };
+        let threads: Vec<_> = (1..=3).map(|node| scope.spawn(submit(node))).collect();
+        threads
+            .into_iter()
+            .for_each(|thread| history.extend(thread.join().unwrap()));
+    });
+    assert_eq!(
+        history.acknowledged.len(),
+        30,
+        "a healthy cluster takes every job"
+    );
+    history.check(&cluster);
+
+    step("one node is killed: writes go on; it comes back and catches up");
+    let leader = cluster.leader();
+    let follower = cluster.up().into_iter().find(|id| *id != leader).unwrap();
+    cluster.kill(follower);
+    let jobs: Vec<_> = (0..3).map(|_| submit_somewhere(&cluster, leader)).collect();
+    history.extend(jobs);
+    cluster.start(follower);
+    cluster.wait_ready(follower);
+    history.check(&cluster);
+
+    step("the leader is killed: another one takes writes");
+    let leader = cluster.leader();
+    cluster.kill(leader);
+    let mut others = Vec::new();
+    let accepted = first_accepted(&cluster, &mut others);
+    history.extend(others);
+    history.extend(vec![accepted]);
+    cluster.start(leader);
+    cluster.wait_ready(leader);
+    history.check(&cluster);
+
+    step("the leader is paused: another one takes writes; resumed, it has nothing to add");
+    let paused = cluster.leader();
+    cluster.pause(paused);
+    let mut others = Vec::new();
+    let accepted = first_accepted(&cluster, &mut others);
+    history.extend(others);
+    history.extend(vec![accepted]);
+    cluster.resume(paused);
+    cluster.wait_ready(paused);
+    history.check(&cluster);
+
+    step("two of three are killed: the survivor refuses, and still reads locally");
+    let survivor = cluster.leader();
+    let lost: Vec<usize> = cluster
+        .up()
+        .into_iter()
+        .filter(|id| *id != survivor)
+        .collect();
+    lost.iter().for_each(|id| cluster.kill(*id));
+    let mut refused = Vec::new();
+    wait("the survivor refuses at once", || {
+        let outcome = submit_somewhere(&cluster, survivor);
+        assert_ne!(
+            outcome.status, 201,
+            "a write was acknowledged without a quorum"
+        );
+        let status = outcome.status;
+        refused.push(outcome);
+        if status == 503 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    refused.extend((0..3).map(|_| submit_somewhere(&cluster, survivor)));
+    history.extend(refused);
+    let linearizable = get(cluster.address(survivor), "/queue/list").unwrap();
+    assert_eq!(linearizable.status, 503, "{linearizable:?}");
+    assert_eq!(
+        get(cluster.address(survivor), "/ready").unwrap().status,
+        503
+    );
+    assert_eq!(
+        get(cluster.address(survivor), "/cluster").unwrap().json()["quorum"],
+        false
+    );
+    let local = cluster.ids(survivor, "local").unwrap();
+    assert!(
+        history.acknowledged.iter().all(|id| local.contains(id)),
+        "{local:?}"
+    );
+
+    step("they come back: what was refused never appears, what was unknown at most once");
+    lost.iter().for_each(|id| cluster.start(*id));
+    (1..=3).for_each(|id| cluster.wait_ready(id));
+    history.extend(vec![submit_somewhere(&cluster, survivor)]);
+    history.check(&cluster);
+}
+
+/// What one submission came to.
+struct Outcome {
+    key: String,
+    status: u16,
+    id: Option<String>,
+}
+
+/// Everything that was submitted, by what the client was told.
+#[derive(Default)]
+struct History {
+    acknowledged: HashSet<String>,
+    acknowledged_keys: Vec<String>,
+    refused: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl History {
+    fn extend(&mut self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            match (outcome.status, outcome.id) {
+                (201, Some(id)) => {
+                    assert!(self.acknowledged.insert(id), "two jobs have one id");
+                    self.acknowledged_keys.push(outcome.key);
+                }
+                (503, _) => self.refused.push(outcome.key),
+                (504, _) => self.unknown.push(outcome.key),
+                (status, _) => panic!("status {status} for {}", outcome.key),
+            }
+        }
+    }
+
+    /// Holds every running node's linearizable list against what clients were told.
+    #[track_caller]
+    fn check(&self, cluster: &Cluster) {
+        for node in cluster.up() {
+            let urls = cluster.urls(node);
+            let count = |key: &String| {
+                urls.iter()
+                    .filter(|url| url.ends_with(&format!("/{key}")))
+                    .count()
+            };
+            for key in &self.acknowledged_keys {
+                assert_eq!(
+                    count(key),
+                    1,
+                    "{key} was acknowledged; node {node} lists {urls:?}"
+                );
+            }
+            for key in &self.refused {
+                assert_eq!(
+                    count(key),
+                    0,
+                    "{key} was refused; node {node} lists {urls:?}"
+                );
+            }
+            for key in &self.unknown {
+                assert!(
+                    count(key) <= 1,
+                    "{key} was unknown; node {node} lists {urls:?}"
+                );
+            }
+            let known =
+                self.acknowledged_keys.len()..=self.acknowledged_keys.len() + self.unknown.len();
+            assert!(
+                known.contains(&urls.len()),
+                "node {node} lists {} jobs, not {known:?}",
+                urls.len()
+            );
+        }
+    }
+}
+
+/// Submits one job with a key of its own.
+fn submit_somewhere(cluster: &Cluster, node: usize) -> Outcome {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let key = format!(
+        "key{}",
+        NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    );
+    let started = std::time::Instant::now();
+    let answer: Answer = new_job(cluster.address(node), &format!("http://x/{key}"), &key).unwrap();
+    eprintln!(
+        "    {key} on node {node}: {} in {} ms",
+        answer.status,
+        started.elapsed().as_millis()
+    );
+    let id = (answer.status == 201).then(|| answer.json()["id"].as_str().unwrap().to_owned());
+    Outcome {
+        key,
+        status: answer.status,
+        id,
+    }
+}
+
+/// Submits to the running nodes in turn until one accepts; the others' outcomes go to `others`.
+fn first_accepted(cluster: &Cluster, others: &mut Vec<Outcome>) -> Outcome {
+    let mut turn = cluster.up().into_iter().cycle();
+    wait("a write is accepted", || {
+        let outcome = submit_somewhere(cluster, turn.next().unwrap());
+        match outcome.status {
+            201 => Ok(outcome),
+            status => {
+                others.push(outcome);
+                Err(status.to_string())
+            }
+        }
+    })
+}
+
+fn step(what: &str) {
+    eprintln!("{what}");
+}
