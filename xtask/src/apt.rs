@@ -49,16 +49,25 @@ pub(crate) async fn install(
     }
     talk::say(format_args!("xtask: set-up: will install {names} {how}"));
     if candidates_known(packages) {
-        match runner.run("set-up: install", install_command(rights, packages)).await {
+        match runner
+            .run("set-up: install", install_command(rights, packages))
+            .await
+        {
             Err(error) if matches!(error.downcast_ref(), Some(Stop::Child { .. })) => {
                 // Old lists name files that the mirrors no longer have.
-                talk::say(format_args!("xtask: set-up: {error}; the package lists may be old, refreshing them"));
+                talk::say(format_args!(
+                    "xtask: set-up: {error}; the package lists may be old, refreshing them"
+                ));
             }
             ended => return ended.map(drop),
         }
     }
-    runner.run("set-up: package lists", apt_get(rights, ["update"])).await?;
-    runner.run("set-up: install", install_command(rights, packages)).await?;
+    runner
+        .run("set-up: package lists", apt_get(rights, ["update"]))
+        .await?;
+    runner
+        .run("set-up: install", install_command(rights, packages))
+        .await?;
     Ok(())
 }
 

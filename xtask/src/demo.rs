@@ -17,7 +17,7 @@ pub(crate) async fn demo(runner: &mut Runner, options: DemoOptions) -> anyhow::R
         "mvm-ci",
         "--",
         "test",
-        "simple-network",
+        "cluster",
     ]);
     command.args(options.extra);
     runner.run("demo", command).await?;

@@ -2,6 +2,9 @@
 //!
 //! Each rule is a function from text to complaints, so that a planted breach can prove that the rule bites.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

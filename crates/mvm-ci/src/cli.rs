@@ -1,9 +1,13 @@
 //! What can be typed: every command and flag. What they do is in [`crate::commands`].
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mvm_lab::verdict::EXIT_CODES;
+use mvm_node::config::Member;
 
 /// mvm-ci boots clusters of real virtual machines, breaks them on purpose and judges what it saw.
 #[derive(Debug, Parser)]
@@ -17,10 +21,37 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Runs a node: the replicated job queue and its HTTP interface
+    Serve(ServeArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
     /// Tells what this host has and lacks
     Doctor(DoctorArgs),
+}
+
+/// Flags of `mvm-ci serve`. Each is also a key of the file and an environment variable; flags win over
+/// variables, variables over the file.
+#[derive(Debug, Args)]
+#[command(after_help = serve_help())]
+pub struct ServeArgs {
+    /// The configuration file [default: mvm-ci.toml in the current folder, if there is one]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// This node's number among the members, from 1 [default: 1]
+    #[arg(long, value_name = "ID")]
+    pub node_id: Option<u64>,
+    /// Where the node keeps its data [default: ~/.local/state/mvm-ci]
+    #[arg(long, value_name = "PATH")]
+    pub data_dir: Option<PathBuf>,
+    /// Address and port of the HTTP interface [default: 127.0.0.1:3020 while all members are on loopback]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Address of the Raft and store ports, 9000 and 9001
+    #[arg(long, value_name = "ADDRESS")]
+    pub cluster_listen: Option<IpAddr>,
+    /// All nodes, this one included, as ID=HOST or ID=HOST:HTTP:RAFT:STORE [default: this node alone]
+    #[arg(long, value_name = "MEMBER,...", value_delimiter = ',')]
+    pub members: Option<Vec<Member>>,
 }
 
 /// Flags of `mvm-ci test`.
@@ -69,6 +100,15 @@ pub enum AcceleratorArg {
     Kvm,
     /// QEMU's translator
     Tcg,
+}
+
+fn serve_help() -> String {
+    format!(
+        "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
+         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms.\n\n\
+         The HTTP interface:\n{}",
+        mvm_node::http::api_help()
+    )
 }
 
 fn exit_codes() -> String {

@@ -1,5 +1,8 @@
 //! The scenarios, in real virtual machines. Each takes the host's boot tokens while its guests boot.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use mvm_ci::scenarios;
@@ -13,7 +16,7 @@ use mvm_lab::{
 /// Runs a scenario by name; its lines go to the test's output.
 #[track_caller]
 fn check(name: &str) {
-    let known = scenarios::all();
+    let known = scenarios::all(Path::new(env!("CARGO_BIN_EXE_mvm-ci")));
     let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
@@ -39,4 +42,14 @@ fn check(name: &str) {
 #[test]
 fn simple_network() {
     check("simple-network");
+}
+
+#[test]
+fn cluster() {
+    check("cluster");
+}
+
+#[test]
+fn pair() {
+    check("pair");
 }

@@ -1,5 +1,8 @@
 //! A runner that is killed, or interrupted, leaves nothing behind but its run folder.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     io::{BufRead, BufReader},

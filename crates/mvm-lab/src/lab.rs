@@ -181,7 +181,8 @@ impl Lab {
     /// Starts every machine, in parallel, and waits until all are up.
     pub async fn start_all(&self) -> Result<(), NodeError> {
         let mut starting = JoinSet::new();
-        for node in self.nodes.values().cloned() {
+        for node in self.nodes.values() {
+            let node = Arc::clone(node);
             starting.spawn(async move { node.start().await });
         }
         while let Some(started) = starting.join_next().await {

@@ -72,7 +72,7 @@ pub enum NodeError {
     Launch(#[from] LaunchError),
     /// The guest did not come up.
     #[error(transparent)]
-    Boot(#[from] BootError),
+    Boot(Box<BootError>),
     /// The agent channel failed.
     #[error("could not talk to the agent on {machine}: {source}")]
     Agent {
@@ -187,7 +187,10 @@ impl Node {
                 })?;
         self.entered(MachineState::Booting);
         let booting = Booting::launch(self.spec.clone(), vec![socket]).await?;
-        let running = booting.ready(self.boot_timeout).await?;
+        let running = booting
+            .ready(self.boot_timeout)
+            .await
+            .map_err(|error| NodeError::Boot(Box::new(error)))?;
         let agent = running.agent().clone();
         agent
             .configure(self.identity())

@@ -9,6 +9,7 @@ use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -95,34 +96,48 @@ impl Member {
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.is_loopback())
     }
+}
 
-    /// Reads `ID=HOST` or `ID=HOST:HTTP:RAFT:STORE`.
-    fn parse(text: &str) -> Option<Self> {
-        let (id, rest) = text.trim().split_once('=')?;
-        let id = id.trim().parse().ok()?;
-        let mut parts = rest.rsplitn(4, ':');
-        let ports: Option<Vec<u16>> = parts
-            .by_ref()
-            .take(3)
-            .map(|port| port.trim().parse().ok())
-            .collect();
-        match (ports.as_deref(), parts.next()) {
-            (Some(&[store_port, raft_port, http_port]), Some(host)) => Some(Self {
-                id,
-                host: host.trim().into(),
-                http_port,
-                raft_port,
-                store_port,
-            }),
-            _ => Some(Self {
-                id,
-                host: rest.trim().into(),
-                http_port: HTTP_PORT,
-                raft_port: RAFT_PORT,
-                store_port: STORE_PORT,
-            }),
+/// Text that is no [`Member`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a member is written ID=HOST or ID=HOST:HTTP:RAFT:STORE")]
+pub struct MemberSyntax;
+
+/// Reads `ID=HOST` or `ID=HOST:HTTP:RAFT:STORE`.
+impl FromStr for Member {
+    type Err = MemberSyntax;
+
+    fn from_str(text: &str) -> Result<Self, MemberSyntax> {
+        let (id, rest) = text.trim().split_once('=').ok_or(MemberSyntax)?;
+        let id = id.trim().parse().map_err(|_| MemberSyntax)?;
+        let rest = rest.trim();
+        let is_bare = rest.parse::<IpAddr>().is_ok() || !rest.contains(':');
+        let (host, [http_port, raft_port, store_port]) = if is_bare {
+            (rest, [HTTP_PORT, RAFT_PORT, STORE_PORT])
+        } else {
+            let mut parts = rest.rsplitn(4, ':');
+            let mut port = || parts.next()?.parse::<u16>().ok();
+            let ports = [port(), port(), port()];
+            let [Some(store), Some(raft), Some(http)] = ports else {
+                return Err(MemberSyntax);
+            };
+            (parts.next().ok_or(MemberSyntax)?, [http, raft, store])
+        };
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let is_address = host.parse::<IpAddr>().is_ok();
+        if host.is_empty() || (host.contains([':', '[', ']']) && !is_address) {
+            return Err(MemberSyntax);
         }
-        .filter(|member| !member.host.is_empty())
+        Ok(Self {
+            id,
+            host: host.into(),
+            http_port,
+            raft_port,
+            store_port,
+        })
     }
 }
 
@@ -290,7 +305,7 @@ impl Settings {
             listen: variable(environment, "listen", |text| text.parse().ok())?,
             cluster_listen: variable(environment, "cluster_listen", |text| text.parse().ok())?,
             members: variable(environment, "members", |text| {
-                text.split(',').map(Member::parse).collect()
+                text.split(',').map(|member| member.parse().ok()).collect()
             })?,
             secret_raft: variable(environment, "secret_raft", |text| Some(text.into()))?,
             secret_store: variable(environment, "secret_store", |text| Some(text.into()))?,
@@ -551,6 +566,32 @@ host = "2001:db8::3"
         let config = load(file, &variables, flags).unwrap();
         assert_eq!(config.heartbeat, Duration::from_millis(110));
         assert_eq!(config.data_dir, Path::new("/flag"));
+    }
+
+    #[test]
+    fn a_member_is_read_or_refused_as_a_whole() {
+        let http = |text: &str| text.parse::<Member>().map(|member| member.http());
+        for (text, expected) in [
+            ("1=node1", "node1:3020"),
+            ("1=node1:1:2:3", "node1:1"),
+            ("1=::1", "[::1]:3020"),
+            ("1=2001:db8:0:1:2:3:4:5", "[2001:db8:0:1:2:3:4:5]:3020"),
+            ("1=[2001:db8::3]:1:2:3", "[2001:db8::3]:1"),
+        ] {
+            assert_eq!(http(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "1",
+            "1=",
+            "x=node1",
+            "1=node1:1",
+            "1=node1:1:2:99999",
+            "1=a:b:1:2:3",
+            "1=:1:2:3",
+        ] {
+            assert_eq!(http(text), Err(MemberSyntax), "{text}");
+        }
     }
 
     #[test]

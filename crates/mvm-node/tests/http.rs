@@ -1,5 +1,8 @@
 //! The HTTP interface over a real socket, with the store in memory: good input, and above all bad.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{

@@ -4,6 +4,9 @@
 //! What a green run does not prove: power loss (a killed process keeps what the kernel has), links
 //! that fail in one direction, clocks that jump. The scenarios in virtual machines do.
 
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/cluster.rs"]
 mod cluster;
 mod support;

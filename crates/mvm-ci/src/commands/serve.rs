@@ -1,19 +1,25 @@
 //! `mvm-ci serve`: a node, until it is asked to stop.
 
-use mvm_node::config::{Config, Overrides};
+use std::process::ExitCode;
+
+use mvm_node::config::{Config, Settings, Sources};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
 
-pub(super) async fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
-    let overrides = Overrides {
-        node_id: arguments.node_id,
-        peers: arguments.peers,
-        listen: arguments.listen,
-        data_dir: arguments.data_dir,
-        ..Overrides::default()
-    };
-    let config = Config::load(arguments.config.as_deref(), overrides)?;
+pub(super) async fn serve(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(Sources {
+        file: arguments.config,
+        environment: std::env::vars_os().collect(),
+        flags: Settings {
+            node_id: arguments.node_id,
+            data_dir: arguments.data_dir,
+            listen: arguments.listen,
+            cluster_listen: arguments.cluster_listen,
+            members: arguments.members,
+            ..Settings::default()
+        },
+    })?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let asked = async move {
@@ -22,5 +28,6 @@ pub(super) async fn serve(arguments: ServeArgs) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
     };
-    Ok(mvm_node::serve(config, asked).await?)
+    mvm_node::serve(config, asked).await?;
+    Ok(ExitCode::SUCCESS)
 }

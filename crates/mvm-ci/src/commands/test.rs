@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
+use anyhow::Context;
 use indicatif::MultiProgress;
 use mvm_lab::{
     environment::{AcceleratorRequest, EnvironmentOptions},
@@ -24,8 +24,17 @@ use crate::{
     scenarios,
 };
 
+/// Nothing can be run under this name.
+#[derive(Debug, thiserror::Error)]
+#[error("could not find the scenario {name:?}; there are {}", known.join(", "))]
+pub(super) struct UnknownScenario {
+    name: String,
+    known: Vec<&'static str>,
+}
+
 pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
-    let known = scenarios::all();
+    let program = std::env::current_exe().context("could not find this program's own file")?;
+    let known = scenarios::all(&program);
     if arguments.list {
         return list(&known);
     }
@@ -52,16 +61,18 @@ fn list(known: &[Scenario]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn choose<'a>(known: &'a [Scenario], names: &[String]) -> anyhow::Result<Vec<&'a Scenario>> {
-    let find = |name: &String| match known.iter().find(|scenario| scenario.name == name) {
-        Some(scenario) => Ok(scenario),
-        None => {
-            let names: Vec<_> = known.iter().map(|scenario| scenario.name).collect();
-            bail!(
-                "could not find the scenario {name:?}; there are {}",
-                names.join(", ")
-            )
-        }
+fn choose<'a>(
+    known: &'a [Scenario],
+    names: &[String],
+) -> Result<Vec<&'a Scenario>, UnknownScenario> {
+    let find = |name: &String| {
+        known
+            .iter()
+            .find(|scenario| scenario.name == name)
+            .ok_or_else(|| UnknownScenario {
+                name: name.clone(),
+                known: known.iter().map(|scenario| scenario.name).collect(),
+            })
     };
     names.iter().map(find).collect()
 }

@@ -58,7 +58,12 @@ pub(super) async fn submit(node: &Node, url: &str) -> Result<(Submitted, Answer)
         504 => Submitted::Unknown,
         status => {
             let cause = format!("it answered {status}: {}", answer.body);
-            return Err(CallError { node: node.name().to_owned(), method: "POST", path: "/new-job".to_owned(), cause });
+            return Err(CallError {
+                node: node.name().to_owned(),
+                method: "POST",
+                path: "/new-job".to_owned(),
+                cause,
+            });
         }
     };
     Ok((submitted, answer))
@@ -70,14 +75,23 @@ async fn call(
     path: &str,
     json: Option<(Value, &str)>,
 ) -> Result<Answer, CallError> {
-    let failed = |cause: String| CallError { node: node.name().to_owned(), method, path: path.to_owned(), cause };
+    let failed = |cause: String| CallError {
+        node: node.name().to_owned(),
+        method,
+        path: path.to_owned(),
+        cause,
+    };
     let started = Instant::now();
     let answering = exchange(node, method, path, json);
     let (status, body) = tokio::time::timeout(CALL_ALLOWED, answering)
         .await
         .map_err(|_| failed(format!("no answer within {CALL_ALLOWED:?}")))?
         .map_err(failed)?;
-    Ok(Answer { status, body, took: started.elapsed() })
+    Ok(Answer {
+        status,
+        body,
+        took: started.elapsed(),
+    })
 }
 
 async fn exchange(
@@ -87,19 +101,32 @@ async fn exchange(
     json: Option<(Value, &str)>,
 ) -> Result<(u16, Value), String> {
     let stream = node.dial(PORT).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let mut request = Request::builder().method(method).uri(path).header("host", node.name());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", node.name());
     let mut body = Bytes::new();
     if let Some((content, key)) = json {
-        request = request.header("content-type", "application/json").header("idempotency-key", key);
+        request = request
+            .header("content-type", "application/json")
+            .header("idempotency-key", key);
         body = content.to_string().into();
     }
-    let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+    let request = request
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
+            .collect()
+            .await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
         // Pages for people are not JSON; the status is all a scenario wants of them.
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))

@@ -40,28 +40,45 @@ pub(super) struct ClusterView {
 
 /// Returns a topology of `names`, each machine with a node that knows all the others.
 pub(super) fn topology(program: &Path, names: &[&str]) -> Topology {
-    let peers: Vec<String> = names.iter().zip(1..).map(|(name, id)| format!("{id}={name}")).collect();
+    let members: Vec<String> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, id)| format!("{id}={name}"))
+        .collect();
     let machines = names.iter().zip(1..).map(|(name, id)| MachineConfig {
         memory_mib: 384,
         data_disk: true,
-        services: vec![node_service(id, &peers.join(","))],
+        services: vec![node_service(id, &members.join(","))],
         ..MachineConfig::new(*name)
     });
     let mut topology = Topology::new(machines.collect());
-    topology.image.renamed_programs.push((program.to_owned(), PROGRAM.to_owned()));
+    topology
+        .image
+        .renamed_programs
+        .push((program.to_owned(), PROGRAM.to_owned()));
     topology
 }
 
-fn node_service(id: u64, peers: &str) -> ServiceSpec {
+fn node_service(id: u64, members: &str) -> ServiceSpec {
     let environment = BTreeMap::from([
         ("MVM_CI_NODE_ID".to_owned(), id.to_string()),
-        ("MVM_CI_PEERS".to_owned(), peers.to_owned()),
+        ("MVM_CI_MEMBERS".to_owned(), members.to_owned()),
         ("MVM_CI_LISTEN".to_owned(), format!("0.0.0.0:{}", api::PORT)),
         ("MVM_CI_DATA_DIR".to_owned(), "/data/mvm-ci".to_owned()),
-        ("MVM_CI_SECRET_RAFT".to_owned(), "a secret for the lab only".to_owned()),
-        ("MVM_CI_SECRET_API".to_owned(), "another secret for the lab only".to_owned()),
+        (
+            "MVM_CI_SECRET_RAFT".to_owned(),
+            "raft-secret-of-the-lab".to_owned(),
+        ),
+        (
+            "MVM_CI_SECRET_STORE".to_owned(),
+            "store-secret-of-the-lab".to_owned(),
+        ),
     ]);
-    ServiceSpec { name: SERVICE.to_owned(), command: vec![PROGRAM.to_owned(), "serve".to_owned()], environment }
+    ServiceSpec {
+        name: SERVICE.to_owned(),
+        command: vec![PROGRAM.to_owned(), "serve".to_owned()],
+        environment,
+    }
 }
 
 /// The cluster under test and what it was told.
@@ -74,7 +91,11 @@ pub(super) struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     pub(super) fn new(lab: &'a Lab) -> Cluster<'a> {
         let names = lab.nodes().map(|node| node.name().to_owned()).collect();
-        Cluster { lab, names, ledger: Mutex::default() }
+        Cluster {
+            lab,
+            names,
+            ledger: Mutex::default(),
+        }
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
@@ -82,7 +103,10 @@ impl<'a> Cluster<'a> {
     }
 
     pub(super) fn others(&self, name: &str) -> Vec<&str> {
-        self.names().into_iter().filter(|other| *other != name).collect()
+        self.names()
+            .into_iter()
+            .filter(|other| *other != name)
+            .collect()
     }
 
     pub(super) fn node(&self, name: &str) -> &Node {
@@ -94,7 +118,11 @@ impl<'a> Cluster<'a> {
         let condition = format!("{} agree on a leader", names.join(", "));
         let view = wait::until(&condition, allowed, || self.look_at_agreement(names)).await?;
         for name in names {
-            let role = if view.leader.as_deref() == Some(*name) { "leader" } else { "follower" };
+            let role = if view.leader.as_deref() == Some(*name) {
+                "leader"
+            } else {
+                "follower"
+            };
             self.node(name).set_role(role);
         }
         Ok(view)
@@ -109,7 +137,10 @@ impl<'a> Cluster<'a> {
             }
         }
         let first = views[0].clone();
-        let led = first.leader.as_deref().is_some_and(|leader| names.contains(&leader));
+        let led = first
+            .leader
+            .as_deref()
+            .is_some_and(|leader| names.contains(&leader));
         if led && views.iter().all(|view| *view == first && view.quorum) {
             Seen::Done(first)
         } else {
@@ -121,9 +152,14 @@ impl<'a> Cluster<'a> {
     pub(super) async fn view(&self, name: &str) -> Result<ClusterView, String> {
         if let Some(how) = self.node(name).service_ended(SERVICE).await {
             let log = self.node(name).service_log(SERVICE);
-            return Err(format!("the service on {name} has ended ({how}); see {}", log.display()));
+            return Err(format!(
+                "the service on {name} has ended ({how}); see {}",
+                log.display()
+            ));
         }
-        let answer = api::get(self.node(name), "/cluster").await.map_err(|error| error.to_string())?;
+        let answer = api::get(self.node(name), "/cluster")
+            .await
+            .map_err(|error| error.to_string())?;
         let text = || format!("{name} answered {}: {}", answer.status, answer.body);
         if answer.status != 200 {
             return Err(text());
@@ -131,20 +167,31 @@ impl<'a> Cluster<'a> {
         let leader = answer.body["leader"].as_u64().map(|id| self.name_of(id));
         let term = answer.body["term"].as_u64().ok_or_else(text)?;
         let quorum = answer.body["quorum"].as_bool().ok_or_else(text)?;
-        Ok(ClusterView { leader, term, quorum })
+        Ok(ClusterView {
+            leader,
+            term,
+            quorum,
+        })
     }
 
     /// Node ids count from 1 in the order of names.
     fn name_of(&self, id: u64) -> String {
         let index = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
-        index.and_then(|index| self.names.get(index)).cloned().unwrap_or_else(|| format!("unknown node {id}"))
+        index
+            .and_then(|index| self.names.get(index))
+            .cloned()
+            .unwrap_or_else(|| format!("unknown node {id}"))
     }
 
     /// Submits a job on a node and notes what it was told.
     pub(super) async fn submit(&self, name: &str, url: &str) -> Outcome<(Submitted, Answer)> {
-        let (submitted, answer) =
-            api::submit(self.node(name), url).await.map_err(|error| Failure::broken(error.to_string()))?;
-        self.ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).record(url.to_owned(), submitted.clone());
+        let (submitted, answer) = api::submit(self.node(name), url)
+            .await
+            .map_err(|error| Failure::broken(error.to_string()))?;
+        self.ledger
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .record(url.to_owned(), submitted.clone());
         Ok((submitted, answer))
     }
 
@@ -161,10 +208,14 @@ impl<'a> Cluster<'a> {
 
     /// Submits a job again and again, under the same idempotency key, until it is accepted.
     pub(super) async fn accept_soon(&self, name: &str, url: &str, allowed: Duration) -> Outcome {
-        let accepted = wait::until(&format!("{name} accept {url}"), allowed, || async {
+        let condition = format!("{name} accepts {url}");
+        let accepted = wait::until(&condition, allowed, || async {
             match self.submit(name, url).await {
                 Ok((Submitted::Accepted, _)) => Seen::Done(()),
-                Ok((_, answer)) => Seen::NotYet(format!("{name} answered {}: {}", answer.status, answer.body)),
+                Ok((_, answer)) => Seen::NotYet(format!(
+                    "{name} answered {}: {}",
+                    answer.status, answer.body
+                )),
                 Err(failure) => Seen::NotYet(failure.message),
             }
         });
@@ -176,7 +227,11 @@ impl<'a> Cluster<'a> {
         for name in names {
             let condition = format!("{name} list exactly the jobs that were accepted");
             wait::until(&condition, AGREE_ALLOWED, || async {
-                match self.listed(name).await.and_then(|listed| self.compare(&listed)) {
+                match self
+                    .listed(name)
+                    .await
+                    .and_then(|listed| self.compare(&listed))
+                {
                     Ok(()) => Seen::Done(()),
                     Err(seen) => Seen::NotYet(seen),
                 }
@@ -187,21 +242,37 @@ impl<'a> Cluster<'a> {
     }
 
     fn compare(&self, listed: &[String]) -> Result<(), String> {
-        self.ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).check(listed)
+        self.ledger
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .check(listed)
     }
 
     pub(super) fn told(&self, kind: &Submitted) -> usize {
-        self.ledger.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).count(kind)
+        self.ledger
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .count(kind)
     }
 
     async fn listed(&self, name: &str) -> Result<Vec<String>, String> {
         let path = format!("/queue/list?limit={LIST_LIMIT}");
-        let answer = api::get(self.node(name), &path).await.map_err(|error| error.to_string())?;
+        let answer = api::get(self.node(name), &path)
+            .await
+            .map_err(|error| error.to_string())?;
         if answer.status != 200 {
-            return Err(format!("{name} answered {}: {}", answer.status, answer.body));
+            return Err(format!(
+                "{name} answered {}: {}",
+                answer.status, answer.body
+            ));
         }
-        let jobs = answer.body["jobs"].as_array().ok_or_else(|| format!("no jobs in {}", answer.body))?;
+        let jobs = answer.body["jobs"]
+            .as_array()
+            .ok_or_else(|| format!("no jobs in {}", answer.body))?;
         let url = |job: &Value| job["payload"]["url"].as_str().map(str::to_owned);
-        jobs.iter().map(url).collect::<Option<Vec<_>>>().ok_or_else(|| format!("a job without a url in {}", answer.body))
+        jobs.iter()
+            .map(url)
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| format!("a job without a url in {}", answer.body))
     }
 }

@@ -11,12 +11,20 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// A later refusal says nothing of an earlier attempt whose outcome is unknown.
     pub(super) fn record(&mut self, url: String, submitted: Submitted) {
-        self.submissions.insert(url, submitted);
+        let known = self.submissions.entry(url).or_insert(submitted.clone());
+        match (&known, &submitted) {
+            (Submitted::Accepted, _) | (Submitted::Unknown, Submitted::Refused) => {}
+            _ => *known = submitted,
+        }
     }
 
     pub(super) fn count(&self, kind: &Submitted) -> usize {
-        self.submissions.values().filter(|submitted| *submitted == kind).count()
+        self.submissions
+            .values()
+            .filter(|submitted| *submitted == kind)
+            .count()
     }
 
     /// Compares a node's listing with what was promised; the error names every difference.
@@ -39,8 +47,16 @@ impl Ledger {
                 differences.push(format!("{url} ({submitted:?}) is listed {count} times"));
             }
         }
-        differences.extend(counts.keys().map(|url| format!("{url} was never submitted")));
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
+        differences.extend(
+            counts
+                .keys()
+                .map(|url| format!("{url} was never submitted")),
+        );
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(differences.join("; "))
+        }
     }
 }
 
@@ -56,6 +72,20 @@ mod tests {
         ledger.record("u".into(), Submitted::Unknown);
         let listed: Vec<String> = listed.iter().map(|url| (*url).to_owned()).collect();
         assert_eq!(ledger.check(&listed).err().unwrap_or_default(), expected);
+    }
+
+    #[test]
+    fn a_refusal_does_not_undo_what_was_said_before() {
+        for (earlier, expected) in [
+            (Submitted::Unknown, Submitted::Unknown),
+            (Submitted::Accepted, Submitted::Accepted),
+            (Submitted::Refused, Submitted::Refused),
+        ] {
+            let mut ledger = Ledger::default();
+            ledger.record("a".into(), earlier);
+            ledger.record("a".into(), Submitted::Refused);
+            assert_eq!(ledger.count(&expected), 1);
+        }
     }
 
     #[test]

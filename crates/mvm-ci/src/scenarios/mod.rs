@@ -2,11 +2,22 @@
 //!
 //! They are written on the `mvm-lab` API as any user's are; only here do lab and node meet.
 
+mod api;
+mod cluster;
+mod cluster_nodes;
+mod ledger;
+mod pair;
 mod simple_network;
+
+use std::path::Path;
 
 use mvm_lab::scenario::Scenario;
 
-/// Returns every scenario.
-pub fn all() -> Vec<Scenario> {
-    vec![simple_network::scenario()]
+/// Returns every scenario. `program` is the mvm-ci that runs in the machines.
+pub fn all(program: &Path) -> Vec<Scenario> {
+    vec![
+        simple_network::scenario(),
+        cluster::scenario(program),
+        pair::scenario(program),
+    ]
 }
