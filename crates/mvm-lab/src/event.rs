@@ -43,6 +43,8 @@ pub enum ServiceState {
     Started,
     /// It ended, by request or not; the text tells how.
     Ended(String),
+    /// Its machine went away under it; the text tells how that showed.
+    Lost(String),
 }
 
 /// How a step went.

@@ -195,7 +195,7 @@ impl Lab {
     /// Kills every machine and keeps what was learnt about their memory.
     pub async fn end(self) {
         for node in self.nodes.values() {
-            node.crash().await;
+            node.end().await;
             let most = *node
                 .private_bytes_max
                 .lock()

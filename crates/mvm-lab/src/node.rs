@@ -216,6 +216,14 @@ impl Node {
         }
     }
 
+    /// Ends the machine with its run: no event of the scenario's, so none is recorded.
+    pub(crate) async fn end(&self) {
+        if let Some(running) = self.take().await {
+            running.crash().await;
+            self.lose_services().await;
+        }
+    }
+
     /// Powers the machine off in order. No effect if it is off.
     pub async fn shutdown(&self) {
         if let Some(running) = self.take().await {
@@ -436,7 +444,9 @@ impl Node {
 
     /// The services of a machine that is gone have ended with it.
     async fn lose_services(&self) {
-        self.services.lock().await.clear();
+        for (_, service) in std::mem::take(&mut *self.services.lock().await) {
+            service.lost().await;
+        }
     }
 
     async fn take_service(&self, name: &str) -> Result<Service, NodeError> {

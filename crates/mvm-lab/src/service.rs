@@ -65,6 +65,8 @@ pub enum ServiceError {
 const SIGTERM: i32 = 15;
 /// `SIGKILL`'s number.
 const SIGKILL: i32 = 9;
+/// How long the output of a service may take to arrive after its machine is gone.
+const LOST_ALLOWED: Duration = Duration::from_secs(2);
 
 /// A service that was started.
 pub(crate) struct Service {
@@ -114,11 +116,17 @@ impl Service {
         let (signals, inbox) = mpsc::channel(4);
         let (publish, ended) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let how = follow(running, inbox, file).await;
+            let (state, how) = match follow(running, inbox, file).await {
+                Ok(how) => (ServiceState::Ended(how.clone()), how),
+                Err(lost) => (
+                    ServiceState::Lost(lost.to_string()),
+                    format!("lost: {lost}"),
+                ),
+            };
             recorder.record(Event::Service {
                 machine,
                 service,
-                state: ServiceState::Ended(how.clone()),
+                state,
             });
             publish.send_replace(Some(how));
         });
@@ -149,6 +157,12 @@ impl Service {
         self.wait().await
     }
 
+    /// Waits until the rest of a lost service's output is in its log.
+    pub(crate) async fn lost(self) {
+        // The channel of a machine that is gone closes at once; a hang would be the lab's own fault.
+        let _ = tokio::time::timeout(LOST_ALLOWED, self.wait()).await;
+    }
+
     async fn signal(&self, number: i32) {
         // A service that has ended no longer listens.
         let _ = self.signals.send(number).await;
@@ -170,32 +184,38 @@ impl Drop for Service {
 }
 
 /// Logs a service's output and passes signals on until it ends; returns how it ended.
-async fn follow(mut running: Running, mut signals: mpsc::Receiver<i32>, mut log: File) -> String {
+async fn follow(
+    mut running: Running,
+    mut signals: mpsc::Receiver<i32>,
+    mut log: File,
+) -> Result<String, AgentError> {
+    let ended = pump(&mut running, &mut signals, &mut log).await;
+    if let Err(error) = log.flush().await {
+        tracing::warn!(%error, "could not write a service's log");
+    }
+    ended
+}
+
+async fn pump(
+    running: &mut Running,
+    signals: &mut mpsc::Receiver<i32>,
+    log: &mut File,
+) -> Result<String, AgentError> {
     let mut listening = true;
     let mut ended = "no exit status".to_owned();
     loop {
         tokio::select! {
-            event = running.next_event() => match event {
-                Ok(Some(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes))) => {
+            event = running.next_event() => match event? {
+                Some(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes)) => {
                     if let Err(error) = log.write_all(&bytes).await {
                         tracing::warn!(%error, "could not write a service's log");
                     }
                 }
-                Ok(Some(CommandEvent::Exit(status))) => ended = status.to_string(),
-                Ok(None) => {
-                    if let Err(error) = log.flush().await {
-                        tracing::warn!(%error, "could not write a service's log");
-                    }
-                    return ended;
-                }
-                Err(error) => return format!("lost: {error}"),
+                Some(CommandEvent::Exit(status)) => ended = status.to_string(),
+                None => return Ok(ended),
             },
             number = signals.recv(), if listening => match number {
-                Some(number) => {
-                    if let Err(error) = running.signal(number) {
-                        return format!("lost: {error}");
-                    }
-                }
+                Some(number) => running.signal(number)?,
                 None => listening = false,
             },
         }

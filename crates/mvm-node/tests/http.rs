@@ -164,7 +164,9 @@ fn bad_bodies_are_refused_and_leave_no_job() {
     let slightly_too_large = vec![b' '; BODY_BYTES_MAX + 1];
     let deep = "[".repeat(1_000);
     let text = ("content-type", "text/plain");
-    let cases: &[(&str, &[(&str, &str)], &[u8], u16, &str)] = &[
+    /// Path, headers, body; status and detail of the answer.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8], u16, &'a str);
+    let cases: &[Case<'_>] = &[
         ("/new-job", &[FORM], b"", 400, "the job has no url"),
         ("/new-job", &[FORM], b"url=", 400, "the job has no url"),
         ("/new-job", &[JSON], b"{}", 400, "the job has no url"),

@@ -4,8 +4,8 @@
 //! What a green run does not prove: power loss (a killed process keeps what the kernel has), links
 //! that fail in one direction, clocks that jump. The scenarios in virtual machines do.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
+// Helpers of tests may unwrap and print as tests do.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "support/cluster.rs"]
 mod cluster;

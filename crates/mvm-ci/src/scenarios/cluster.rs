@@ -109,7 +109,7 @@ async fn forms(run: &Run, cluster: &Cluster<'_>) -> Outcome {
     let started = Instant::now();
     let view = cluster.agree(&cluster.names(), FORM_ALLOWED).await?;
     run.note(format!(
-        "{} leads in term {}, {:.1} s after the last machine was up; hiqlite's own waits are about 9 s of that",
+        "{} leads in term {}, {:.1} s after the last machine was up; most of that is hiqlite's own fixed waits",
         view.leader.unwrap_or_default(),
         view.term,
         started.elapsed().as_secs_f64()

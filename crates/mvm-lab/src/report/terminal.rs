@@ -72,6 +72,8 @@ impl Teller {
                 let text = match state {
                     ServiceState::Started => format!("{service} up"),
                     ServiceState::Ended(how) => format!("{service} ended ({how})"),
+                    // The machine's own line tells it.
+                    ServiceState::Lost(_) => return,
                 };
                 self.machine(stamped, machine, &text);
             }

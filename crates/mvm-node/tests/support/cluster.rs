@@ -3,11 +3,18 @@
 //! A child is this test binary again, told by its environment to run a node instead of tests; see
 //! [`run_node_if_child`]. It dies with the thread that started it, and is killed when dropped.
 
+// Each test binary uses a part of this, and a failing one must show why.
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "shared by several test binaries"
+)]
+
 use std::{
     fs::File,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -160,12 +167,6 @@ impl Cluster {
             process.wait().unwrap();
         }
         self.nodes[id - 1].paused = false;
-    }
-
-    /// Asks the node to stop and waits until it has.
-    pub(crate) fn stop(&mut self, id: usize) -> ExitStatus {
-        self.signal(id, Signal::TERM);
-        self.nodes[id - 1].process.take().unwrap().wait().unwrap()
     }
 
     /// Freezes the node, so that its connections stay open and nobody answers.
