@@ -475,7 +475,8 @@ pub fn read_packet<M: DeserializeOwned>(content: &[u8]) -> Result<Packet<M>, Mal
         }
         KIND_HELLO_BACK => {
             let (version, nonce, info) = read_greeting(rest)?;
-            let guest = if version == VERSION {
+            // Nothing follows what a guest says to a host of another version.
+            let guest = if version == VERSION && !info.is_empty() {
                 Some(read_guest(info)?)
             } else {
                 None

@@ -50,7 +50,7 @@ impl Upload {
             .mode(0o600)
             .open(&temporary);
         let file =
-            file.map_err(|error| failure(format!("create `{}`", temporary.display()), &error))?;
+            file.map_err(|error| failure(operation(), &error))?;
         let (chunks, ended, in_place, refused) = (Vec::new(), false, false, false);
         Ok(Self {
             target,
