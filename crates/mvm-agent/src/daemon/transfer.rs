@@ -49,8 +49,7 @@ impl Upload {
             .truncate(true)
             .mode(0o600)
             .open(&temporary);
-        let file =
-            file.map_err(|error| failure(operation(), &error))?;
+        let file = file.map_err(|error| failure(operation(), &error))?;
         let (chunks, ended, in_place, refused) = (Vec::new(), false, false, false);
         Ok(Self {
             target,
