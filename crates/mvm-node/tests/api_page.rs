@@ -83,7 +83,7 @@ fn serve(store: &Arc<MemoryStore>) -> (tokio::runtime::Runtime, SocketAddr) {
 }
 
 /// The page's `http` blocks with their lines. Comments `<!-- store: ... -->` break the store on the way.
-fn blocks<'a>(store: &'a MemoryStore) -> impl Iterator<Item = (usize, &'a str)> {
+fn blocks(store: &MemoryStore) -> impl Iterator<Item = (usize, &str)> {
     let mut lines = PAGE.split_inclusive('\n').enumerate();
     std::iter::from_fn(move || {
         loop {
