@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -51,21 +51,59 @@ struct Measurement {
     samples: Vec<f64>,
 }
 
+/// Where a measuring program is found.
+struct Program {
+    package: &'static str,
+    target: &'static str,
+    profile: &'static str,
+}
+
+impl Program {
+    fn of(subject: Subject) -> Self {
+        match subject {
+            Subject::Boot => Self {
+                package: "mvm-lab",
+                target: "boot",
+                profile: "bench",
+            },
+            // A release build of the node takes a quarter of an hour, and the tests' build is what users try.
+            Subject::Cluster => Self {
+                package: "mvm-ci",
+                target: "cluster",
+                profile: "dev",
+            },
+        }
+    }
+
+    fn command(&self) -> Command {
+        let Self {
+            package,
+            target,
+            profile,
+        } = self;
+        cargo([
+            "bench",
+            "--package",
+            package,
+            "--bench",
+            target,
+            "--profile",
+            profile,
+        ])
+    }
+}
+
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
     setup::setup(runner).await?;
-    let (package, target) = match options.subject {
-        Subject::Boot => ("mvm-lab", "boot"),
-    };
-    runner
-        .run(
-            "build",
-            cargo(["bench", "--package", package, "--bench", target, "--no-run"]),
-        )
-        .await?;
+    let program = Program::of(options.subject);
+    let target = program.target;
+    let mut build = program.command();
+    build.arg("--no-run");
+    runner.run("build", build).await?;
     let mut samples = Vec::new();
     for repetition in 1..=options.repetitions.get() {
         let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
-        samples.extend(measure(runner, &phase, package, target).await?);
+        samples.extend(measure(runner, &phase, &program).await?);
     }
     let report = Report {
         version: VERSION,
@@ -82,13 +120,14 @@ pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow:
 async fn measure(
     runner: &mut Runner,
     phase: &str,
-    package: &str,
-    target: &str,
+    program: &Program,
 ) -> anyhow::Result<Vec<Sample>> {
     // A file, not a pipe: nobody has to read it while the program runs.
     let mut output = memory_file()?;
-    let mut command = cargo(["bench", "--quiet", "--package", package, "--bench", target]);
-    command.stdout(Stdio::from(output.try_clone()?));
+    let mut command = program.command();
+    command
+        .arg("--quiet")
+        .stdout(Stdio::from(output.try_clone()?));
     runner.run(phase, command).await?;
     output.seek(SeekFrom::Start(0))?;
     let mut text = String::new();

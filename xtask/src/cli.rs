@@ -75,6 +75,8 @@ pub(crate) struct BenchOptions {
 pub(crate) enum Subject {
     /// Machines, from process start to an answering agent, beside a bare kernel's boot
     Boot,
+    /// The `cluster` scenario from a cold start to its verdict, in the profile of the tests
+    Cluster,
 }
 
 /// Options of `soak`.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mvm_agent::boot::PROBE_WORD;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -106,7 +107,7 @@ async fn probe(qemu: &Path, image: &Arc<Image>, scratch: &Path) -> Choice {
         nics: Vec::new(),
         data_disk: None,
         accelerator: Accelerator::Kvm,
-        kernel_parameters: vec!["mvm.probe".into()],
+        kernel_parameters: vec![PROBE_WORD.into()],
         console: Console::new(scratch.join("console-accelerator-probe.log"), started),
         qemu: qemu.to_owned(),
         qemu_log: scratch.join("qemu-accelerator-probe.log"),

@@ -1,0 +1,139 @@
+//! How long machines take, from QEMU's start to an answering agent, beside the bare kernel.
+//!
+//! Measures each thing once and prints one line of JSON per measurement; `cargo xtask bench boot` repeats it
+//! and prints the medians.
+
+// The lines are this program's output, and a measurement that cannot be made ends it.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mvm_agent::boot::PROBE_WORD;
+use mvm_machine::{
+    accelerator::{self, Accelerator},
+    cache::Cache,
+    console::Console,
+    host::{self, HostView},
+    image::Image,
+    kernel::{Kernel, KernelSource},
+    machine::{Booting, MachineSpec, Running},
+};
+use serde_json::json;
+
+const BOOT_ALLOWED: Duration = Duration::from_secs(120);
+/// One round trip is too short to measure alone.
+const ROUND_TRIPS: u32 = 200;
+
+#[tokio::main]
+async fn main() {
+    let host = Host::look().await;
+    print(
+        "bare kernel, an init that ends at once",
+        "ms",
+        host.bare_kernel().await,
+        None,
+    );
+    let (running, took) = host.boot("one").await;
+    print("one minimal machine, cold", "ms", took, Some(1400.0));
+    print(
+        "agent round trip",
+        "ms",
+        round_trip(&running).await,
+        Some(3.0),
+    );
+    drop(running);
+    print(
+        "three machines at once, cold",
+        "ms",
+        host.three().await,
+        Some(4000.0),
+    );
+}
+
+struct Host {
+    image: Arc<Image>,
+    accelerator: Accelerator,
+    qemu: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Host {
+    async fn look() -> Host {
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = Cache::for_user().unwrap();
+        let qemu = host::find_qemu(&HostView::of_this_host(cache.root().to_owned())).unwrap();
+        let kernel = Kernel::obtain(&cache, &KernelSource::Distribution).unwrap();
+        let image = Arc::new(Image::minimal(&kernel).build(&cache).unwrap());
+        let version = qemu.version.to_string();
+        let choice =
+            accelerator::choose(&cache, &qemu.path, &version, &image, scratch.path()).await;
+        Host {
+            image,
+            accelerator: choice.accelerator,
+            qemu: qemu.path,
+            scratch,
+        }
+    }
+
+    fn spec(&self, name: &str) -> MachineSpec {
+        let file = |kind| self.scratch.path().join(format!("{kind}-{name}.log"));
+        MachineSpec {
+            name: name.to_owned(),
+            memory_mib: 256,
+            image: Arc::clone(&self.image),
+            nics: Vec::new(),
+            data_disk: None,
+            accelerator: self.accelerator,
+            kernel_parameters: Vec::new(),
+            console: Console::new(file("console"), Instant::now()),
+            qemu: self.qemu.clone(),
+            qemu_log: file("qemu"),
+        }
+    }
+
+    async fn boot(&self, name: &str) -> (Running, f64) {
+        let started = Instant::now();
+        let booting = Booting::launch(self.spec(name), Vec::new()).await.unwrap();
+        let running = booting.ready(BOOT_ALLOWED).await.unwrap();
+        (running, milliseconds(started.elapsed()))
+    }
+
+    async fn three(&self) -> f64 {
+        let started = Instant::now();
+        let _all = tokio::join!(self.boot("a"), self.boot("b"), self.boot("c"));
+        milliseconds(started.elapsed())
+    }
+
+    /// The same kernel and initramfs with an init that resets before it does anything.
+    async fn bare_kernel(&self) -> f64 {
+        let mut spec = self.spec("bare");
+        spec.kernel_parameters.push(PROBE_WORD.to_owned());
+        let started = Instant::now();
+        let booting = Booting::launch(spec, Vec::new()).await.unwrap();
+        booting.wait().await;
+        milliseconds(started.elapsed())
+    }
+}
+
+async fn round_trip(running: &Running) -> f64 {
+    let started = Instant::now();
+    for _ in 0..ROUND_TRIPS {
+        running.agent().ping(BOOT_ALLOWED).await.unwrap();
+    }
+    milliseconds(started.elapsed() / ROUND_TRIPS)
+}
+
+fn print(name: &str, unit: &str, value: f64, at_most: Option<f64>) {
+    println!(
+        "{}",
+        json!({ "name": name, "unit": unit, "value": value, "at_most": at_most })
+    );
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
