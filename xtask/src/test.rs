@@ -10,7 +10,7 @@ pub(crate) async fn test(runner: &mut Runner, options: TestOptions) -> anyhow::R
     let built = runner
         .run("build", cargo(["build", "--workspace", "--all-targets"]))
         .await?;
-    let mut command = cargo(["test", "--workspace"]);
+    let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
     command.args(options.extra);
     let tested = runner.run("test", command).await?;
     talk::say(format_args!(

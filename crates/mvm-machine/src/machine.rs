@@ -36,6 +36,8 @@ use crate::{
 const MONITOR_ALLOWED: Duration = Duration::from_secs(10);
 /// After the process ended its console socket still holds what the guest said last.
 const CONSOLE_DRAIN_ALLOWED: Duration = Duration::from_secs(2);
+/// Between a closed channel and the end of its QEMU.
+const END_ALLOWED: Duration = Duration::from_secs(5);
 /// Console lines shown with a boot that failed.
 const TAIL_LINES: usize = 15;
 
@@ -112,13 +114,13 @@ pub enum BootError {
     },
     /// No agent answered in time.
     #[error(
-        "could not boot machine {machine}: no agent answered within {allowed:.1?} ({agent}){evidence}"
+        "could not boot machine {machine}: no agent answered in {elapsed:.1?} ({agent}){evidence}"
     )]
     NoAgent {
         /// The machine's name.
         machine: String,
-        /// The time allowed.
-        allowed: Duration,
+        /// Time since launch.
+        elapsed: Duration,
         /// The last thing the channel said.
         agent: AgentError,
         /// What QEMU and the console said last.
@@ -242,27 +244,34 @@ impl Booting {
         } = self;
         let answered = tokio::select! {
             exit = child.wait() => Err(exit),
-            agent = Agent::connect(agent, allowed) => Ok(agent),
+            agent = Agent::connect(agent, allowed) => match agent {
+                // The channel of a QEMU that ends is closed a moment before its end is known.
+                Err(AgentError::Closed(end)) => {
+                    match tokio::time::timeout(END_ALLOWED, child.wait()).await {
+                        Ok(exit) => Err(exit),
+                        Err(_) => Ok(Err(AgentError::Closed(end))),
+                    }
+                }
+                other => Ok(other),
+            },
         };
         let agent = match answered {
             Ok(Ok(agent)) => agent,
             Ok(Err(error)) => {
-                let evidence = evidence(&spec);
                 return Err(BootError::NoAgent {
                     machine,
-                    allowed,
+                    elapsed: launched.elapsed(),
                     agent: error,
-                    evidence,
+                    evidence: evidence(&spec),
                 });
             }
             Err(exit) => {
                 drain(console).await;
-                let evidence = evidence(&spec);
                 return Err(BootError::Ended {
                     machine,
                     exit,
                     elapsed: launched.elapsed(),
-                    evidence,
+                    evidence: evidence(&spec),
                 });
             }
         };
