@@ -1,6 +1,8 @@
 //! Frames for tests: made, packed into a stream, and told apart again.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+pub(crate) mod machine;
+
 /// The hardware address of a numbered station.
 pub(crate) fn station(number: u8) -> [u8; 6] {
     [0x52, 0x54, 0, 0, 0, number]
