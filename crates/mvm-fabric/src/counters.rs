@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::rule::Port;
 
 /// Why a frame, or one copy of it, was not delivered.
@@ -58,7 +60,7 @@ impl fmt::Display for Cause {
 }
 
 /// An amount of frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// How many frames.
     pub frames: u64,
@@ -66,7 +68,16 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// No switch counts as far: at ten gigabytes per second that takes three years. Numbers from a file are
+/// held below it, so that counting on from them and adding them up cannot overflow.
+const COUNT_MAX: u64 = 1 << 60;
+
 impl Traffic {
+    /// Tells whether a switch may have counted this.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.frames < COUNT_MAX && self.bytes < COUNT_MAX
+    }
+
     /// Counts one more frame.
     pub(crate) fn add_frame(&mut self, bytes: usize) {
         self.frames += 1;
@@ -81,7 +92,10 @@ impl Traffic {
 }
 
 /// Frames not delivered, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Serialised as one number per cause, in the order of [`Cause::ALL`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Drops {
     frames: [u64; Cause::ALL.len()],
 }
@@ -103,6 +117,11 @@ impl Drops {
             .into_iter()
             .map(|cause| (cause, self.frames(cause)))
             .filter(|(_, frames)| *frames > 0)
+    }
+
+    /// Tells whether a switch may have counted this.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.frames.iter().all(|frames| *frames < COUNT_MAX)
     }
 
     /// Counts one more frame.

@@ -34,6 +34,17 @@ impl Cuts {
         self.rows[link.from.index()][link.to.index()]
     }
 
+    /// The directions that are cut.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Link> {
+        (0..).zip(&self.rows).flat_map(|(from, row)| {
+            let cut = (0..).zip(row).filter(|(_, cut)| **cut);
+            cut.map(move |(to, _)| Link {
+                from: Port(from),
+                to: Port(to),
+            })
+        })
+    }
+
     pub(crate) fn set(&mut self, link: Link, cut: bool) {
         let cell = &mut self.rows[link.from.index()][link.to.index()];
         match (*cell, cut) {
@@ -91,6 +102,7 @@ mod tests {
         assert!(cuts.is_cut(link(0, 1)));
         assert!(!cuts.is_cut(link(1, 0)));
         assert_eq!(cuts.count, 1);
+        assert_eq!(cuts.iter().collect::<Vec<_>>(), [link(0, 1)]);
         cuts.set(link(0, 1), false);
         cuts.set(link(0, 1), false);
         assert!(cuts.is_empty());

@@ -42,5 +42,8 @@ mod worker;
 pub use counters::{Cause, Counters, Drops, PortCounters, Traffic};
 pub use frame::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
 pub use rule::{Link, Port};
-pub use segment::{AddPortError, Limits, LinkError, Segment};
+pub use segment::{
+    AddPortError, CapturedFrame, CapturedLink, CapturedPort, Limits, LinkError, Segment,
+    SegmentState, StateError,
+};
 pub use switch::{AttachError, ChangeError, Stopped, Switch};

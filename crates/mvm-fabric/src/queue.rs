@@ -20,7 +20,8 @@ struct Queued {
 /// Frames waiting for one egress port.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// The stream for the machine, each frame with its length in front; sent up to `head`.
+    /// The stream for the machine, each frame with its length in front; sent up to `head`. The sent part
+    /// of the first frame is always there still, so that the frame can be captured as a whole.
     bytes: Vec<u8>,
     head: usize,
     frames: VecDeque<Queued>,
@@ -48,19 +49,60 @@ impl Queue {
             return false;
         }
         self.compact();
+        self.append(from, frame);
+        true
+    }
+
+    /// Appends a frame that waited when a queue was captured; false, and nothing done, if there is no room.
+    ///
+    /// The first frame may have been sent in part and counts as if all but one byte had been, for that much
+    /// may have waited within the bound.
+    #[must_use]
+    pub(crate) fn restore(&mut self, from: Port, frame: &[u8]) -> bool {
+        assert_eq!(self.head, 0, "a queue is restored before it is sent");
+        if let Some(first) = self.frames.front() {
+            let behind = self.bytes.len() - first.bytes as usize;
+            if behind + PREFIX_BYTES + frame.len() >= self.bytes_max {
+                return false;
+            }
+        }
+        self.append(from, frame);
+        true
+    }
+
+    fn append(&mut self, from: Port, frame: &[u8]) {
         self.bytes
             .extend_from_slice(&(frame.len() as u32).to_be_bytes());
         self.bytes.extend_from_slice(frame);
         self.frames.push_back(Queued {
             from,
-            bytes: bytes as u32,
+            bytes: (PREFIX_BYTES + frame.len()) as u32,
         });
-        true
     }
 
     /// What is to be sent next.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.bytes[self.head..]
+    }
+
+    /// The rest of a first frame of which a part is sent; empty if there is none.
+    pub(crate) fn begun(&self) -> &[u8] {
+        match self.frames.front() {
+            Some(first) if self.first_sent > 0 => {
+                &self.pending()[..first.bytes as usize - self.first_sent]
+            }
+            Some(_) | None => &[],
+        }
+    }
+
+    /// The frames that wait, in order and each as a whole, with their ingress ports.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (Port, &[u8])> {
+        let mut rest = &self.bytes[self.head - self.first_sent..];
+        self.frames.iter().map(move |queued| {
+            let (bytes, after) = rest.split_at(queued.bytes as usize);
+            rest = after;
+            (queued.from, &bytes[PREFIX_BYTES..])
+        })
     }
 
     /// Notes that the first `bytes` of [`Queue::pending`] are sent, and tells the frames this completed.
@@ -95,21 +137,21 @@ impl Queue {
         let mut removed = Vec::new();
         let mut kept_bytes = Vec::new();
         let mut kept = VecDeque::new();
-        let mut rest = &self.bytes[self.head..];
-        let mut sent = self.first_sent;
+        let mut rest = &self.bytes[self.head - self.first_sent..];
+        let mut begun = self.first_sent > 0;
         for queued in self.frames.drain(..) {
-            let (bytes, after) = rest.split_at(queued.bytes as usize - sent);
-            if sent == 0 && drops(queued.from) {
+            let (bytes, after) = rest.split_at(queued.bytes as usize);
+            if !begun && drops(queued.from) {
                 removed.push(queued.from);
             } else {
                 kept_bytes.extend_from_slice(bytes);
                 kept.push_back(queued);
             }
             rest = after;
-            sent = 0;
+            begun = false;
         }
         self.bytes = kept_bytes;
-        self.head = 0;
+        self.head = self.first_sent;
         self.frames = kept;
         removed
     }
@@ -136,12 +178,13 @@ impl Queue {
         }
     }
 
-    /// Gives sent bytes back once they outweigh the pending ones, so that no more than twice the bound is
-    /// held, and moving costs no more than sending did.
+    /// Gives frames sent back once they outweigh the pending bytes, so that little more than twice the bound
+    /// is held, and moving costs no more than sending did.
     fn compact(&mut self) {
-        if self.head > self.bytes_max / 2 && self.head > self.pending().len() {
-            self.bytes.drain(..self.head);
-            self.head = 0;
+        let sent = self.head - self.first_sent;
+        if sent > self.bytes_max / 2 && sent > self.pending().len() {
+            self.bytes.drain(..sent);
+            self.head = self.first_sent;
         }
     }
 }
@@ -233,6 +276,45 @@ mod tests {
         assert_eq!(queue.waiting(), Traffic::default());
         assert!(queue.push(Port(2), &frame(3)));
         assert_eq!(queue.pending(), stream(&[3]));
+    }
+
+    #[test]
+    fn a_frame_sent_in_part_is_told_as_its_rest_and_as_a_whole() {
+        let mut queue = queue();
+        assert_eq!(queue.begun(), []);
+        for (port, mark) in [(0, 1), (1, 2), (0, 3)] {
+            assert!(queue.push(Port(port), &frame(mark)));
+        }
+        assert_eq!(queue.begun(), []);
+        let _ = queue.sent(13);
+        // Neither the rest nor the whole may suffer when bytes are moved.
+        assert!(queue.push(Port(1), &frame(4)));
+        assert_eq!(queue.remove(|from| from == Port(0)), [Port(0)]);
+        assert_eq!(queue.begun(), &stream(&[2])[3..]);
+        let frames: Vec<_> = queue.frames().collect();
+        assert_eq!(frames, [(Port(1), &frame(2)[..]), (Port(1), &frame(4)[..])]);
+        let _ = queue.sent(7);
+        assert_eq!(queue.begun(), []);
+    }
+
+    #[test]
+    fn a_restored_queue_holds_what_a_full_one_held_whose_first_frame_was_sent_in_part() {
+        let mut full = queue();
+        for mark in 1..=3 {
+            assert!(full.push(Port(0), &frame(mark)));
+        }
+        let _ = full.sent(9);
+        assert!(full.push(Port(0), &[4; 5]));
+        let mut restored = queue();
+        for (from, frame) in full.frames() {
+            assert!(restored.restore(from, frame));
+        }
+        assert_eq!(
+            restored.pending(),
+            [stream(&[1, 2, 3]), [0, 0, 0, 5, 4, 4, 4, 4, 4].to_vec()].concat()
+        );
+        assert!(!restored.restore(Port(0), &[5]));
+        assert!(!restored.push(Port(0), &[5]));
     }
 
     #[test]

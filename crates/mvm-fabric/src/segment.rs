@@ -1,7 +1,10 @@
 //! The core of the switch: what becomes of a frame, and of the links between ports.
 //!
 //! No I/O and no clock here: frames, time and the progress of sending are arguments, and what is to be
-//! sent waits in a queue per port. Sockets are in `worker`, the thread's handle in `switch`.
+//! sent waits in a queue per port. Taking a segment down as a plain value and making one from it is in
+//! `segment::state`. Sockets are in `worker`, the thread's handle in `switch`.
+
+mod state;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +15,8 @@ use crate::counters::{Cause, Counters, Drops, PortCounters, Traffic};
 use crate::frame::Frame;
 use crate::queue::Queue;
 use crate::rule::{Link, Port, Rules, Verdict};
+
+pub use state::{CapturedFrame, CapturedLink, CapturedPort, SegmentState, StateError};
 
 /// The bounds of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +222,12 @@ impl Segment {
     /// bytes, big end first. Empty if nothing waits.
     pub fn pending(&self, port: Port) -> &[u8] {
         self.ports[port.index()].queue.pending()
+    }
+
+    /// The first bytes of [`Segment::pending`] if they are the rest of a frame of which a part is sent; empty
+    /// if none is.
+    pub fn begun(&self, port: Port) -> &[u8] {
+        self.ports[port.index()].queue.begun()
     }
 
     /// Notes that the first `bytes` of [`Segment::pending`] are sent.

@@ -1,6 +1,8 @@
 //! Property: whatever happens to a segment, every copy of a frame is delivered once, waits, or is counted
 //! under the right cause, and each direction keeps its order.
 //!
+//! Being captured and restored is one of the things that happen.
+//!
 //! A slow and obvious model says which copies there are and which of them must not arrive.
 
 // Helpers of tests may unwrap as tests do.
@@ -11,7 +13,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use mvm_fabric::{Cause, Limits, Port, Segment};
+use mvm_fabric::{Cause, Limits, Port, Segment, SegmentState};
 use proptest::prelude::*;
 use support::{EVERYBODY, frame, sequence, station};
 
@@ -19,6 +21,11 @@ const PORTS: usize = 4;
 
 /// Small, so that queues fill.
 const QUEUE_BYTES: usize = 1000;
+
+const LIMITS: Limits = Limits {
+    queue_bytes_max: QUEUE_BYTES,
+    ..Limits::DEFAULT
+};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -45,6 +52,8 @@ enum Step {
     HealAll,
     Lower(usize),
     Raise(usize),
+    /// Go on with a segment made from the written state of this one, and with new connections.
+    Restore,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -62,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::HealAll),
         1 => port.clone().prop_map(Step::Lower),
         2 => port.prop_map(Step::Raise),
+        1 => Just(Step::Restore),
     ]
 }
 
@@ -93,10 +103,7 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        let mut segment = Segment::new(Limits {
-            queue_bytes_max: QUEUE_BYTES,
-            ..Limits::DEFAULT
-        });
+        let mut segment = Segment::new(LIMITS);
         let ports = (0..PORTS)
             .map(|index| segment.add_port(&format!("node{index}")).unwrap())
             .collect();
@@ -180,6 +187,7 @@ impl Model {
                 self.segment.raise(self.ports[index]);
                 self.up[index] = true;
             }
+            Step::Restore => self.restore(),
         }
         self.drop_what_is_cut();
     }
@@ -225,6 +233,22 @@ impl Model {
             Some(to) => vec![*to],
             None => (0..PORTS).filter(|to| *to != from).collect(),
         }
+    }
+
+    /// Stations and what machines had got in part are forgotten, and nothing else is.
+    fn restore(&mut self) {
+        let state = self.segment.capture();
+        let file = postcard::to_stdvec(&state).unwrap();
+        let read: SegmentState = postcard::from_bytes(&file).unwrap();
+        assert_eq!(read, state);
+        self.segment = Segment::restore(LIMITS, &read).unwrap();
+        let again = Segment::restore(LIMITS, &self.segment.capture()).unwrap();
+        assert_eq!(again.capture(), self.segment.capture());
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            *port = self.segment.port(&format!("node{index}")).unwrap();
+        }
+        self.learned.clear();
+        self.begun.fill(Vec::new());
     }
 
     fn partition(&mut self, groups: [usize; PORTS]) {
