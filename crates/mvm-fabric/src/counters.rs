@@ -93,7 +93,8 @@ impl Traffic {
 
 /// Frames not delivered, by cause.
 ///
-/// Serialised as one number per cause, in the order of [`Cause::ALL`].
+/// Serialised as one number per cause, in the order of [`Cause::ALL`]; changing that changes
+/// [`STATE_VERSION`](crate::STATE_VERSION).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Drops {

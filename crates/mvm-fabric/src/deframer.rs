@@ -37,6 +37,19 @@ impl Deframer {
         }
     }
 
+    /// Makes a deframer as if `partial` were received, which [`is_partial`] must hold for.
+    pub(crate) fn resume(partial: &[u8]) -> Deframer {
+        let mut deframer = Deframer::new();
+        deframer.buffer[..partial.len()].copy_from_slice(partial);
+        deframer.end = partial.len();
+        deframer
+    }
+
+    /// What is received and not taken out: the beginning of a frame, once all whole ones are taken out.
+    pub(crate) fn partial(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
     /// Where to put the next bytes of the stream. Never empty once all whole frames are taken out.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);
@@ -56,21 +69,30 @@ impl Deframer {
 
     /// Takes out the next frame, if all of it is there.
     pub(crate) fn next_frame(&mut self) -> Result<Option<&[u8]>, MalformedLength> {
-        let pending = &self.buffer[self.start..self.end];
-        let Some((prefix, rest)) = pending.split_first_chunk::<PREFIX_BYTES>() else {
-            return Ok(None);
-        };
-        let length = u32::from_be_bytes(*prefix);
-        let bytes = length as usize;
-        if bytes == 0 || bytes > FRAME_BYTES_MAX {
-            return Err(MalformedLength(length));
+        let frame = first_frame(&self.buffer[self.start..self.end])?;
+        if let Some(frame) = frame {
+            self.start += PREFIX_BYTES + frame.len();
         }
-        let Some(frame) = rest.get(..bytes) else {
-            return Ok(None);
-        };
-        self.start += PREFIX_BYTES + bytes;
-        Ok(Some(frame))
+        Ok(frame)
     }
+}
+
+/// Tells whether `bytes` are the beginning of a frame and less than the whole of it; nothing is, too.
+pub(crate) fn is_partial(bytes: &[u8]) -> bool {
+    first_frame(bytes) == Ok(None)
+}
+
+/// The frame that `stream` begins with, if all of it is there.
+fn first_frame(stream: &[u8]) -> Result<Option<&[u8]>, MalformedLength> {
+    let Some((prefix, rest)) = stream.split_first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
+    let length = u32::from_be_bytes(*prefix);
+    let bytes = length as usize;
+    if bytes == 0 || bytes > FRAME_BYTES_MAX {
+        return Err(MalformedLength(length));
+    }
+    Ok(rest.get(..bytes))
 }
 
 #[cfg(test)]
@@ -109,6 +131,30 @@ mod tests {
         check_length(FRAME_BYTES_MAX as u32, false);
         check_length(FRAME_BYTES_MAX as u32 + 1, true);
         check_length(u32::MAX, true);
+    }
+
+    #[test]
+    fn a_stream_is_resumed_within_a_frame() {
+        let mut first = Deframer::new();
+        put(&mut first, &[0, 0, 0, 2, 1, 1, 0, 0, 0, 3, 7]);
+        let mut frames = Vec::new();
+        take_all(&mut first, &mut frames);
+        assert_eq!(first.partial(), [0, 0, 0, 3, 7]);
+        let mut second = Deframer::resume(first.partial());
+        put(&mut second, &[8, 9]);
+        take_all(&mut second, &mut frames);
+        assert_eq!(frames, [vec![1, 1], vec![7, 8, 9]]);
+        assert_eq!(second.partial(), []);
+    }
+
+    #[test]
+    fn neither_a_whole_frame_nor_a_malformed_length_is_partial() {
+        assert!(is_partial(&[]));
+        assert!(is_partial(&[0xff; 3]));
+        assert!(is_partial(&[0, 0, 0, 2, 1]));
+        assert!(!is_partial(&[0, 0, 0, 2, 1, 1]));
+        assert!(!is_partial(&[0; 4]));
+        assert!(!is_partial(&[0xff; 4]));
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //! - A change of links takes effect between two frames. It concerns Ethernet frames, so IPv4, IPv6 and
 //!   everything else are cut alike.
 //! - Memory is bounded by [`Limits`] per port, whatever guests send or fail to read.
+//! - A held switch sends no machine a new frame. Captured and restored, it has each waiting frame still, once
+//!   and in its place, and its counters go on.
 //!
 //! # What is deliberately absent
 //!
@@ -26,7 +28,8 @@
 //! a machine that reads too slowly loses frames, as behind a real switch. No VLAN awareness: tags pass
 //! unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut.
 
-#![forbid(unsafe_code)]
+// Not `forbid`, for the one call in `socket`.
+#![deny(unsafe_code)]
 
 mod addresses;
 mod counters;
@@ -36,6 +39,7 @@ mod frame;
 mod queue;
 mod rule;
 mod segment;
+mod socket;
 mod switch;
 mod worker;
 
@@ -46,4 +50,8 @@ pub use segment::{
     AddPortError, CapturedFrame, CapturedLink, CapturedPort, Limits, LinkError, Segment,
     SegmentState, StateError,
 };
-pub use switch::{AttachError, ChangeError, Stopped, Switch};
+pub use socket::Connection;
+pub use switch::{
+    AttachError, CaptureError, ChangeError, Drained, RestoreError, STATE_VERSION, Stopped, Switch,
+    SwitchState, Unread, UnreadError,
+};

@@ -10,7 +10,7 @@ use crate::counters::Cause;
 use crate::cuts::Cuts;
 use crate::frame::Frame;
 
-/// One port of a switch, valid for the switch that handed it out and as long as that lives.
+/// One port of a switch, valid for the switch that handed it out and those restored from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(pub(crate) u32);
 

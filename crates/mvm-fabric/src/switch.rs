@@ -1,6 +1,9 @@
 //! The handle of a running switch: starts the thread, sends it commands, stops it.
 //!
-//! What commands mean is in `segment`; how frames flow is in `worker`.
+//! What commands mean is in `segment`; how frames flow is in `worker`. Holding, capturing and restoring a
+//! switch is in `switch::checkpoint`.
+
+mod checkpoint;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +18,10 @@ use crate::counters::Counters;
 use crate::rule::{Link, Port};
 use crate::segment::{AddPortError, Limits, LinkError, Segment};
 use crate::worker::{Command, Worker};
+
+pub use checkpoint::{
+    CaptureError, Drained, RestoreError, STATE_VERSION, SwitchState, Unread, UnreadError,
+};
 
 /// The thread of the switch has ended, after an error that it logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +45,12 @@ pub enum AttachError {
     /// The sockets could not be made.
     #[error("the pair of sockets between switch and machine could not be made")]
     Socket {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The descriptor given cannot be the switch's end of a connection.
+    #[error("the descriptor given is no connected unix stream socket, or none that can be used")]
+    Adopt {
         /// What the kernel said.
         source: io::Error,
     },
@@ -86,9 +99,14 @@ impl Switch {
     ///
     /// If the kernel gives no descriptors or no thread.
     pub fn start() -> io::Result<Switch> {
+        Switch::launch(Segment::new(Limits::DEFAULT), |worker| worker)
+    }
+
+    /// Starts the thread over a segment, with its worker as `prepare` makes it.
+    fn launch(segment: Segment, prepare: impl FnOnce(Worker) -> Worker) -> io::Result<Switch> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (commands, receiver) = mpsc::channel();
-        let worker = Worker::new(Segment::new(Limits::DEFAULT), Arc::clone(&wake), receiver)?;
+        let worker = prepare(Worker::new(segment, Arc::clone(&wake), receiver)?);
         let thread = std::thread::Builder::new()
             .name("mvm-fabric".to_owned())
             .spawn(|| worker.run())?;
@@ -116,7 +134,12 @@ impl Switch {
 
     /// Gives a port a new connection, for the machine that replaces the one that died.
     ///
-    /// An old connection still open is closed. Name, links and counters stay; stations are forgotten.
+    /// An old connection still open is closed, and what waits for its machine is dropped. Name, links and
+    /// counters stay; stations are forgotten.
+    ///
+    /// A port that awaits its machine since [`Switch::restore`] loses nothing the first time: what waits for
+    /// it goes to the new connection, and what its machine had sent of a frame is taken to come before what
+    /// the new connection sends.
     ///
     /// # Errors
     ///
@@ -125,7 +148,8 @@ impl Switch {
         self.call(move |worker| worker.reattach(port))?
     }
 
-    /// Takes a port down: its machine sees the connection end. Does nothing to a port that is down.
+    /// Takes a port down: its machine sees the connection end, and what waits for it is dropped. Does nothing
+    /// to a port that is down.
     ///
     /// # Errors
     ///
@@ -133,7 +157,7 @@ impl Switch {
     pub fn detach(&self, port: Port) -> Result<Instant, ChangeError> {
         self.call(move |worker| {
             worker.segment.check_port(port)?;
-            worker.disconnect(port);
+            worker.detach(port);
             Ok(Instant::now())
         })?
     }
@@ -224,7 +248,7 @@ impl Switch {
     ///
     /// If the switch has stopped.
     pub fn counters(&self) -> Result<Counters, Stopped> {
-        self.call(|worker| worker.segment.counters())
+        self.call(|worker| worker.counters())
     }
 
     fn change<C>(&self, change: C) -> Result<Instant, ChangeError>

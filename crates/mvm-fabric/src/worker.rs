@@ -3,7 +3,12 @@
 //! It waits in `epoll`, reads large batches, lets the segment decide, and writes what waits. Commands from
 //! [`crate::Switch`] run between two batches, hence between two frames. The thread never blocks on a
 //! machine: its own socket ends are non-blocking, and a machine that does not read only fills its queue.
+//!
+//! Sockets are made and measured in `socket`. What a held switch does otherwise is in `worker::checkpoint`.
 
+mod checkpoint;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,11 +17,12 @@ use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{SendFlags, Shutdown};
 
 use crate::deframer::{Deframer, MalformedLength};
 use crate::rule::Port;
 use crate::segment::Segment;
+use crate::socket::{self, Connection};
 use crate::switch::AttachError;
 
 /// A command runs on the thread, between two frames, and answers by a channel of its own.
@@ -32,13 +38,6 @@ const EVENTS_MAX: usize = 64;
 /// queue of a receiver that reads well.
 const FLUSH_EARLY_BYTES: usize = 64 * 1024;
 
-/// What a machine may have sent and we have not read. The kernel charges each small frame several times
-/// its size, so its default holds some three hundred; it caps this at `net.core.wmem_max`.
-const MACHINE_SEND_BUFFER_BYTES: usize = 1024 * 1024;
-
-/// What we may have sent and a machine has not read. Smaller, because a cut cannot call these bytes back.
-const SWITCH_SEND_BUFFER_BYTES: usize = 256 * 1024;
-
 /// Our end of the connection to a machine.
 #[derive(Debug)]
 struct Socket {
@@ -48,12 +47,26 @@ struct Socket {
     blocked: bool,
 }
 
+impl Socket {
+    fn new(end: OwnedFd, deframer: Deframer) -> Socket {
+        Socket {
+            end,
+            deframer,
+            blocked: false,
+        }
+    }
+}
+
 /// The state of the thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) segment: Segment,
     /// By port number; `None` while the port is down.
     sockets: Vec<Option<Socket>>,
+    /// Nothing is sent but the rest of frames begun.
+    held: bool,
+    /// Of ports that were restored and have no connection yet: the beginning of a frame received.
+    partial: BTreeMap<Port, Vec<u8>>,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
@@ -68,8 +81,10 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
         Ok(Worker {
+            sockets: segment.ports().map(|_| None).collect(),
             segment,
-            sockets: Vec::new(),
+            held: false,
+            partial: BTreeMap::new(),
             epoll,
             wake,
             commands,
@@ -103,34 +118,76 @@ impl Worker {
 
     /// Adds a port with a new connection and gives the machine's end of it.
     pub(crate) fn attach(&mut self, name: &str) -> Result<(Port, OwnedFd), AttachError> {
-        let (socket, machine_end) = self.connect(self.sockets.len())?;
+        let Connection {
+            switch_end,
+            machine_end,
+        } = connection()?;
+        let end = self
+            .watch(switch_end, self.sockets.len())
+            .map_err(socket_error)?;
         let port = self.segment.add_port(name)?;
         assert_eq!(
             port.index(),
             self.sockets.len(),
             "ports are numbered in the order of attaching"
         );
-        self.sockets.push(Some(socket));
+        self.sockets.push(Some(Socket::new(end, Deframer::new())));
         tracing::debug!(port = port.index(), name, "port attached");
         Ok((port, machine_end))
     }
 
     /// Replaces the connection of a port and gives the machine's end of the new one.
     pub(crate) fn reattach(&mut self, port: Port) -> Result<OwnedFd, AttachError> {
-        let ports = self.sockets.len();
-        if port.index() >= ports {
-            return Err(AttachError::UnknownPort { port, ports });
-        }
-        let (socket, machine_end) = self.connect(port.index())?;
-        self.disconnect(port);
-        self.sockets[port.index()] = Some(socket);
-        self.segment.raise(port);
-        tracing::debug!(port = port.index(), name = %self.segment.name(port), "port attached again");
+        self.check_port(port)?;
+        let Connection {
+            switch_end,
+            machine_end,
+        } = connection()?;
+        let end = self.watch(switch_end, port.index()).map_err(socket_error)?;
+        self.replace(port, end);
         Ok(machine_end)
     }
 
+    /// Replaces the connection of a port by one that was made elsewhere.
+    pub(crate) fn adopt(&mut self, port: Port, end: OwnedFd) -> Result<(), AttachError> {
+        self.check_port(port)?;
+        let end = socket::prepare(&end)
+            .and_then(|()| self.watch(end, port.index()))
+            .map_err(|error| AttachError::Adopt {
+                source: error.into(),
+            })?;
+        self.replace(port, end);
+        Ok(())
+    }
+
+    /// Takes a port down at the caller's wish, also one that was restored and awaits its machine.
+    pub(crate) fn detach(&mut self, port: Port) {
+        self.disconnect(port);
+        self.partial.remove(&port);
+        self.segment.lower(port);
+    }
+
+    fn check_port(&self, port: Port) -> Result<(), AttachError> {
+        let ports = self.sockets.len();
+        if port.index() < ports {
+            Ok(())
+        } else {
+            Err(AttachError::UnknownPort { port, ports })
+        }
+    }
+
+    /// Gives a port a connection that is watched already, in the place of one it may have. What a restored
+    /// port awaits its machine with is kept: frames that wait, and the beginning of one it has sent.
+    fn replace(&mut self, port: Port, end: OwnedFd) {
+        self.disconnect(port);
+        let partial = self.partial.remove(&port).unwrap_or_default();
+        self.sockets[port.index()] = Some(Socket::new(end, Deframer::resume(&partial)));
+        self.segment.raise(port);
+        tracing::debug!(port = port.index(), name = %self.segment.name(port), "port attached again");
+    }
+
     /// Closes the connection of a port, if it has one.
-    pub(crate) fn disconnect(&mut self, port: Port) {
+    fn disconnect(&mut self, port: Port) {
         let Some(socket) = self.sockets[port.index()].take() else {
             return;
         };
@@ -172,20 +229,22 @@ impl Worker {
         self.run_commands()
     }
 
-    /// Reads one batch from a machine and forwards its frames.
-    fn receive(&mut self, port: Port) {
+    /// Reads one batch from a machine and forwards its frames. Gives the number of bytes read.
+    fn receive(&mut self, port: Port) -> usize {
         let Some(socket) = &mut self.sockets[port.index()] else {
-            return;
+            return 0;
         };
         match rustix::io::read(&socket.end, socket.deframer.space()) {
             Ok(0) => self.hang_up(port, None),
             Ok(bytes) => {
                 socket.deframer.filled(bytes);
                 self.forward(port, Instant::now());
+                return bytes;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => self.hang_up(port, Some(error)),
         }
+        0
     }
 
     /// Forwards all whole frames received from a machine.
@@ -216,20 +275,29 @@ impl Worker {
     /// Writes the queues that hold more than `above` bytes, as far as machines take them.
     fn flush(&mut self, above: usize) {
         for port in self.segment.ports() {
-            if self.segment.pending(port).len() > above {
+            if self.sendable(port).len() > above {
                 self.send(port);
             }
         }
     }
 
+    /// What may be sent to a machine now.
+    fn sendable(&self, port: Port) -> &[u8] {
+        if self.held {
+            self.segment.begun(port)
+        } else {
+            self.segment.pending(port)
+        }
+    }
+
     fn send(&mut self, port: Port) {
-        let Some(socket) = &mut self.sockets[port.index()] else {
+        let Some(socket) = &self.sockets[port.index()] else {
             return;
         };
         if socket.blocked {
             return;
         }
-        let pending = self.segment.pending(port);
+        let pending = self.sendable(port);
         let sent = match rustix::net::send(&socket.end, pending, SendFlags::NOSIGNAL) {
             Ok(bytes) => bytes,
             Err(Errno::AGAIN | Errno::INTR) => 0,
@@ -273,34 +341,20 @@ impl Worker {
         self.disconnect(port);
     }
 
-    /// Makes a connection for the port of this number: our end, watched, and the machine's.
-    fn connect(&self, index: usize) -> Result<(Socket, OwnedFd), AttachError> {
-        self.try_connect(index)
-            .map_err(|error| AttachError::Socket {
-                source: error.into(),
-            })
-    }
-
-    fn try_connect(&self, index: usize) -> Result<(Socket, OwnedFd), Errno> {
-        let (end, machine_end) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&end, true)?;
-        // The receiving side of a Unix socket has no buffer of its own to enlarge.
-        sockopt::set_socket_send_buffer_size(&end, SWITCH_SEND_BUFFER_BYTES)?;
-        sockopt::set_socket_send_buffer_size(&machine_end, MACHINE_SEND_BUFFER_BYTES)?;
+    /// Makes our end of a connection announce what arrives, as the port of this number.
+    fn watch(&self, end: OwnedFd, index: usize) -> Result<OwnedFd, Errno> {
         epoll::add(&self.epoll, &end, event_data(index), EventFlags::IN)?;
-        Ok((
-            Socket {
-                end,
-                deframer: Deframer::new(),
-                blocked: false,
-            },
-            machine_end,
-        ))
+        Ok(end)
+    }
+}
+
+fn connection() -> Result<Connection, AttachError> {
+    Connection::new().map_err(|source| AttachError::Socket { source })
+}
+
+fn socket_error(error: Errno) -> AttachError {
+    AttachError::Socket {
+        source: error.into(),
     }
 }
 
