@@ -1,5 +1,6 @@
 //! Conversations begin, break off at any byte, and begin anew; nobody is trusted to keep the rules.
 
+#![cfg(all(feature = "client", feature = "daemon"))]
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 

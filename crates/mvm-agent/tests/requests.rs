@@ -1,5 +1,6 @@
 //! What a host can ask of a guest, with the real daemon.
 
+#![cfg(all(feature = "client", feature = "daemon"))]
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,6 @@
 //! The watcher cleans up after a runner that is gone, and touches nothing else.
 
+#![cfg(feature = "daemon")]
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 

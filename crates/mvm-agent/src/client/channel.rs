@@ -41,6 +41,7 @@ pub(super) struct Queued {
 #[derive(Debug)]
 pub(super) enum Inbound {
     Started,
+    Following(u64),
     Data(Lane, Vec<u8>),
     End,
     Exited(ExitStatus),
@@ -52,6 +53,8 @@ struct State {
     queue: Vec<Queued>,
     streams: HashMap<StreamId, Slot>,
     opened: u32,
+    /// Somebody asked to end the conversation.
+    parting: bool,
     end: Option<ChannelEnd>,
 }
 
@@ -115,6 +118,7 @@ impl Slot {
                 return Ok(());
             }
             ToHost::Started => Ok(Inbound::Started),
+            ToHost::Following { offset } => Ok(Inbound::Following(offset)),
             ToHost::End => Ok(Inbound::End),
             ToHost::Exited(ExitStatus::TimedOut) => {
                 return Err("an exit status only the host can give");
@@ -235,20 +239,27 @@ impl Shared {
         }
     }
 
-    /// Takes a message from the guest; an error says which rule it broke.
+    /// Takes a message from the guest; an error says that it was the last one, because it broke a rule or
+    /// because the guest agreed to part.
     pub(super) fn receive(
         &self,
         stream: StreamId,
         message: ToHost,
         payload: Vec<u8>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), ChannelEnd> {
         let mut state = self.lock();
         let opened = state.opened;
+        if matches!(message, ToHost::Done(Reply::Parted)) && state.parting {
+            // Whoever asked hears of it from the end of the channel, that is, once the task let go of it.
+            return Err(ChannelEnd::Parted);
+        }
         match state.streams.get_mut(&stream) {
-            Some(slot) => slot.receive(message, payload),
+            Some(slot) => slot
+                .receive(message, payload)
+                .map_err(ChannelEnd::Violation),
             // Its reader was dropped while this was on its way.
             None if stream.0 <= opened => Ok(()),
-            None => Err("a message on a stream nobody opened"),
+            None => Err(ChannelEnd::Violation("a message on a stream nobody opened")),
         }
     }
 
@@ -282,6 +293,7 @@ pub(super) enum SendError {
 
 impl Stream {
     pub(super) fn open(agent: &Agent, request: Request) -> Result<Self, AgentError> {
+        let parting = request == Request::Part;
         let message = ToGuest::Open(request);
         protocol::check_size(&message)?;
         let shared = &agent.core.shared;
@@ -295,6 +307,7 @@ impl Stream {
             )));
         };
         state.opened = opened;
+        state.parting |= parting;
         let id = StreamId(opened);
         state.streams.insert(id, Slot::new());
         state.push(id, message, Vec::new());
@@ -350,7 +363,11 @@ impl Stream {
         loop {
             match self.next().await? {
                 Inbound::Done(reply) => return Ok(reply),
-                Inbound::Started | Inbound::Data(..) | Inbound::End | Inbound::Exited(_) => {}
+                Inbound::Started
+                | Inbound::Following(_)
+                | Inbound::Data(..)
+                | Inbound::End
+                | Inbound::Exited(_) => {}
             }
         }
     }

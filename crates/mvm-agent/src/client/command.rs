@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use super::Agent;
 use super::channel::{Inbound, SendError, Sender, Stream};
 use super::error::AgentError;
-use crate::protocol::{ExitStatus, Lane, Lifetime, Reply, Request, Run, StdinSource, ToGuest};
+use crate::protocol::{
+    ExitStatus, Lane, Lifetime, Program, Reply, Request, Run, StdinSource, ToGuest,
+};
 
 /// How much of each output [`Command::output`] keeps unless told otherwise, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -34,10 +36,7 @@ pub struct Command {
 impl Command {
     pub(super) fn new(agent: Agent, program: String) -> Self {
         let run = Run {
-            program,
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            directory: None,
+            program: Program::new(program),
             stdin: StdinSource::Null,
             lifetime: Lifetime::Stream,
         };
@@ -52,7 +51,7 @@ impl Command {
 
     /// Adds an argument.
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
-        self.run.arguments.push(argument.into());
+        self.run.program.arguments.push(argument.into());
         self
     }
 
@@ -63,6 +62,7 @@ impl Command {
         I::Item: Into<String>,
     {
         self.run
+            .program
             .arguments
             .extend(arguments.into_iter().map(Into::into));
         self
@@ -70,13 +70,16 @@ impl Command {
 
     /// Sets an environment variable.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.run.environment.push((name.into(), value.into()));
+        self.run
+            .program
+            .environment
+            .push((name.into(), value.into()));
         self
     }
 
     /// Sets the working directory.
     pub fn cwd(mut self, directory: impl Into<String>) -> Self {
-        self.run.directory = Some(directory.into());
+        self.run.program.directory = Some(directory.into());
         self
     }
 
@@ -305,7 +308,7 @@ impl Running {
                 Inbound::Data(Lane::Error, bytes) => return Ok(Some(Event::Stderr(bytes.into()))),
                 Inbound::Exited(status) => return Ok(Some(self.exit(status))),
                 Inbound::Done(_) => self.over = true,
-                Inbound::Started | Inbound::End => {}
+                Inbound::Started | Inbound::Following(_) | Inbound::End => {}
             }
         }
         Ok(None)

@@ -34,6 +34,7 @@ where
     // The task's owner is `Shared`: `finish` ends it, and nothing outlives it that would need its result.
     tokio::spawn(async move {
         let task = Task(task);
+        // By the time the end is told, the channel is dropped: whoever parted may hand it on.
         let end = run(conversation, &task.0).await;
         tracing::debug!(%end, "agent channel ended");
         task.0.end(end);
@@ -162,9 +163,7 @@ impl Incoming {
         }
         self.expected = self.expected.wrapping_add(1);
         tracing::trace!(stream = frame.stream.0, message = ?frame.message, bytes = frame.payload.len(), "from guest");
-        shared
-            .receive(frame.stream, frame.message, frame.payload)
-            .map_err(ChannelEnd::Violation)
+        shared.receive(frame.stream, frame.message, frame.payload)
     }
 }
 

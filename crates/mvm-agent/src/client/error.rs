@@ -131,6 +131,9 @@ pub enum ChannelEnd {
     /// The guest broke the rules of the protocol.
     #[error("the guest broke the protocol: {0}")]
     Violation(&'static str),
+    /// The client ended the conversation in order, with [`super::Agent::part`].
+    #[error("the client parted from the guest")]
+    Parted,
     /// All handles were dropped.
     #[error("the client closed it")]
     Dropped,

@@ -90,7 +90,7 @@ impl Agent {
                 Inbound::Data(_, bytes) => content.extend_from_slice(&bytes),
                 Inbound::Done(Reply::File { mode }) => return Ok((content, mode)),
                 Inbound::Done(_) => return Err(unexpected_reply()),
-                Inbound::Started | Inbound::End | Inbound::Exited(_) => {}
+                Inbound::Started | Inbound::Following(_) | Inbound::End | Inbound::Exited(_) => {}
             }
         }
     }

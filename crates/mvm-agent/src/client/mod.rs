@@ -13,6 +13,7 @@ mod driver;
 mod error;
 mod files;
 mod handshake;
+mod service;
 mod tcp;
 
 use std::sync::Arc;
@@ -25,8 +26,9 @@ pub use self::command::{
     Command, DetachedCommand, Event, OUTPUT_BYTES_MAX, Output, Running, Stdin,
 };
 pub use self::error::{AgentError, ChannelEnd};
+pub use self::service::{FollowedService, ServiceCommand, ServiceEvent};
 pub use self::tcp::{DialedStream, Forward};
-pub use crate::protocol::{ExitStatus, Identity, Interface};
+pub use crate::protocol::{ExitStatus, Identity, Interface, ServiceInfo, ServiceState};
 use crate::protocol::{GuestInfo, MachineEnd, Reply, Request};
 
 /// How long a guest may take for what it does without waiting for anybody.
@@ -58,7 +60,7 @@ impl Agent {
     /// booted yet.
     ///
     /// A conversation that somebody else had on the same channel ends by this: its commands are killed
-    /// unless they were started detached.
+    /// unless they were started detached, and its services stay.
     ///
     /// # Errors
     ///
@@ -99,6 +101,31 @@ impl Agent {
     /// Prepares a script for the guest's `sh`.
     pub fn shell(&self, script: impl Into<String>) -> Command {
         self.command("sh").arg("-c").arg(script)
+    }
+
+    /// Ends the conversation in order, so that the channel can be handed on: to a new [`Agent::connect`] on
+    /// another handle of it, to a snapshot, to another process. When this returns, the guest is silent until
+    /// it is greeted again, nobody reads or writes the channel any more, and the handle that was given to
+    /// [`Agent::connect`] is dropped. Services and detached commands live on; every later call on a clone
+    /// ends with [`ChannelEnd::Parted`]. A [`FollowedService`] still yields what had come before that.
+    ///
+    /// The guest refuses while a command, a transfer, a connection or a wait for a port is open; nothing is
+    /// disturbed then. To part again is no error. Whether the conversation ended is unknown when the future
+    /// is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] naming what is open; [`AgentError::Unresponsive`]; [`AgentError::Closed`] where
+    /// the channel ended for another reason.
+    pub async fn part(&self) -> Result<(), AgentError> {
+        match self
+            .ask(Request::Part, "the request to part", PROMPT_TIMEOUT)
+            .await
+        {
+            Err(AgentError::Closed(ChannelEnd::Parted)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(unexpected_reply()),
+        }
     }
 
     /// Makes the guest the machine `identity` says: host name, network, `/etc/hosts`, clock. Also gives its

@@ -49,7 +49,11 @@ impl Agent {
                 attempts,
                 last,
             }),
-            Reply::Detached { .. } | Reply::File { .. } => Err(unexpected_reply()),
+            Reply::Detached { .. }
+            | Reply::Service { .. }
+            | Reply::Services(_)
+            | Reply::Parted
+            | Reply::File { .. } => Err(unexpected_reply()),
         }
     }
 
@@ -72,7 +76,7 @@ impl Agent {
                     });
                 }
                 Inbound::Done(_) => return Err(unexpected_reply()),
-                Inbound::Data(..) | Inbound::End | Inbound::Exited(_) => {}
+                Inbound::Following(_) | Inbound::Data(..) | Inbound::End | Inbound::Exited(_) => {}
             }
         }
     }
@@ -173,7 +177,7 @@ impl AsyncRead for DialedStream {
                     self.taken = 0;
                 }
                 Inbound::End | Inbound::Done(_) => self.eof = true,
-                Inbound::Started | Inbound::Exited(_) => {}
+                Inbound::Started | Inbound::Following(_) | Inbound::Exited(_) => {}
             }
         }
         let count = buffer.remaining().min(self.unread.len() - self.taken);

@@ -11,10 +11,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, test_kill_process_group};
 
+use super::services::Services;
 use super::sys;
-use super::work::{Input, InputQueue, Outlet, Progress, Work, failure, refusal};
+use super::work::{Input, InputQueue, Kind, Outlet, Progress, Work, failure, refusal};
 use crate::protocol::{
-    DATA_BYTES_MAX, ExitStatus, Failure, Lane, Lifetime, Reply, Run, StdinSource, ToHost,
+    DATA_BYTES_MAX, ExitStatus, Failure, Lane, Lifetime, Program, Reply, Run, StdinSource, ToHost,
 };
 
 /// How soon a killed command is looked at again while the host has not made room for its last output.
@@ -43,25 +44,37 @@ pub(super) enum Begun {
     Detached(Pid),
 }
 
-/// Starts a program. `base` is added to its environment before the request's own variables.
-pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> {
-    let operation = || format!("run `{}`", run.program);
-    let directory = run.directory.as_deref().unwrap_or("/");
+/// Prepares a program, as the leader of a process group of its own. `base` is added to its environment
+/// before its own variables.
+pub(super) fn prepare(program: &Program, base: &[(&str, &str)]) -> Result<Command, Failure> {
+    let directory = program.directory.as_deref().unwrap_or("/");
     // The kernel's error for a missing directory would read as if the program were missing.
     if !Path::new(directory).is_dir() {
         return Err(refusal(
-            operation(),
+            format!("run `{}`", program.name),
             format!("its working directory `{directory}` is not a directory"),
         ));
     }
-    let mut command = Command::new(&run.program);
+    let mut command = Command::new(&program.name);
     command
-        .args(&run.arguments)
+        .args(&program.arguments)
         .envs(base.iter().copied())
         .current_dir(directory)
         .process_group(0);
-    command.envs(run.environment.iter().map(|(name, value)| (name, value)));
+    command.envs(
+        program
+            .environment
+            .iter()
+            .map(|(name, value)| (name, value)),
+    );
     sys::unblock_signals(&mut command);
+    Ok(command)
+}
+
+/// Starts a command. `base` is added to its environment before the request's own variables.
+pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> {
+    let operation = || format!("run `{}`", run.program.name);
+    let mut command = prepare(&run.program, base)?;
     match run.stdin {
         StdinSource::Null => command.stdin(Stdio::null()),
         StdinSource::Stream => command.stdin(Stdio::piped()),
@@ -176,6 +189,10 @@ impl CommandWork {
 }
 
 impl Work for CommandWork {
+    fn kind(&self) -> Kind {
+        Kind::Command
+    }
+
     fn interests<'a>(&'a self, may_send: bool, interests: &mut Vec<PollFd<'a>>) {
         if let Some(stdin) = self.stdin.as_ref().filter(|_| !self.pending.is_empty()) {
             interests.push(PollFd::new(stdin, PollFlags::OUT));
@@ -190,7 +207,7 @@ impl Work for CommandWork {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, _may_send: bool) -> Option<Instant> {
         self.is_settled().then(|| Instant::now() + DRAIN_INTERVAL)
     }
 
@@ -217,7 +234,12 @@ impl Work for CommandWork {
         }
     }
 
-    fn advance(&mut self, _now: Instant, outlet: &mut Outlet<'_>) -> Result<Progress, Failure> {
+    fn advance(
+        &mut self,
+        _now: Instant,
+        _services: &Services,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure> {
         if !self.announced {
             self.announced = true;
             outlet.send(&ToHost::Started);

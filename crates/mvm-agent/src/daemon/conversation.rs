@@ -9,10 +9,12 @@ use rustix::event::PollFd;
 use rustix::process::Pid;
 
 use super::command::{self, Begun};
+use super::follow::Follow;
 use super::outbox::Outbox;
+use super::services::{Place, Services};
 use super::tcp::{Dial, PortWait};
 use super::transfer::{Download, Upload};
-use super::work::{Credit, Input, Outlet, Progress, Work, refusal};
+use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
 use super::{identity, server::Authority};
 use crate::protocol::{
     ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId,
@@ -42,6 +44,8 @@ pub(super) struct Broken;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Demand {
     Nothing,
+    /// The conversation is over; its last word is said.
+    Part,
     EndMachine(MachineEnd),
 }
 
@@ -49,6 +53,7 @@ pub(super) enum Demand {
 enum Opened {
     Work(Box<dyn Work>),
     Answered(Reply),
+    Parted,
     EndMachine(MachineEnd),
 }
 
@@ -68,6 +73,7 @@ impl Conversation {
         &mut self,
         frame: Frame<ToGuest>,
         now: Instant,
+        services: &mut Services,
         outbox: &mut Outbox,
     ) -> Result<Demand, Broken> {
         if frame.sequence != self.next_sequence {
@@ -84,7 +90,7 @@ impl Conversation {
             return Err(Broken);
         }
         match message {
-            ToGuest::Open(request) => return self.open(stream, request, now, outbox),
+            ToGuest::Open(request) => return self.open(stream, request, now, services, outbox),
             ToGuest::Data => self.data(stream, payload)?,
             ToGuest::Grant(amount) => {
                 if let Some(slot) = self.streams.get_mut(&stream) {
@@ -101,14 +107,14 @@ impl Conversation {
     }
 
     /// Lets every stream do what it can, and drops those that are done.
-    pub(super) fn advance(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(super) fn advance(&mut self, now: Instant, services: &Services, outbox: &mut Outbox) {
         self.streams.retain(|stream, slot| {
             let mut outlet = Outlet {
                 stream: *stream,
                 credit: &mut slot.credit,
                 outbox,
             };
-            match slot.work.advance(now, &mut outlet) {
+            match slot.work.advance(now, services, &mut outlet) {
                 Ok(Progress::Going) => return true,
                 Ok(Progress::Done(reply)) => outlet.send(&ToHost::Done(reply)),
                 Err(failure) => outlet.send(&ToHost::Failed(failure)),
@@ -123,11 +129,19 @@ impl Conversation {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self, outbox: &Outbox) -> Option<Instant> {
         self.streams
             .values()
-            .filter_map(|slot| slot.work.deadline())
+            .filter_map(|slot| slot.work.deadline(slot.credit.room(outbox) > 0))
             .min()
+    }
+
+    /// How far its followers are.
+    pub(super) fn followed(&self) -> Vec<Place> {
+        self.streams
+            .values()
+            .filter_map(|slot| slot.work.followed())
+            .collect()
     }
 
     pub(super) fn reaped(&mut self, ended: &[(Pid, ExitStatus)]) {
@@ -141,6 +155,7 @@ impl Conversation {
         stream: StreamId,
         request: Request,
         now: Instant,
+        services: &mut Services,
         outbox: &mut Outbox,
     ) -> Result<Demand, Broken> {
         if stream.0 <= self.last_stream {
@@ -153,7 +168,7 @@ impl Conversation {
                 format!("{STREAMS_MAX} are open already"),
             ))
         } else {
-            self.begin(stream, request, now)
+            self.begin(stream, request, now, services)
         };
         match opened {
             Ok(Opened::Work(work)) => {
@@ -166,6 +181,10 @@ impl Conversation {
                 );
             }
             Ok(Opened::Answered(reply)) => outbox.frame(stream, &ToHost::Done(reply), &[]),
+            Ok(Opened::Parted) => {
+                outbox.frame(stream, &ToHost::Done(Reply::Parted), &[]);
+                return Ok(Demand::Part);
+            }
             Ok(Opened::EndMachine(end)) => {
                 outbox.frame(stream, &ToHost::Done(Reply::Nothing), &[]);
                 return Ok(Demand::EndMachine(end));
@@ -175,7 +194,13 @@ impl Conversation {
         Ok(Demand::Nothing)
     }
 
-    fn begin(&self, stream: StreamId, request: Request, now: Instant) -> Result<Opened, Failure> {
+    fn begin(
+        &self,
+        stream: StreamId,
+        request: Request,
+        now: Instant,
+        services: &mut Services,
+    ) -> Result<Opened, Failure> {
         Ok(match request {
             Request::Ping => Opened::Answered(Reply::Nothing),
             Request::Run(run) => self.run(&run)?,
@@ -194,6 +219,24 @@ impl Conversation {
                 identity::assume(&identity, &entropy)?;
                 Opened::Answered(Reply::Nothing)
             }
+            Request::StartService { name, program } => {
+                let leader = services.start(name, &program, self.authority.environment())?;
+                Opened::Answered(Reply::Service {
+                    pid: leader.as_raw_nonzero().get(),
+                })
+            }
+            Request::FollowService { name, offset } => {
+                Opened::Work(Box::new(Follow::begin(services.place(&name, offset)?)))
+            }
+            Request::SignalService { name, signal } => {
+                services.signal(&name, signal)?;
+                Opened::Answered(Reply::Nothing)
+            }
+            Request::Services => Opened::Answered(Reply::Services(services.list())),
+            Request::Part => {
+                self.check_idle()?;
+                Opened::Parted
+            }
             Request::End(end) => {
                 self.authority.check_owner("end the machine")?;
                 Opened::EndMachine(end)
@@ -208,6 +251,33 @@ impl Conversation {
                 pid: pid.as_raw_nonzero().get(),
             }),
         })
+    }
+
+    /// Refuses to part while something is under way that would be cut off.
+    fn check_idle(&self) -> Result<(), Failure> {
+        let open: Vec<String> = [
+            (Kind::Command, "command", "commands"),
+            (Kind::Transfer, "transfer", "transfers"),
+            (Kind::PortWait, "wait for a port", "waits for ports"),
+            (Kind::Connection, "connection", "connections"),
+        ]
+        .into_iter()
+        .filter_map(|(kind, one, many)| {
+            let streams = self.streams.values();
+            match streams.filter(|slot| slot.work.kind() == kind).count() {
+                0 => None,
+                1 => Some(format!("1 {one}")),
+                count => Some(format!("{count} {many}")),
+            }
+        })
+        .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        Err(refusal(
+            "end the conversation",
+            format!("still open: {}", open.join(", ")),
+        ))
     }
 
     fn data(&mut self, stream: StreamId, payload: Vec<u8>) -> Result<(), Broken> {

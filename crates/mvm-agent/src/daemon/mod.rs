@@ -1,8 +1,9 @@
 //! The guest's side: the daemon that the `mvm-agent` binary is.
 //!
 //! One thread and one `poll` loop ([`server`]) serve the channel. A conversation has streams
-//! ([`conversation`]); what a stream does is a [`work::Work`]: a command, a transfer, a connection. As PID 1
-//! the daemon first makes the system usable ([`init`]) and at the end stops it ([`shutdown`]).
+//! ([`conversation`]); what a stream does is a [`work::Work`]: a command, a transfer, a connection. Services
+//! ([`services`]) belong to no conversation. As PID 1 the daemon first makes the system usable ([`init`])
+//! and at the end stops it ([`shutdown`]).
 //!
 //! A second mode has nothing to do with guests: [`watch`] runs on the host and cleans up after a killed
 //! runner.
@@ -10,14 +11,17 @@
 //! Uploads, downloads and the identity are done within the loop: while a disk hangs, a transfer to it holds
 //! up everything else. Commands do not.
 
+mod backlog;
 mod command;
 mod conversation;
+mod follow;
 mod identity;
 mod init;
 mod network;
 mod outbox;
 mod port;
 mod server;
+mod services;
 mod shutdown;
 mod sys;
 mod tcp;

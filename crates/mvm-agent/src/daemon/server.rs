@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 
 use super::conversation::{Conversation, Demand};
 use super::outbox::Outbox;
+use super::services::{Place, Services};
 use super::sys;
 use super::work::refusal;
 use crate::protocol::{
@@ -74,6 +75,9 @@ pub(super) struct Server {
     decoder: Decoder,
     outbox: Outbox,
     conversation: Option<Conversation>,
+    /// The last conversation ended in order: nothing is said before the next greeting.
+    parted: bool,
+    services: Services,
     guest: GuestInfo,
 }
 
@@ -86,6 +90,9 @@ enum Heard {
 impl Server {
     /// Takes a non-blocking channel.
     pub(super) fn new(port: OwnedFd, authority: Authority) -> io::Result<Self> {
+        // What a command leaves behind when it ends is ours to reap, as it is for PID 1: only so is it known
+        // when the number of its group is free.
+        set_child_subreaper(Some(getpid()))?;
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
         let mut outbox = Outbox::new();
         // A host that still believes in an earlier agent's conversation learns that it is over.
@@ -98,6 +105,8 @@ impl Server {
             decoder,
             outbox,
             conversation,
+            parted: false,
+            services: Services::new(),
             guest,
         })
     }
@@ -119,8 +128,11 @@ impl Server {
                     Err(end) => return self.farewell(end),
                 }
             }
+            // In this order: followers send what was just read.
+            let followed = self.followed();
+            self.services.advance(&followed);
             if let Some(conversation) = &mut self.conversation {
-                conversation.advance(Instant::now(), &mut self.outbox);
+                conversation.advance(Instant::now(), &self.services, &mut self.outbox);
             }
             if let Err(error) = self.outbox.flush(&self.port) {
                 match self.authority {
@@ -146,11 +158,15 @@ impl Server {
         if let Some(conversation) = &self.conversation {
             conversation.interests(&self.outbox, &mut interests);
         }
+        let followed = self.followed();
+        self.services.interests(&followed, &mut interests);
         let now = Instant::now();
-        let deadline = self.conversation.as_ref().and_then(Conversation::deadline);
+        let conversation = self.conversation.as_ref();
+        let deadline = conversation.and_then(|conversation| conversation.deadline(&self.outbox));
         let absent = host_absent.then(|| now + HOST_ABSENT_INTERVAL);
         let timeout = deadline
             .into_iter()
+            .chain(self.services.deadline(&followed))
             .chain(absent)
             .min()
             .map(|until| timespec(until.saturating_duration_since(now)));
@@ -158,6 +174,13 @@ impl Server {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// How far the followers of services are.
+    fn followed(&self) -> Vec<Place> {
+        self.conversation
+            .as_ref()
+            .map_or_else(Vec::new, Conversation::followed)
     }
 
     /// Reaps what has ended; true if the daemon was asked to stop.
@@ -178,8 +201,10 @@ impl Server {
         }
         // Signals merge, so the children are asked, not the signals.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let status = exit_status(status);
+            self.services.reaped(pid, status);
             if let Some(conversation) = &mut self.conversation {
-                conversation.reaped(&[(pid, exit_status(status))]);
+                conversation.reaped(&[(pid, status)]);
             }
         }
         Ok(stop)
@@ -201,8 +226,13 @@ impl Server {
             let Ok(packet) = protocol::read_packet::<ToGuest>(&content) else {
                 continue;
             };
-            if let Demand::EndMachine(end) = self.take(packet) {
-                return Ok(Err(end));
+            match self.take(packet) {
+                Demand::Nothing => {}
+                Demand::Part => {
+                    self.conversation = None;
+                    self.parted = true;
+                }
+                Demand::EndMachine(end) => return Ok(Err(end)),
             }
         }
         Ok(Ok(Heard::Something))
@@ -218,10 +248,13 @@ impl Server {
                     .as_mut()
                     .filter(|current| current.nonce == nonce)
                 else {
-                    self.outbox.gone(Some(nonce));
+                    if !self.parted {
+                        self.outbox.gone(Some(nonce));
+                    }
                     return Demand::Nothing;
                 };
-                match conversation.take(frame, Instant::now(), &mut self.outbox) {
+                let (services, outbox) = (&mut self.services, &mut self.outbox);
+                match conversation.take(frame, Instant::now(), services, outbox) {
                     Ok(demand) => return demand,
                     Err(_broken) => self.give_up(nonce),
                 }
@@ -251,6 +284,7 @@ impl Server {
         // The old conversation's commands are killed before the new one can ask for anything.
         self.conversation = None;
         self.conversation = Some(Conversation::new(hello.nonce, self.authority));
+        self.parted = false;
         self.outbox.restart(&back);
     }
 
@@ -297,6 +331,6 @@ fn guest_info() -> GuestInfo {
             .to_string_lossy()
             .into_owned(),
         boot_id: boot_id.trim().to_owned(),
-        is_init: rustix::process::getpid() == Pid::INIT,
+        is_init: getpid() == Pid::INIT,
     }
 }

@@ -11,7 +11,8 @@ use rustix::net::{
     sockopt,
 };
 
-use super::work::{Input, InputQueue, Outlet, Progress, Work, failure};
+use super::services::Services;
+use super::work::{Input, InputQueue, Kind, Outlet, Progress, Work, failure};
 use crate::protocol::{Cause, DATA_BYTES_MAX, Failure, Lane, Reply, ToHost};
 
 /// The pause between two attempts to connect: well below what a person or a test notices.
@@ -132,20 +133,29 @@ impl PortWait {
 }
 
 impl Work for PortWait {
+    fn kind(&self) -> Kind {
+        Kind::PortWait
+    }
+
     fn interests<'a>(&'a self, _may_send: bool, interests: &mut Vec<PollFd<'a>>) {
         if let Attempt::Begun { socket, .. } = &self.attempt {
             interests.push(PollFd::new(socket, PollFlags::OUT));
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, _may_send: bool) -> Option<Instant> {
         let (Attempt::Paused { until } | Attempt::Begun { until, .. }) = &self.attempt;
         Some(self.deadline.min(*until))
     }
 
     fn input(&mut self, _input: Input) {}
 
-    fn advance(&mut self, now: Instant, _outlet: &mut Outlet<'_>) -> Result<Progress, Failure> {
+    fn advance(
+        &mut self,
+        now: Instant,
+        _services: &Services,
+        _outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure> {
         if let Attempt::Paused { until } = &self.attempt
             && now >= *until
         {
@@ -234,6 +244,10 @@ impl Dial {
 }
 
 impl Work for Dial {
+    fn kind(&self) -> Kind {
+        Kind::Connection
+    }
+
     fn interests<'a>(&'a self, may_send: bool, interests: &mut Vec<PollFd<'a>>) {
         let mut flags = PollFlags::empty();
         flags.set(
@@ -258,7 +272,12 @@ impl Work for Dial {
         }
     }
 
-    fn advance(&mut self, _now: Instant, outlet: &mut Outlet<'_>) -> Result<Progress, Failure> {
+    fn advance(
+        &mut self,
+        _now: Instant,
+        _services: &Services,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure> {
         let failed = |errno: Errno| failure(format!("connect to {}", self.address), &errno.into());
         if !self.connected {
             if !is_connected(&self.socket).map_err(failed)? {

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::work::{Input, Outlet, Progress, Work, failure, refusal};
+use super::services::Services;
+use super::work::{Input, Kind, Outlet, Progress, Work, failure, refusal};
 use crate::protocol::{DATA_BYTES_MAX, Failure, Lane, Reply, StreamId};
 
 /// The permission bits of a mode; the type bits are not the host's business.
@@ -95,6 +96,10 @@ fn temporary_name(name: &std::ffi::OsStr, StreamId(stream): StreamId) -> std::ff
 }
 
 impl Work for Upload {
+    fn kind(&self) -> Kind {
+        Kind::Transfer
+    }
+
     fn interests<'a>(&'a self, _may_send: bool, _interests: &mut Vec<PollFd<'a>>) {}
 
     fn input(&mut self, input: Input) {
@@ -106,7 +111,12 @@ impl Work for Upload {
         }
     }
 
-    fn advance(&mut self, _now: Instant, outlet: &mut Outlet<'_>) -> Result<Progress, Failure> {
+    fn advance(
+        &mut self,
+        _now: Instant,
+        _services: &Services,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure> {
         let operation = |target: &Path| format!("write `{}`", target.display());
         if self.refused {
             return Err(refusal(operation(&self.target), "the host gave up"));
@@ -176,6 +186,10 @@ fn kind(file_type: fs::FileType) -> &'static str {
 }
 
 impl Work for Download {
+    fn kind(&self) -> Kind {
+        Kind::Transfer
+    }
+
     fn interests<'a>(&'a self, may_send: bool, interests: &mut Vec<PollFd<'a>>) {
         // A regular file is always ready: the loop comes back until all is sent, and others get their turn.
         if may_send {
@@ -185,7 +199,12 @@ impl Work for Download {
 
     fn input(&mut self, _input: Input) {}
 
-    fn advance(&mut self, _now: Instant, outlet: &mut Outlet<'_>) -> Result<Progress, Failure> {
+    fn advance(
+        &mut self,
+        _now: Instant,
+        _services: &Services,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure> {
         let room = outlet.room();
         if room == 0 {
             return Ok(Progress::Going);

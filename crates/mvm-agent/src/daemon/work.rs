@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::outbox::Outbox;
+use super::services::{Place, Services};
 use crate::protocol::{
     self, Cause, DATA_BYTES_MAX, ExitStatus, FRAME_COST, Failure, GRANT_AT, Lane, Reply, StreamId,
     ToHost, WINDOW,
@@ -19,12 +20,20 @@ use crate::protocol::{
 /// Something a stream does. Dropping it undoes what is unfinished: kills the command, removes the
 /// half-written file.
 pub(super) trait Work {
+    /// What it counts as when the host wants to part.
+    fn kind(&self) -> Kind;
+
     /// Adds the descriptors that, once ready, let [`Work::advance`] get on. `may_send` says whether it may
     /// produce data now.
     fn interests<'a>(&'a self, may_send: bool, interests: &mut Vec<PollFd<'a>>);
 
-    /// When [`Work::advance`] is due even if no descriptor is ready.
-    fn deadline(&self) -> Option<Instant> {
+    /// When [`Work::advance`] is due even if no descriptor is ready. `may_send` as for [`Work::interests`].
+    fn deadline(&self, _may_send: bool) -> Option<Instant> {
+        None
+    }
+
+    /// How far it was sent the output of a service.
+    fn followed(&self) -> Option<Place> {
         None
     }
 
@@ -35,7 +44,23 @@ pub(super) trait Work {
     fn reaped(&mut self, _ended: &[(Pid, ExitStatus)]) {}
 
     /// Does what can be done without waiting.
-    fn advance(&mut self, now: Instant, outlet: &mut Outlet<'_>) -> Result<Progress, Failure>;
+    fn advance(
+        &mut self,
+        now: Instant,
+        services: &Services,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Progress, Failure>;
+}
+
+/// What sort of thing a stream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Command,
+    Transfer,
+    PortWait,
+    Connection,
+    /// The only one that may be open when the host parts.
+    Follow,
 }
 
 /// What the host sent on a stream.

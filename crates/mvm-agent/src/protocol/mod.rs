@@ -14,14 +14,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::request::{
-    Cause, ExitStatus, Failure, Identity, Interface, Lifetime, MachineEnd, Reply, Request, Run,
-    StdinSource,
+    BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Lifetime, MachineEnd,
+    Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo, ServiceState,
+    StdinSource, is_service_name,
 };
 use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;
@@ -140,6 +141,11 @@ pub enum ToGuest {
 pub enum ToHost {
     /// The command runs, or the connection stands.
     Started,
+    /// The output of a service follows without a gap from this byte of it on. Said once, first.
+    Following {
+        /// Counted from the service's first byte.
+        offset: u64,
+    },
     /// Bytes of an output; at least one.
     Data(Lane),
     /// The guest consumed this much of what the host sent.
@@ -148,7 +154,7 @@ pub enum ToHost {
     InputClosed,
     /// The peer of a connection finished sending; the stream is still open the other way.
     End,
-    /// The process ended; output may follow.
+    /// The process ended; output of a command may follow, of a service none.
     Exited(ExitStatus),
     /// The request is done. Last message of its stream.
     Done(Reply),
@@ -159,7 +165,7 @@ pub enum ToHost {
 /// Which of a stream's outputs a piece of data belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lane {
-    /// Standard output, the content of a file, the bytes of a connection.
+    /// Standard output, both outputs of a service, the content of a file, the bytes of a connection.
     Main,
     /// Standard error.
     Error,
@@ -367,30 +373,45 @@ mod tests {
     }
 
     fn request() -> impl Strategy<Value = Request> {
-        let run = (
+        let program = (
             "\\PC{0,20}",
             proptest::collection::vec("\\PC{0,9}", 0..4),
             proptest::option::of("/[a-z]{1,8}"),
         )
-            .prop_map(|(program, arguments, output)| {
-                Request::Run(Run {
-                    program,
+            .prop_map(|(name, arguments, output)| {
+                let program = Program {
+                    name,
                     environment: arguments
                         .iter()
                         .map(|value| ("KEY".to_owned(), value.clone()))
                         .collect(),
                     arguments,
                     directory: output.clone(),
-                    stdin: StdinSource::Stream,
-                    lifetime: Lifetime::Detached { output },
-                })
+                };
+                (program, output)
             });
+        let service = ("[a-z.@_-]{1,9}", program.clone())
+            .prop_map(|(name, (program, _))| Request::StartService { name, program });
+        let run = program.prop_map(|(program, output)| {
+            Request::Run(Run {
+                program,
+                stdin: StdinSource::Stream,
+                lifetime: Lifetime::Detached { output },
+            })
+        });
         prop_oneof![
             run,
             // IPv6 scopes and flow labels, which only the host knows, do not travel.
             (any::<IpAddr>(), any::<u16>())
                 .prop_map(|(ip, port)| Request::Dial(SocketAddr::new(ip, port))),
             (any::<String>(), any::<u32>()).prop_map(|(path, mode)| Request::Upload { path, mode }),
+            service,
+            ("[a-z]{1,9}", any::<u64>())
+                .prop_map(|(name, offset)| Request::FollowService { name, offset }),
+            ("[a-z]{1,9}", any::<i32>())
+                .prop_map(|(name, signal)| Request::SignalService { name, signal }),
+            Just(Request::Services),
+            Just(Request::Part),
             (any::<[u8; 6]>(), any::<IpAddr>(), any::<u8>()).prop_map(|(mac, address, prefix)| {
                 Request::Configure {
                     identity: Identity {
@@ -412,17 +433,60 @@ mod tests {
         ]
     }
 
+    fn answer() -> impl Strategy<Value = ToHost> {
+        let status = prop_oneof![
+            any::<i32>().prop_map(ExitStatus::Code),
+            any::<i32>().prop_map(ExitStatus::Signal),
+        ];
+        let state = prop_oneof![
+            Just(ServiceState::Running),
+            status.clone().prop_map(ServiceState::Ended),
+        ];
+        let info = ("[a-z]{1,9}", any::<i32>(), state, any::<u64>()).prop_map(
+            |(name, pid, state, output_offset)| ServiceInfo {
+                name,
+                pid,
+                state,
+                output_offset,
+            },
+        );
+        prop_oneof![
+            any::<u64>().prop_map(|offset| ToHost::Following { offset }),
+            any::<u32>().prop_map(ToHost::Grant),
+            Just(ToHost::Data(Lane::Main)),
+            status.prop_map(ToHost::Exited),
+            any::<i32>().prop_map(|pid| ToHost::Done(Reply::Service { pid })),
+            proptest::collection::vec(info, 0..SERVICES_MAX)
+                .prop_map(|infos| ToHost::Done(Reply::Services(infos))),
+            Just(ToHost::Done(Reply::Parted)),
+            ("\\PC{0,20}", any::<i32>()).prop_map(|(operation, errno)| {
+                ToHost::Failed(Failure {
+                    operation,
+                    cause: Cause::Os(errno),
+                })
+            }),
+        ]
+    }
+
     proptest! {
         #[test]
         fn frames_read_back(
-            nonce: u64, sequence: u32, stream: u32, request in request(),
+            nonce: u64, sequence: u32, stream: u32, request in request(), answer in answer(),
             payload in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let message = ToGuest::Open(request);
             let read = through_the_wire(|bytes| {
                 write_frame(Nonce(nonce), sequence, StreamId(stream), &message, &payload, bytes).expect("fits");
             });
+            let payload_again = payload.clone();
             let expected = Frame { nonce: Nonce(nonce), sequence, stream: StreamId(stream), message, payload };
+            prop_assert_eq!(read, Packet::Frame(expected));
+            let read = through_the_wire(|bytes| {
+                write_frame(Nonce(nonce), sequence, StreamId(stream), &answer, &payload_again, bytes).expect("fits");
+            });
+            let expected = Frame {
+                nonce: Nonce(nonce), sequence, stream: StreamId(stream), message: answer, payload: payload_again,
+            };
             prop_assert_eq!(read, Packet::Frame(expected));
         }
 

@@ -44,21 +44,67 @@ pub enum Request {
         /// Fresh randomness for the kernel's pool.
         entropy: Vec<u8>,
     },
+    /// Start a service, which no conversation ends.
+    StartService {
+        /// What it is called, see [`is_service_name`]. One that ended may be replaced by its successor.
+        name: String,
+        /// What it runs.
+        program: Program,
+    },
+    /// Send a service's output, then how it ended.
+    FollowService {
+        /// What it is called.
+        name: String,
+        /// Where in its output to begin, in bytes; from the oldest byte still there or from its present end
+        /// if that lies outside.
+        offset: u64,
+    },
+    /// Send a signal to the process group of a service.
+    SignalService {
+        /// What it is called.
+        name: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// List the services.
+    Services,
+    /// End the conversation in order. Refused while streams other than this one and followers of services
+    /// are open.
+    Part,
     /// Stop everything, sync, and end the machine.
     End(MachineEnd),
 }
 
-/// A program to run.
+/// A program and what it is started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct Program {
     /// A path, or a name to look up in `PATH`.
-    pub program: String,
+    pub name: String,
     /// Its arguments, without the program's own name.
     pub arguments: Vec<String>,
     /// Variables added to the agent's own environment.
     pub environment: Vec<(String, String)>,
     /// The working directory; `/` when absent.
     pub directory: Option<String>,
+}
+
+impl Program {
+    /// The program without arguments and with nothing added.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+        }
+    }
+}
+
+/// A command to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The program.
+    pub program: Program,
     /// Where its standard input comes from.
     pub stdin: StdinSource,
     /// Whether it outlives the conversation.
@@ -114,6 +160,45 @@ impl std::fmt::Display for ExitStatus {
     }
 }
 
+/// The longest name of a service, in bytes.
+pub const SERVICE_NAME_BYTES_MAX: usize = 64;
+
+/// How many services there may be at once; one that ended counts until another takes its name.
+pub const SERVICES_MAX: usize = 64;
+
+/// How much of a service's output the guest keeps, in bytes: what it wrote last.
+pub const BACKLOG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Whether a service may be called this: 1 to [`SERVICE_NAME_BYTES_MAX`] of `a-z A-Z 0-9 . _ @ -`.
+pub fn is_service_name(name: &str) -> bool {
+    (1..=SERVICE_NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
+}
+
+/// What a guest tells about a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceInfo {
+    /// What it is called.
+    pub name: String,
+    /// The id of its first process, and of its process group.
+    pub pid: i32,
+    /// Whether it runs.
+    pub state: ServiceState,
+    /// How much it has written so far, in bytes: where its next output begins.
+    pub output_offset: u64,
+}
+
+/// Whether a service runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceState {
+    /// Its first process runs.
+    Running,
+    /// Its first process ended; others of its group may live on.
+    Ended(ExitStatus),
+}
+
 /// How a machine is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MachineEnd {
@@ -133,6 +218,15 @@ pub enum Reply {
         /// Its process id.
         pid: i32,
     },
+    /// A service was started.
+    Service {
+        /// Its process id.
+        pid: i32,
+    },
+    /// The services, in the order of their start.
+    Services(Vec<ServiceInfo>),
+    /// The conversation is over: nothing follows, on any stream, until the next greeting.
+    Parted,
     /// A file was sent whole.
     File {
         /// Its permission bits.
@@ -197,4 +291,21 @@ pub struct Interface {
     pub name: Option<String>,
     /// Its addresses with their prefix lengths, added to those it has.
     pub addresses: Vec<(IpAddr, u8)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_names_are_plain_and_short() {
+        let longest = "x".repeat(SERVICE_NAME_BYTES_MAX);
+        for name in ["a", "Web-1", "node@eth0.service", "_", longest.as_str()] {
+            assert!(is_service_name(name), "{name}");
+        }
+        let too_long = "x".repeat(SERVICE_NAME_BYTES_MAX + 1);
+        for name in ["", "a b", "a/b", "\u{e4}", "a\n", "a\0", too_long.as_str()] {
+            assert!(!is_service_name(name), "{name}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvm_agent::client::{Agent, AgentError};
+use mvm_agent::client::{Agent, AgentError, FollowedService, ServiceEvent, ServiceInfo};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
@@ -65,7 +65,18 @@ impl Guest {
 }
 
 impl Drop for Guest {
+    /// Stops it in order, so that it kills its services; and at once if it does not.
     fn drop(&mut self) {
+        let asked = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        let deadline = Instant::now() + HANG;
+        while asked.is_ok() && matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -140,6 +151,64 @@ pub(crate) async fn wait_gone(pid: i32) {
             begin.elapsed() < HANG,
             "process {pid} still runs after {HANG:?}"
         );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The bytes of one line of a counting service.
+const LINE_BYTES: u64 = 8;
+
+/// A shell script which counts up from 0, as fast as it can, in lines of eight bytes, so that every offset
+/// in its output tells what is there; for ever, or for so many lines.
+pub(crate) fn counting(lines: Option<u64>) -> String {
+    match lines {
+        Some(lines) => format!("seq -f %07.0f 0 {}", lines - 1),
+        None => "i=0; while :; do printf '%07d\\n' $i; i=$((i+1)); done".to_owned(),
+    }
+}
+
+/// Checks that these are the bytes a counting service writes at this offset.
+#[track_caller]
+pub(crate) fn check_counted(offset: u64, bytes: &[u8]) {
+    let end = offset + bytes.len() as u64;
+    let lines = offset / LINE_BYTES..end.div_ceil(LINE_BYTES);
+    let text: String = lines.map(|line| format!("{line:07}\n")).collect();
+    let skipped = (offset % LINE_BYTES) as usize;
+    let expected = &text.as_bytes()[skipped..skipped + bytes.len()];
+    assert!(
+        bytes == expected,
+        "another content at {offset}: {:?}",
+        String::from_utf8_lossy(&bytes[..bytes.len().min(40)])
+    );
+}
+
+/// Takes the next piece of a counting service's output, checks it, and returns its length.
+pub(crate) async fn next_counted(follower: &mut FollowedService) -> u64 {
+    let begin = follower.offset();
+    match follower.next_event().await.unwrap() {
+        Some(ServiceEvent::Output { offset, bytes }) => {
+            assert_eq!(offset, begin, "no gap");
+            check_counted(offset, &bytes);
+            bytes.len() as u64
+        }
+        other => panic!("{other:?} instead of output"),
+    }
+}
+
+/// Waits until the guest tells of a service what is asked for.
+pub(crate) async fn wait_for_service(
+    agent: &Agent,
+    name: &str,
+    is_so: impl Fn(&ServiceInfo) -> bool,
+) -> ServiceInfo {
+    let begin = Instant::now();
+    loop {
+        let infos = agent.services().await.unwrap();
+        let info = infos.into_iter().find(|info| info.name == name).unwrap();
+        if is_so(&info) {
+            return info;
+        }
+        assert!(begin.elapsed() < HANG, "still {info:?} after {HANG:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
