@@ -286,9 +286,14 @@ async fn an_agent_on_a_host_leaves_the_host_alone() {
         hostname: "stranger".to_owned(),
         interfaces: Vec::new(),
         hosts: Vec::new(),
-        wall_clock: None,
+        machine_id: None,
+        mounts: Vec::new(),
     };
     let error = agent.configure(identity).await.unwrap_err();
+    assert!(matches!(error, AgentError::Guest { .. }), "{error:?}");
+    let error = agent.set_clock().await.unwrap_err();
+    assert!(matches!(error, AgentError::Guest { .. }), "{error:?}");
+    let error = agent.reseed().await.unwrap_err();
     assert!(matches!(error, AgentError::Guest { .. }), "{error:?}");
     let error = agent.power_off().await.unwrap_err();
     assert!(matches!(error, AgentError::Guest { .. }), "{error:?}");

@@ -13,6 +13,7 @@ mod driver;
 mod error;
 mod files;
 mod handshake;
+mod machine;
 mod service;
 mod tcp;
 
@@ -29,13 +30,10 @@ pub use self::error::{AgentError, ChannelEnd};
 pub use self::service::{FollowedService, ServiceCommand, ServiceEvent};
 pub use self::tcp::{DialedStream, Forward};
 pub use crate::protocol::{ExitStatus, Identity, Interface, ServiceInfo, ServiceState};
-use crate::protocol::{GuestInfo, MachineEnd, Reply, Request};
+use crate::protocol::{GuestInfo, Reply, Request};
 
 /// How long a guest may take for what it does without waiting for anybody.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How much randomness a guest is given with its identity.
-const ENTROPY_BYTES: usize = 64;
 
 /// A connection to the agent of one guest. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,52 +126,6 @@ impl Agent {
         }
     }
 
-    /// Makes the guest the machine `identity` says: host name, network, `/etc/hosts`, clock. Also gives its
-    /// kernel fresh randomness. Returns when packets can pass as far as the guest can know.
-    ///
-    /// # Errors
-    ///
-    /// [`AgentError::Guest`] naming the step, among others.
-    pub async fn configure(&self, identity: Identity) -> Result<(), AgentError> {
-        let entropy = host_entropy();
-        self.ask(
-            Request::Configure { identity, entropy },
-            "the identity",
-            PROMPT_TIMEOUT,
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Has the guest stop all processes, sync, unmount, and power off. Returns once the guest agreed; that
-    /// the machine ended shows in QEMU's exit.
-    ///
-    /// # Errors
-    ///
-    /// [`AgentError::Guest`] where the agent is not PID 1, among others.
-    pub async fn power_off(&self) -> Result<(), AgentError> {
-        self.end_machine(MachineEnd::PowerOff).await
-    }
-
-    /// Has the guest stop all processes, sync, unmount, and restart. Returns once the guest agreed.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Agent::power_off`].
-    pub async fn reboot(&self) -> Result<(), AgentError> {
-        self.end_machine(MachineEnd::Reboot).await
-    }
-
-    async fn end_machine(&self, end: MachineEnd) -> Result<(), AgentError> {
-        self.ask(
-            Request::End(end),
-            "the request to end the machine",
-            PROMPT_TIMEOUT,
-        )
-        .await?;
-        Ok(())
-    }
-
     /// Sends a request that has no data and waits for its reply.
     async fn ask(
         &self,
@@ -199,16 +151,4 @@ impl Agent {
 /// The error for a reply of the wrong kind, which only a broken guest sends.
 fn unexpected_reply() -> AgentError {
     AgentError::Closed(ChannelEnd::Violation("a reply to another request"))
-}
-
-/// Randomness for the guest; less of it, down to none, where the host has no `/dev/urandom`: the guest's
-/// kernel then lives on what it has.
-fn host_entropy() -> Vec<u8> {
-    use std::io::Read;
-    let mut entropy = Vec::with_capacity(ENTROPY_BYTES);
-    if let Ok(source) = std::fs::File::open("/dev/urandom") {
-        // A short read only means less randomness.
-        let _ = source.take(ENTROPY_BYTES as u64).read_to_end(&mut entropy);
-    }
-    entropy
 }

@@ -219,6 +219,17 @@ impl Conversation {
                 identity::assume(&identity, &entropy)?;
                 Opened::Answered(Reply::Nothing)
             }
+            Request::SetClock { since_epoch } => {
+                self.authority.check_owner("set the clock")?;
+                identity::set_clock(since_epoch)?;
+                Opened::Answered(Reply::Nothing)
+            }
+            Request::Reseed { entropy } => {
+                self.authority
+                    .check_owner("reseed the kernel's random pool")?;
+                identity::reseed(&entropy)?;
+                Opened::Answered(Reply::Nothing)
+            }
             Request::StartService { name, program } => {
                 let leader = services.start(name, &program, self.authority.environment())?;
                 Opened::Answered(Reply::Service {

@@ -1,24 +1,30 @@
-//! Becoming somebody: host name, hosts file, network, clock, randomness.
+//! Becoming somebody: randomness, host name, machine id, hosts file, network, file systems. And the clock.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_settime};
 
-use super::network;
-use super::sys;
-use super::work::failure;
+use super::work::{failure, refusal};
+use super::{mounts, network, sys};
 use crate::protocol::{Failure, Identity};
 
 /// Makes the machine the one `identity` says.
 pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure> {
-    // First, so that nothing later draws from the randomness a sibling has too.
-    step("reseed the kernel's random pool", reseed(entropy))?;
-    if let Some(wall_clock) = identity.wall_clock {
-        step("set the clock", set_clock(wall_clock))?;
+    if let Some(id) = identity
+        .machine_id
+        .as_deref()
+        .filter(|id| !is_machine_id(id))
+    {
+        return Err(refusal(
+            "write /etc/machine-id",
+            format!("{id:?} is not 32 lower-case hexadecimal digits"),
+        ));
     }
+    // First, so that nothing later draws from the randomness a sibling has too.
+    reseed(entropy)?;
     step(
         "set the host name",
         rustix::system::sethostname(identity.hostname.as_bytes()).map_err(Into::into),
@@ -27,6 +33,12 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
         "write /etc/hostname",
         fs::write("/etc/hostname", format!("{}\n", identity.hostname)),
     )?;
+    if let Some(id) = &identity.machine_id {
+        step(
+            "write /etc/machine-id",
+            fs::write("/etc/machine-id", format!("{id}\n")),
+        )?;
+    }
     step(
         "write /etc/hosts",
         fs::write("/etc/hosts", hosts_file(&identity.hosts)),
@@ -38,36 +50,51 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
             network::set_up(interface),
         )?;
     }
+    for mount in &identity.mounts {
+        step(
+            &format!("mount {}", mount.target),
+            mounts::mount_planned(mount),
+        )?;
+    }
     Ok(())
+}
+
+/// Gives the kernel fresh randomness, which it uses at once. As the daemon has one thread, nothing is
+/// started before that is done.
+pub(super) fn reseed(entropy: &[u8]) -> Result<(), Failure> {
+    let operation = "reseed the kernel's random pool";
+    if entropy.is_empty() {
+        return Err(refusal(operation, "the host sent no randomness"));
+    }
+    let pool = OpenOptions::new().write(true).open("/dev/urandom");
+    step(
+        operation,
+        pool.and_then(|pool| sys::add_entropy(&pool, entropy)),
+    )
+}
+
+/// Sets the wall clock.
+pub(super) fn set_clock(since_epoch: Duration) -> Result<(), Failure> {
+    step("set the clock", set_realtime(since_epoch))
 }
 
 fn step(operation: &str, result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| failure(operation, &error))
 }
 
-fn reseed(entropy: &[u8]) -> io::Result<()> {
-    if entropy.is_empty() {
-        return Ok(());
-    }
-    sys::add_entropy(
-        &OpenOptions::new().write(true).open("/dev/urandom")?,
-        entropy,
-    )
+fn set_realtime(since_epoch: Duration) -> io::Result<()> {
+    let time = Timespec {
+        tv_sec: i64::try_from(since_epoch.as_secs()).map_err(io::Error::other)?,
+        tv_nsec: i64::from(since_epoch.subsec_nanos()),
+    };
+    Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
-fn set_clock(wall_clock: SystemTime) -> io::Result<()> {
-    let since_epoch = wall_clock
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_err(io::Error::other)?;
-    let seconds = i64::try_from(since_epoch.as_secs()).map_err(io::Error::other)?;
-    clock_settime(
-        ClockId::Realtime,
-        Timespec {
-            tv_sec: seconds,
-            tv_nsec: i64::from(since_epoch.subsec_nanos()),
-        },
-    )?;
-    Ok(())
+fn is_machine_id(text: &str) -> bool {
+    text.len() == 32
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn hosts_file(hosts: &[(IpAddr, String)]) -> String {
@@ -89,5 +116,21 @@ mod tests {
             hosts_file(&hosts),
             "127.0.0.1 localhost\n::1 localhost\n192.168.1.1 node1\n"
         );
+    }
+    #[test]
+    fn a_machine_id_is_32_lower_case_hexadecimal_digits() {
+        assert!(is_machine_id("0123456789abcdef0123456789abcdef"));
+        for text in [
+            "",
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdef0",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "0123456789abcdef0123456789abcdeg",
+            "01234567-89ab-cdef-0123-456789abc",
+            "0123456789abcdef0123456789abcde\n",
+            "0123456789abcdef0123456789abcd\u{e9}",
+        ] {
+            assert!(!is_machine_id(text), "{text:?}");
+        }
     }
 }

@@ -1,22 +1,15 @@
-//! What PID 1 does before anything else: file systems, modules, disks.
+//! What PID 1 does before anything else: file systems, modules, disks ([`super::mounts`]).
 
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
-use super::shutdown;
-use crate::boot::{BOOT_PLAN_PATH, BootPlan, Mount, MountSource, PROBE_WORD};
-
-/// A disk appears within milliseconds of its driver; a loaded host may need a thousand times that.
-const DISK_ALLOWED: Duration = Duration::from_secs(5);
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+use super::{mounts, shutdown};
+use crate::boot::{BOOT_PLAN_PATH, BootPlan, PROBE_WORD};
 
 /// Makes the system usable. What fails is told on the console, and the boot goes on: the host can then
 /// still ask why.
@@ -62,7 +55,10 @@ fn carry_out(plan: &BootPlan) {
         attempt(&format!("load {module}"), load_module(module));
     }
     for mount in &plan.mounts {
-        attempt(&format!("mount {}", mount.target), mount_planned(mount));
+        attempt(
+            &format!("mount {}", mount.target),
+            mounts::mount_planned(mount),
+        );
     }
 }
 
@@ -91,50 +87,4 @@ fn mount_virtual(filesystem: &str, target: &str, options: &str) -> io::Result<()
         Some(options.as_c_str()),
     )?;
     Ok(())
-}
-
-fn mount_planned(plan: &Mount) -> io::Result<()> {
-    let source = match &plan.source {
-        MountSource::Virtual => PathBuf::from(&plan.filesystem),
-        MountSource::Disk { serial } => match find_disk(serial, plan.optional) {
-            Some(device) => device,
-            None if plan.optional => return Ok(()),
-            None => {
-                return Err(io::Error::other(format!(
-                    "there is no disk with the serial number {serial:?}"
-                )));
-            }
-        },
-    };
-    fs::create_dir_all(&plan.target)?;
-    let flags = if plan.read_only {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
-    };
-    mount(&source, &plan.target, &plan.filesystem, flags, None)?;
-    Ok(())
-}
-
-/// Finds a disk by its serial number; one that need not be there is looked for once.
-fn find_disk(serial: &str, optional: bool) -> Option<PathBuf> {
-    let deadline = Instant::now() + DISK_ALLOWED;
-    loop {
-        let found = look_for_disk(serial);
-        if found.is_some() || optional || Instant::now() >= deadline {
-            return found;
-        }
-        sleep(LOOK_INTERVAL);
-    }
-}
-
-fn look_for_disk(serial: &str) -> Option<PathBuf> {
-    fs::read_dir("/sys/block")
-        .ok()?
-        .flatten()
-        .find_map(|entry| {
-            let told = fs::read_to_string(entry.path().join("serial")).ok()?;
-            let device = Path::new("/dev").join(entry.file_name());
-            (told.trim() == serial && device.exists()).then_some(device)
-        })
 }

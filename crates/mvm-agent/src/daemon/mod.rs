@@ -11,12 +11,14 @@
 //! Uploads, downloads and the identity are done within the loop: while a disk hangs, a transfer to it holds
 //! up everything else. Commands do not.
 
+mod announce;
 mod backlog;
 mod command;
 mod conversation;
 mod follow;
 mod identity;
 mod init;
+mod mounts;
 mod network;
 mod outbox;
 mod port;

@@ -12,6 +12,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
+use super::{announce, init};
 use crate::protocol::Interface;
 
 const NEW_LINK: u16 = 16;
@@ -21,9 +22,10 @@ const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const REPLACE: u16 = 0x100;
 const CREATE: u16 = 0x400;
-const ATTRIBUTE_NAME: u16 = 3;
-const ATTRIBUTE_ADDRESS: u16 = 1;
-const ATTRIBUTE_LOCAL: u16 = 2;
+const LINK_HARDWARE_ADDRESS: u16 = 1;
+const LINK_NAME: u16 = 3;
+const ADDRESS: u16 = 1;
+const ADDRESS_LOCAL: u16 = 2;
 const UP: u32 = 1;
 /// The lab gives every address once: waiting for duplicates to show would only cost a second.
 const NO_DUPLICATE_DETECTION: u8 = 0x02;
@@ -32,43 +34,92 @@ const NAME_BYTES_MAX: usize = 15;
 const HEADER_BYTES: usize = 16;
 
 pub(super) fn bring_up_loopback() -> io::Result<()> {
-    set_link(&open()?, index_of("lo")?, None, true)
+    set_link(&open()?, index_of("lo")?, Link::Up)
 }
 
-/// Finds the card by its hardware address, renames it if asked, adds its addresses and brings it up.
+/// Finds the card, renames it and changes its hardware address if asked, brings it up, adds its addresses
+/// and announces them.
 pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
     let socket = open()?;
-    let name = find(interface.mac)?;
-    let index = index_of(&name)?;
-    if let Some(wanted) = interface.name.as_deref().filter(|wanted| **wanted != name) {
-        if wanted.is_empty() || wanted.len() > NAME_BYTES_MAX {
-            return Err(io::Error::other(format!(
-                "{wanted:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes"
-            )));
-        }
-        // Only a card that is down can be renamed.
-        set_link(&socket, index, None, false)?;
-        set_link(&socket, index, Some(wanted), false)?;
+    let card = find(interface)?;
+    let index = index_of(&card.name)?;
+    let name = interface
+        .name
+        .as_deref()
+        .filter(|wanted| **wanted != card.name);
+    let address = interface.address.filter(|wanted| *wanted != card.mac);
+    if let Some(name) = name.filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        return Err(io::Error::other(format!(
+            "{name:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes"
+        )));
     }
-    set_link(&socket, index, None, true)?;
+    if name.is_some() || address.is_some() {
+        // Only a card that is down can be renamed. And one that comes up anew gets a link-local address
+        // that follows its new hardware address.
+        set_link(&socket, index, Link::Down)?;
+    }
+    if let Some(address) = address {
+        set_link(&socket, index, Link::HardwareAddress(address))?;
+    }
+    if let Some(name) = name {
+        set_link(&socket, index, Link::Name(name))?;
+    }
+    set_link(&socket, index, Link::Up)?;
     for (address, prefix) in &interface.addresses {
         add_address(&socket, index, *address, *prefix)?;
+    }
+    let addresses = interface.addresses.iter().map(|(address, _)| *address);
+    if let Err(error) = announce::announce(index, address.unwrap_or(card.mac), addresses) {
+        // Packet sockets may be a module that is not here. Neighbours who remember another card then take
+        // some seconds to find out.
+        init::console(&format!("mvm-agent: could not announce addresses: {error}"));
     }
     Ok(())
 }
 
-fn find(mac: [u8; 6]) -> io::Result<String> {
-    let wanted = mac.map(|byte| format!("{byte:02x}")).join(":");
-    for entry in fs::read_dir("/sys/class/net")?.flatten() {
-        let address = fs::read_to_string(entry.path().join("address")).unwrap_or_default();
-        if address.trim() == wanted {
-            return Ok(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("no card has the hardware address {wanted}"),
-    ))
+struct Card {
+    name: String,
+    mac: [u8; 6],
+}
+
+/// Finds a card by the hardware address it had, or else by the one it was given before.
+fn find(interface: &Interface) -> io::Result<Card> {
+    let cards = cards()?;
+    let with = |mac| cards.iter().position(|card: &Card| card.mac == mac);
+    let found = with(interface.mac).or_else(|| interface.address.and_then(with));
+    found
+        .and_then(|place| cards.into_iter().nth(place))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no card has the hardware address {}", spell(interface.mac)),
+            )
+        })
+}
+
+/// The machine's cards; what has no hardware address of six bytes is none.
+fn cards() -> io::Result<Vec<Card>> {
+    let entries = fs::read_dir("/sys/class/net")?.flatten();
+    let card = |entry: fs::DirEntry| {
+        let address = fs::read_to_string(entry.path().join("address")).ok()?;
+        Some(Card {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            mac: parse(address.trim())?,
+        })
+    };
+    Ok(entries.filter_map(card).collect())
+}
+
+fn parse(address: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = address
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    bytes?.try_into().ok()
+}
+
+fn spell(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn index_of(name: &str) -> io::Result<u32> {
@@ -86,16 +137,33 @@ fn open() -> io::Result<OwnedFd> {
     )?)
 }
 
-fn set_link(socket: &OwnedFd, index: u32, name: Option<&str>, up: bool) -> io::Result<()> {
+/// What is changed about a card.
+enum Link<'a> {
+    Up,
+    Down,
+    Name(&'a str),
+    HardwareAddress([u8; 6]),
+}
+
+fn set_link(socket: &OwnedFd, index: u32, change: Link<'_>) -> io::Result<()> {
+    let (flags, mask) = match change {
+        Link::Up => (UP, UP),
+        Link::Down => (0, UP),
+        Link::Name(_) | Link::HardwareAddress(_) => (0, 0),
+    };
     // struct ifinfomsg: family, padding, type, index, flags, change mask
     let mut body = vec![0; 4];
     body.extend(index.to_ne_bytes());
-    body.extend(if up { UP } else { 0 }.to_ne_bytes());
-    body.extend(UP.to_ne_bytes());
-    if let Some(name) = name {
-        let mut text = name.as_bytes().to_vec();
-        text.push(0);
-        append_attribute(&mut body, ATTRIBUTE_NAME, &text);
+    body.extend(u32::to_ne_bytes(flags));
+    body.extend(u32::to_ne_bytes(mask));
+    match change {
+        Link::Up | Link::Down => {}
+        Link::Name(name) => {
+            append_attribute(&mut body, LINK_NAME, &[name.as_bytes(), &[0]].concat());
+        }
+        Link::HardwareAddress(address) => {
+            append_attribute(&mut body, LINK_HARDWARE_ADDRESS, &address);
+        }
     }
     ask(socket, NEW_LINK, 0, &body)
 }
@@ -112,8 +180,8 @@ fn add_address(socket: &OwnedFd, index: u32, address: IpAddr, prefix: u8) -> io:
     // struct ifaddrmsg: family, prefix length, flags, scope, index
     let mut body = vec![family as u8, prefix, flags, 0];
     body.extend(index.to_ne_bytes());
-    append_attribute(&mut body, ATTRIBUTE_LOCAL, &bytes);
-    append_attribute(&mut body, ATTRIBUTE_ADDRESS, &bytes);
+    append_attribute(&mut body, ADDRESS_LOCAL, &bytes);
+    append_attribute(&mut body, ADDRESS, &bytes);
     ask(socket, NEW_ADDRESS, CREATE | REPLACE, &body)
 }
 
@@ -157,5 +225,24 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
         _ => Err(io::Error::other(
             "the kernel gave another answer than an acknowledgement",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_have_six_bytes() {
+        let mac = [0x52, 0x54, 0, 0, 0xab, 1];
+        assert_eq!(parse(&spell(mac)), Some(mac));
+        for address in [
+            "",
+            "52:54:00:00:ab",
+            "52:54:00:00:ab:01:02",
+            "52:54:00:00:ab:xx",
+        ] {
+            assert_eq!(parse(address), None, "{address}");
+        }
     }
 }

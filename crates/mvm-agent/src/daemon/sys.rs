@@ -1,7 +1,7 @@
 //! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
 #![expect(
     unsafe_code,
-    reason = "signalfd, the signal mask of children, signals by number, two random-device ioctls and adopting an inherited descriptor"
+    reason = "signalfd, the signal mask of children, signals by number, ioctls of the random device and of disks, packet addresses and adopting an inherited descriptor"
 )]
 
 use std::io;
@@ -84,7 +84,7 @@ pub(super) fn signal_everybody(signal: i32) {
 }
 
 /// Mixes bytes into the kernel's random pool, counts them as entropy, and reseeds its generator, so that
-/// two machines restored from one snapshot go different ways.
+/// two machines restored from one snapshot go different ways at once.
 pub(super) fn add_entropy(random: &impl AsRawFd, entropy: &[u8]) -> io::Result<()> {
     const POOL_BYTES_MAX: usize = 256;
     const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
@@ -103,17 +103,50 @@ pub(super) fn add_entropy(random: &impl AsRawFd, entropy: &[u8]) -> io::Result<(
         buffer: [0; POOL_BYTES_MAX],
     };
     info.buffer[..count].copy_from_slice(&entropy[..count]);
-    // SAFETY: the kernel reads the two numbers and `buffer_bytes` bytes after them, all within `info`; the
-    // second call has no argument.
-    let result = unsafe {
-        match libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) {
-            0 => libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _),
-            failed => failed,
-        }
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    // SAFETY: the kernel reads the two numbers and `buffer_bytes` bytes after them, all within `info`.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, &raw const info) } < 0 {
+        return Err(io::Error::last_os_error());
     }
+    // SAFETY: this call has no argument.
+    if unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) } < 0 {
+        let error = io::Error::last_os_error();
+        // A generator that was never seeded has nothing to forget: it takes from the pool each time.
+        if error.raw_os_error() != Some(libc::ENODATA) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Writes out and forgets what the kernel remembers of a block device's content.
+pub(super) fn flush_block_device(device: &impl AsRawFd) -> io::Result<()> {
+    const BLKFLSBUF: libc::c_ulong = 0x1261;
+    // SAFETY: the call has no argument, and fails on what is no block device.
+    if unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF as _, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sends a whole frame, with its header, from the card with this index through a raw packet socket.
+pub(super) fn send_on_link(socket: &impl AsRawFd, index: u32, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: all zeros is a value of this structure of numbers.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = index.cast_signed();
+    // SAFETY: the kernel reads the frame and the address, each no further than the length told.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }

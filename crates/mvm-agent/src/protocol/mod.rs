@@ -356,11 +356,12 @@ fn read_guest(info: &[u8]) -> Result<GuestInfo, Malformed> {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, SocketAddr};
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::boot::{Mount, MountSource};
 
     /// Writes with `write`, passes the bytes through the wire, and reads the one packet back.
     #[track_caller]
@@ -410,27 +411,55 @@ mod tests {
                 .prop_map(|(name, offset)| Request::FollowService { name, offset }),
             ("[a-z]{1,9}", any::<i32>())
                 .prop_map(|(name, signal)| Request::SignalService { name, signal }),
+            (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Request::SetClock {
+                since_epoch: Duration::new(seconds, nanos)
+            }),
+            proptest::collection::vec(any::<u8>(), 0..70)
+                .prop_map(|entropy| Request::Reseed { entropy }),
             Just(Request::Services),
             Just(Request::Part),
-            (any::<[u8; 6]>(), any::<IpAddr>(), any::<u8>()).prop_map(|(mac, address, prefix)| {
-                Request::Configure {
-                    identity: Identity {
-                        hostname: "node1".to_owned(),
-                        interfaces: vec![Interface {
-                            mac,
-                            name: None,
-                            addresses: vec![(address, prefix)],
-                        }],
-                        hosts: vec![(address, "node1".to_owned())],
-                        wall_clock: Some(
-                            SystemTime::UNIX_EPOCH
-                                + Duration::from_nanos(1_700_000_000_123_456_789),
-                        ),
-                    },
-                    entropy: mac.to_vec(),
-                }
+            identity().prop_map(|identity| Request::Configure {
+                identity,
+                entropy: vec![1, 0, 2],
             }),
         ]
+    }
+
+    fn identity() -> impl Strategy<Value = Identity> {
+        let interface = (
+            any::<[u8; 6]>(),
+            any::<Option<[u8; 6]>>(),
+            any::<IpAddr>(),
+            any::<u8>(),
+        )
+            .prop_map(|(mac, new_address, ip, prefix)| Interface {
+                mac,
+                address: new_address,
+                name: None,
+                addresses: vec![(ip, prefix)],
+            });
+        let mount = (any::<Option<String>>(), any::<bool>()).prop_map(|(serial, flag)| Mount {
+            source: serial.map_or(MountSource::Virtual, |serial| MountSource::Disk { serial }),
+            target: "/data".to_owned(),
+            filesystem: "ext4".to_owned(),
+            read_only: flag,
+            optional: !flag,
+        });
+        (
+            proptest::collection::vec(interface, 0..3),
+            proptest::option::of("[0-9a-f]{32}"),
+            proptest::collection::vec(mount, 0..3),
+        )
+            .prop_map(|(interfaces, machine_id, mounts)| Identity {
+                hostname: "node1".to_owned(),
+                hosts: interfaces
+                    .iter()
+                    .map(|interface| (interface.addresses[0].0, "node1".to_owned()))
+                    .collect(),
+                interfaces,
+                machine_id,
+                mounts,
+            })
     }
 
     fn answer() -> impl Strategy<Value = ToHost> {

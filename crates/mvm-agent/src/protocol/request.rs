@@ -3,9 +3,11 @@
 //! How requests travel in frames is the parent module's business.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::boot::Mount;
 
 /// What the host asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +43,16 @@ pub enum Request {
     Configure {
         /// Who to be.
         identity: Identity,
+        /// Fresh randomness for the kernel's pool.
+        entropy: Vec<u8>,
+    },
+    /// Set the wall clock.
+    SetClock {
+        /// The time since the Unix epoch.
+        since_epoch: Duration,
+    },
+    /// Go another way than every sibling restored from the same snapshot, with the same identity.
+    Reseed {
         /// Fresh randomness for the kernel's pool.
         entropy: Vec<u8>,
     },
@@ -278,8 +290,10 @@ pub struct Identity {
     pub interfaces: Vec<Interface>,
     /// Lines of `/etc/hosts`, beside those for `localhost`.
     pub hosts: Vec<(IpAddr, String)>,
-    /// What the wall clock is set to; `None` leaves it alone. Take it just before the call.
-    pub wall_clock: Option<SystemTime>,
+    /// What is written to `/etc/machine-id`, 32 lower-case hexadecimal digits; `None` leaves it alone.
+    pub machine_id: Option<String>,
+    /// What is mounted at last. A target on which this file system is mounted already is left alone.
+    pub mounts: Vec<Mount>,
 }
 
 /// One network interface of an [`Identity`].
@@ -287,6 +301,9 @@ pub struct Identity {
 pub struct Interface {
     /// The hardware address it is found by.
     pub mac: [u8; 6],
+    /// The hardware address it gets; `None` leaves it alone. A card that has this address already is found
+    /// by it too.
+    pub address: Option<[u8; 6]>,
     /// What it is renamed to, at most 15 bytes; `None` keeps the kernel's name.
     pub name: Option<String>,
     /// Its addresses with their prefix lengths, added to those it has.
