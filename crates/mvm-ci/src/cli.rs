@@ -66,6 +66,9 @@ pub struct TestArgs {
     /// Writes every event to standard output as a line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Boots every machine from its kernel's first instruction instead of using snapshots and checkpoints
+    #[arg(long)]
+    pub cold: bool,
     /// What executes the guests
     #[arg(long, value_enum, default_value_t)]
     pub accelerator: AcceleratorArg,

@@ -26,6 +26,7 @@ fn check(name: &str) {
             name.to_owned(),
         ],
         environment: EnvironmentOptions::default(),
+        start,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -20,7 +20,7 @@ use mvm_machine::{
     host::{self, HostView},
     image::Image,
     kernel::{Kernel, KernelSource},
-    machine::{Booting, MachineSpec, Running},
+    machine::{Booting, MachineSpec, Memory, Running},
 };
 use serde_json::json;
 
@@ -85,7 +85,8 @@ impl Host {
             name: name.to_owned(),
             memory_mib: 256,
             image: Arc::clone(&self.image),
-            nics: Vec::new(),
+            nics: 0,
+            memory: Memory::Anonymous,
             data_disk: None,
             accelerator: self.accelerator,
             kernel_parameters: Vec::new(),

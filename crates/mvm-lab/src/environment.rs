@@ -10,7 +10,8 @@ use std::{
 
 use mvm_machine::{
     accelerator::{self, Accelerator, Choice},
-    cache::{Cache, CacheError},
+    cache::{Cache, CacheError, ContentKey},
+    files::FileError,
     host::{self, HostView},
     image::{Image, ImageError},
     kernel::{Kernel, KernelError, KernelSource},
@@ -51,6 +52,9 @@ pub enum UnfitError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// QEMU could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is no kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -66,6 +70,7 @@ pub enum UnfitError {
 pub struct Environment {
     pub(crate) cache: Cache,
     pub(crate) qemu: PathBuf,
+    pub(crate) qemu_key: ContentKey,
     pub(crate) qemu_version: String,
     pub(crate) kernel_release: String,
     pub(crate) image: Arc<Image>,
@@ -73,6 +78,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Where the host's boot tokens lie.
+    pub(crate) fn tokens(&self) -> PathBuf {
+        self.cache.root().join("locks")
+    }
+
     /// Inspects the host and builds or finds the image. `scratch` takes the accelerator probe's logs.
     pub async fn prepare(
         options: &EnvironmentOptions,
@@ -86,6 +96,7 @@ impl Environment {
         let Prepared {
             cache,
             qemu,
+            qemu_key,
             qemu_version,
             kernel_release,
             image,
@@ -102,6 +113,7 @@ impl Environment {
         Ok(Environment {
             cache,
             qemu,
+            qemu_key,
             qemu_version,
             kernel_release,
             image,
@@ -113,6 +125,7 @@ impl Environment {
 struct Prepared {
     cache: Cache,
     qemu: PathBuf,
+    qemu_key: ContentKey,
     qemu_version: String,
     kernel_release: String,
     image: Arc<Image>,
@@ -145,9 +158,11 @@ fn prepare_files(
         image = image.package(package);
     }
     let image = Arc::new(image.build(&cache)?);
+    let qemu_key = cache.file_key(&qemu.path)?;
     Ok(Prepared {
         cache,
         qemu: qemu.path,
+        qemu_key,
         qemu_version: qemu.version.to_string(),
         kernel_release: kernel.release().to_owned(),
         image,

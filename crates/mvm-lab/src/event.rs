@@ -35,6 +35,29 @@ pub enum MachineState {
     Off,
 }
 
+/// How a machine came up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// From its kernel's first instruction.
+    Cold,
+    /// From a snapshot of a machine like it, with an identity of its own.
+    Resumed,
+    /// From a checkpoint of the whole cluster, as what it was.
+    Restored,
+}
+
+impl Way {
+    /// Returns the word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Way::Cold => "booted cold",
+            Way::Resumed => "resumed from a snapshot",
+            Way::Restored => "restored from a checkpoint",
+        }
+    }
+}
+
 /// What a service in a machine is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -95,6 +118,33 @@ pub enum Event {
         /// To what.
         state: MachineState,
     },
+    /// A machine came up.
+    CameUp {
+        /// Which.
+        machine: String,
+        /// How.
+        way: Way,
+        /// From the decision to start it to an answering agent with its identity, in milliseconds.
+        duration_ms: f64,
+    },
+    /// All machines together were frozen.
+    Checkpointed {
+        /// The checkpoint's name.
+        checkpoint: String,
+        /// How long the guests stood still.
+        stood_still_ms: f64,
+    },
+    /// All machines together came back from a checkpoint.
+    Restored {
+        /// The checkpoint's name.
+        checkpoint: String,
+        /// When it was taken, in milliseconds since the Unix epoch.
+        taken_unix_ms: u64,
+        /// The same moment on the clock of the run that took it.
+        taken_at_ms: f64,
+        /// From the decision to bring it back until every agent answered.
+        duration_ms: f64,
+    },
     /// A service's state changed.
     Service {
         /// In which machine.
@@ -130,6 +180,11 @@ pub enum Event {
         outcome: StepOutcome,
         /// How long it took.
         duration_ms: u64,
+    },
+    /// Something that is not as it should be, and that the run goes on without.
+    Warning {
+        /// The text.
+        text: String,
     },
     /// Something worth telling, such as a measurement.
     Note {
@@ -195,7 +250,7 @@ impl Recorder {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         // Stamped under the lock, so that the file's order is the clock's.
         let stamped = Stamped {
-            at_ms: milliseconds(self.origin.elapsed()),
+            at_ms: precise_ms(self.origin.elapsed()),
             event,
         };
         let mut line = serde_json::to_vec(&stamped).expect("events serialize");
@@ -209,6 +264,7 @@ impl Recorder {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+/// Milliseconds with microseconds after the point.
+pub(crate) fn precise_ms(duration: Duration) -> f64 {
     (duration.as_micros() as f64) / 1000.0
 }

@@ -1,28 +1,37 @@
 //! A running lab: its machines, their network and what they share.
 //!
-//! What the host offers is found out in `environment`; what happens in the lab is a `scenario`.
+//! What the host offers is found out in `environment`; what happens in the lab is a `scenario`; how all machines
+//! are frozen together and come back is `checkpoint`'s.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex as StdMutex},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex as StdMutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::available_parallelism,
 };
 
-use mvm_fabric::{AttachError, Switch};
 use mvm_machine::{
+    cache::Lease,
     console::Console,
-    data_disk::{self, DataDiskError},
-    machine::MachineSpec,
-    process::PathGuard,
+    data_disk::{DataDisk, DataDiskError},
+    machine::{MachineSpec, Memory},
 };
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
 
 use crate::{
+    checkpoint::Checkpoint,
     environment::Environment,
     event::Recorder,
     host_memory::{self, HostMemory, Measured, MemoryError},
-    network::Network,
-    node::{Node, NodeError},
+    network::{ConnectError, Network, NetworkError},
+    node::{Common, Node, NodeError, lock},
     run_folder::RunFolder,
     scratch,
     topology::{Member, Topology, TopologyError},
@@ -30,6 +39,15 @@ use crate::{
 
 /// Sparse, so it costs what the guest writes.
 const DATA_DISK_BYTES: u64 = 1 << 30;
+
+/// How machines come up that were not running before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartBy {
+    /// By resuming a snapshot of a machine like them; cold where that cannot be.
+    Snapshot,
+    /// From their kernel's first instruction.
+    ColdBoot,
+}
 
 /// Why a lab could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,16 +59,11 @@ pub enum LabError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The switch did not start or connect.
-    #[error("could not start the switch: {0}")]
-    SwitchStart(#[source] io::Error),
-    /// The switch refused a machine.
-    #[error("could not connect machine {machine} to the switch: {source}")]
-    Attach {
-        /// The machine.
-        machine: String,
-        /// What the switch said.
-        source: AttachError,
-    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The network has no such machine.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A temporary folder or the host's facts could not be had.
     #[error("could not {what}: {source}")]
     Host {
@@ -72,18 +85,26 @@ pub enum LabError {
 /// The machines of a run and the network between them. Dropping it kills and removes everything but
 /// the run folder.
 pub struct Lab {
-    nodes: BTreeMap<String, Arc<Node>>,
-    network: Arc<Network>,
+    pub(crate) topology: Topology,
+    pub(crate) nodes: BTreeMap<String, Arc<Node>>,
+    pub(crate) common: Arc<Common>,
     measured: StdMutex<Measured>,
-    // Dropped last: the machines' disks are in it.
-    _scratch: PathGuard,
+    /// Taken in this lab or one it was forked from, by name.
+    pub(crate) checkpoints: StdMutex<BTreeMap<String, Arc<Checkpoint>>>,
+    /// Empty file systems that machines' disks are based on.
+    _leases: Vec<Lease>,
+    /// Checkpoints that machines' disks are based on.
+    pub(crate) based_on: StdMutex<Vec<Arc<Checkpoint>>>,
+    /// Tells files of one machine apart.
+    numbers: AtomicU64,
 }
 
 impl Lab {
     /// Sets the lab up; no machine is started yet.
     pub async fn build(
         topology: &Topology,
-        environment: &Environment,
+        environment: &Arc<Environment>,
+        start: StartBy,
         folder: &RunFolder,
         recorder: &Recorder,
     ) -> Result<Lab, LabError> {
@@ -95,66 +116,56 @@ impl Lab {
         })?;
         let asked: Vec<_> = members
             .values()
-            .map(|m| (m.config.name.clone(), m.config.memory_mib))
+            .map(|member| (member.config.name.clone(), member.config.memory_mib))
             .collect();
         host_memory::check(host, &asked, &measured)?;
 
-        let scratch = scratch::folder().map_err(|source| LabError::Host {
+        let scratch = scratch::folder_in(&environment.cache).map_err(|source| LabError::Host {
             what: "make a temporary folder",
             source,
         })?;
-        let network = Arc::new(connect(&members, recorder)?);
-        let hosts = Arc::new(hosts_entries(&members));
+        let common = Arc::new(Common {
+            environment: Arc::clone(environment),
+            network: Network::connect(members.keys(), recorder)?,
+            hosts: hosts_entries(&members),
+            folder: folder.clone(),
+            recorder: recorder.clone(),
+            boot_timeout: topology.boot_timeout,
+            start,
+            memory: topology.memory,
+            scratch,
+            resuming: Semaphore::new(available_parallelism().map_or(2, usize::from)),
+        });
         let mut nodes = BTreeMap::new();
+        let mut leases = Vec::new();
         for (name, member) in members {
             let data_disk = match member.config.data_disk {
-                true => {
-                    let path = scratch.path().join(format!("{name}-data.img"));
-                    data_disk::create(&environment.cache, &path, DATA_DISK_BYTES).map_err(
-                        |source| LabError::DataDisk {
-                            machine: name.clone(),
-                            source,
-                        },
-                    )?;
-                    Some(path)
-                }
+                true => Some(data_disk(&common, &name, &mut leases)?),
                 false => None,
             };
-            let spec = MachineSpec {
-                name: name.clone(),
-                memory_mib: member.config.memory_mib,
-                image: Arc::clone(&environment.image),
-                nics: vec![member.mac()],
-                data_disk,
-                accelerator: environment.accelerator.accelerator,
-                kernel_parameters: Vec::new(),
-                console: Console::new(folder.console(&name), recorder.origin()),
-                qemu: environment.qemu.clone(),
-                qemu_log: folder.qemu_log(&name),
-            };
-            let node = Node {
-                port: network.ports[&name],
-                member,
-                spec,
-                network: Arc::clone(&network),
-                hosts: Arc::clone(&hosts),
-                folder: folder.clone(),
-                tokens: environment.cache.root().join("locks"),
-                boot_timeout: topology.boot_timeout,
-                recorder: recorder.clone(),
-                machine: Mutex::new(None),
-                agent: StdMutex::new(None),
-                services: Mutex::new(BTreeMap::new()),
-                private_bytes_max: StdMutex::new(0),
-            };
+            let node = node(&common, member, data_disk)?;
             nodes.insert(name, Arc::new(node));
         }
         Ok(Lab {
+            topology: topology.clone(),
             nodes,
-            network,
+            common,
             measured: StdMutex::new(measured),
-            _scratch: scratch,
+            checkpoints: StdMutex::default(),
+            _leases: leases,
+            based_on: StdMutex::default(),
+            numbers: AtomicU64::new(1),
         })
+    }
+
+    /// Returns a number that was not used in this lab yet.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps a checkpoint in the cache while the machines' disks are based on it.
+    pub(crate) fn keep_base(&self, checkpoint: &Arc<Checkpoint>) {
+        lock(&self.based_on).push(Arc::clone(checkpoint));
     }
 
     /// Returns a machine by name.
@@ -175,7 +186,7 @@ impl Lab {
 
     /// Returns the network.
     pub fn network(&self) -> &Network {
-        &self.network
+        &self.common.network
     }
 
     /// Starts every machine, in parallel, and waits until all are up.
@@ -193,51 +204,69 @@ impl Lab {
     }
 
     /// Kills every machine and keeps what was learnt about their memory.
-    pub async fn end(self) {
+    pub async fn end(&self) {
         for node in self.nodes.values() {
             node.end().await;
-            let most = *node
-                .private_bytes_max
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            let most = *lock(&node.private_bytes_max);
             if most > 0 {
-                let mut measured = self
-                    .measured
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-                measured.observe(node.member.config.memory_mib, most);
+                lock(&self.measured).observe(node.member.config.memory_mib, most);
             }
         }
-        let measured = self
-            .measured
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Err(error) = measured.save() {
+        if let Err(error) = lock(&self.measured).save() {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
     }
 }
 
-/// Starts the switch with one port per machine.
-fn connect(members: &BTreeMap<String, Member>, recorder: &Recorder) -> Result<Network, LabError> {
-    let switch = Switch::start().map_err(LabError::SwitchStart)?;
-    let mut ports = BTreeMap::new();
-    for name in members.keys() {
-        // Each start of the machine takes a socket of its own; this first one is not used.
-        let (port, _unused) = switch.attach(name).map_err(|source| LabError::Attach {
-            machine: name.clone(),
+fn data_disk(
+    common: &Common,
+    machine: &str,
+    leases: &mut Vec<Lease>,
+) -> Result<DataDisk, LabError> {
+    let path = common.scratch.path().join(format!("{machine}.data.qcow2"));
+    let (disk, lease) = DataDisk::create(&common.environment.cache, &path, DATA_DISK_BYTES)
+        .map_err(|source| LabError::DataDisk {
+            machine: machine.to_owned(),
             source,
         })?;
-        ports.insert(name.clone(), port);
-    }
-    Ok(Network {
-        switch,
-        ports,
-        recorder: recorder.clone(),
+    leases.push(lease);
+    Ok(disk)
+}
+
+fn node(
+    common: &Arc<Common>,
+    member: Member,
+    data_disk: Option<DataDisk>,
+) -> Result<Node, LabError> {
+    let name = member.config.name.clone();
+    let environment = &common.environment;
+    let spec = MachineSpec {
+        name: name.clone(),
+        memory_mib: member.config.memory_mib,
+        memory: Memory::Anonymous,
+        image: Arc::clone(&environment.image),
+        nics: 1,
+        data_disk,
+        accelerator: environment.accelerator.accelerator,
+        kernel_parameters: Vec::new(),
+        console: Console::new(common.folder.console(&name), common.recorder.origin()),
+        qemu: environment.qemu.clone(),
+        qemu_log: common.folder.qemu_log(&name),
+    };
+    Ok(Node {
+        port: common.network.port(&name)?,
+        member,
+        common: Arc::clone(common),
+        spec: StdMutex::new(spec),
+        machine: Mutex::new(None),
+        paused: AtomicBool::new(false),
+        agent: StdMutex::new(None),
+        services: Mutex::new(BTreeMap::new()),
+        private_bytes_max: StdMutex::new(0),
     })
 }
 
-fn hosts_entries(members: &BTreeMap<String, Member>) -> Vec<(std::net::IpAddr, String)> {
+fn hosts_entries(members: &BTreeMap<String, Member>) -> Vec<(IpAddr, String)> {
     let mut entries = Vec::new();
     for (name, member) in members {
         entries.push((member.ipv4().into(), name.clone()));

@@ -6,6 +6,7 @@
 
 pub mod topology;
 
+pub mod checkpoint;
 pub mod environment;
 pub mod lab;
 pub mod network;
@@ -22,6 +23,7 @@ pub mod scratch;
 pub mod verdict;
 
 mod host_memory;
+mod prepared;
 
 pub use host_memory::MemoryError;
 pub use mvm_agent::client::{AgentError, ExitStatus, Output};

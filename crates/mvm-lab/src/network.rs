@@ -2,9 +2,12 @@
 //!
 //! How frames are switched and cut is `mvm-fabric`'s; here are names, checks and the record of changes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use mvm_fabric::{ChangeError, Port, Switch};
+use mvm_fabric::{AttachError, ChangeError, Port, Switch};
 
 use crate::event::{Event, Recorder};
 
@@ -30,31 +33,80 @@ pub enum NetworkError {
     Switch(#[from] ChangeError),
 }
 
+/// Why a lab's network could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The switch did not start.
+    #[error("could not start the switch: {0}")]
+    Start(#[source] std::io::Error),
+    /// The switch refused a machine.
+    #[error("could not connect machine {machine} to the switch: {source}")]
+    Attach {
+        /// The machine.
+        machine: String,
+        /// What the switch said.
+        source: AttachError,
+    },
+}
+
 /// The network of a lab. Every change is atomic between two frames and cuts IPv4 and IPv6 alike.
 pub struct Network {
-    pub(crate) switch: Switch,
-    pub(crate) ports: BTreeMap<String, Port>,
-    pub(crate) recorder: Recorder,
+    /// A restored lab gets a restored switch, with the same ports.
+    switch: Mutex<Arc<Switch>>,
+    ports: BTreeMap<String, Port>,
+    recorder: Recorder,
 }
 
 impl Network {
+    /// Starts a switch with one port per name, nothing plugged in.
+    pub(crate) fn connect<'a>(
+        names: impl Iterator<Item = &'a String>,
+        recorder: &Recorder,
+    ) -> Result<Network, ConnectError> {
+        let switch = Switch::start().map_err(ConnectError::Start)?;
+        let mut ports = BTreeMap::new();
+        for name in names {
+            // Each start of the machine takes a socket of its own; this first one is not used.
+            let (port, _unused) = switch.attach(name).map_err(|source| ConnectError::Attach {
+                machine: name.clone(),
+                source,
+            })?;
+            ports.insert(name.clone(), port);
+        }
+        Ok(Network {
+            switch: Mutex::new(Arc::new(switch)),
+            ports,
+            recorder: recorder.clone(),
+        })
+    }
+
+    /// Returns the switch of now.
+    pub(crate) fn switch(&self) -> Arc<Switch> {
+        Arc::clone(&self.switch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another switch, which has the same ports, in the place of this one.
+    pub(crate) fn replace_switch(&self, switch: Switch) {
+        *self.switch.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(switch);
+    }
+
     /// Cuts the link between two machines, both ways.
     pub fn cut(&self, one: &str, other: &str) -> Result<(), NetworkError> {
-        self.switch.cut(self.port(one)?, self.port(other)?)?;
+        self.switch().cut(self.port(one)?, self.port(other)?)?;
         self.changed(format!("cut {one} - {other}"));
         Ok(())
     }
 
     /// Restores the link between two machines, both ways.
     pub fn heal(&self, one: &str, other: &str) -> Result<(), NetworkError> {
-        self.switch.heal(self.port(one)?, self.port(other)?)?;
+        self.switch().heal(self.port(one)?, self.port(other)?)?;
         self.changed(format!("heal {one} - {other}"));
         Ok(())
     }
 
     /// Cuts one machine off from all others.
     pub fn isolate(&self, name: &str) -> Result<(), NetworkError> {
-        self.switch.isolate(self.port(name)?)?;
+        self.switch().isolate(self.port(name)?)?;
         self.changed(format!("isolate {name}"));
         Ok(())
     }
@@ -86,7 +138,7 @@ impl Network {
         if !rest.is_empty() {
             split.push(rest);
         }
-        self.switch.partition(&split)?;
+        self.switch().partition(&split)?;
         let words: Vec<String> = groups.iter().map(|group| group.join(", ")).collect();
         self.changed(format!("partition {}", words.join(" | ")));
         Ok(())
@@ -94,12 +146,12 @@ impl Network {
 
     /// Restores every link.
     pub fn heal_all(&self) -> Result<(), NetworkError> {
-        self.switch.heal_all()?;
+        self.switch().heal_all()?;
         self.changed("heal all".to_owned());
         Ok(())
     }
 
-    fn port(&self, name: &str) -> Result<Port, NetworkError> {
+    pub(crate) fn port(&self, name: &str) -> Result<Port, NetworkError> {
         self.ports
             .get(name)
             .copied()

@@ -6,26 +6,39 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex as StdMutex},
-    time::Duration,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Identity, Output};
 use mvm_fabric::{AttachError, Port};
 use mvm_machine::{
     boot_tokens,
-    machine::{BootError, Booting, LaunchError, MachineSpec, Running},
+    data_disk::DataDisk,
+    files,
+    machine::{
+        BootError, Booting, LaunchError, LoadError, MacAddress, MachineSpec, Memory, MemoryUse,
+        Running, Stopped,
+    },
+    process::PathGuard,
     qmp::QmpError,
+    snapshot::{Obtained, Snapshot, SnapshotError},
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    event::{Event, MachineState, Recorder},
+    environment::Environment,
+    event::{Event, MachineState, Recorder, Way, precise_ms},
+    lab::StartBy,
     network::Network,
     run_folder::RunFolder,
-    service::{Service, ServiceError, ServiceSpec},
-    topology::Member,
+    service::{Place, Service, ServiceError, ServiceSpec},
+    topology::{Member, MemoryPlan},
     wait::{self, Seen, WaitError},
 };
 
@@ -66,6 +79,14 @@ pub enum NodeError {
         machine: String,
         /// What the switch said.
         source: AttachError,
+    },
+    /// A file for the machine's memory could not be handled.
+    #[error("could not use the memory file {file:?}: {source}")]
+    Memory {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// QEMU did not start.
     #[error(transparent)]
@@ -130,18 +151,44 @@ impl NodeError {
     }
 }
 
+/// Why a machine could not be resumed. It can be booted.
+#[derive(Debug, thiserror::Error)]
+enum WakeError {
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Boot(#[from] Box<BootError>),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// What the machines of a lab share.
+pub(crate) struct Common {
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) network: Network,
+    pub(crate) hosts: Vec<(std::net::IpAddr, String)>,
+    pub(crate) folder: RunFolder,
+    pub(crate) recorder: Recorder,
+    pub(crate) boot_timeout: Duration,
+    pub(crate) start: StartBy,
+    pub(crate) memory: MemoryPlan,
+    /// Where memory and private disks of running machines lie.
+    pub(crate) scratch: PathGuard,
+    /// Resuming is all processor, as booting is, but too short to queue for with other processes.
+    pub(crate) resuming: Semaphore,
+}
+
 /// A machine of a running lab.
 pub struct Node {
     pub(crate) member: Member,
-    pub(crate) spec: MachineSpec,
+    pub(crate) common: Arc<Common>,
     pub(crate) port: Port,
-    pub(crate) network: Arc<Network>,
-    pub(crate) hosts: Arc<Vec<(std::net::IpAddr, String)>>,
-    pub(crate) folder: RunFolder,
-    pub(crate) tokens: PathBuf,
-    pub(crate) boot_timeout: Duration,
-    pub(crate) recorder: Recorder,
+    /// What it is made of when it starts next.
+    pub(crate) spec: StdMutex<MachineSpec>,
     pub(crate) machine: Mutex<Option<Running>>,
+    pub(crate) paused: AtomicBool,
     pub(crate) agent: StdMutex<Option<Agent>>,
     pub(crate) services: Mutex<BTreeMap<String, Service>>,
     pub(crate) private_bytes_max: StdMutex<u64>,
@@ -158,10 +205,10 @@ impl Node {
         &self.member
     }
 
-    /// Boots the machine, gives it its identity and starts its services.
+    /// Brings the machine up, gives it its identity and starts its services.
     ///
-    /// Waits for one of the host's boot tokens first. A machine started again has its data disk as it
-    /// was left.
+    /// It is resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
+    /// has its data disk as it was left.
     pub async fn start(&self) -> Result<(), NodeError> {
         let mut machine = self.machine.lock().await;
         if machine.is_some() {
@@ -169,48 +216,149 @@ impl Node {
                 machine: self.name().to_owned(),
             });
         }
-        self.entered(MachineState::Waiting);
-        let token =
-            boot_tokens::acquire(&self.tokens)
-                .await
-                .map_err(|source| NodeError::Token {
-                    folder: self.tokens.clone(),
-                    source,
-                })?;
-        let socket =
-            self.network
-                .switch
-                .reattach(self.port)
-                .map_err(|source| NodeError::Switch {
-                    machine: self.name().to_owned(),
-                    source,
-                })?;
-        self.entered(MachineState::Booting);
-        let booting = Booting::launch(self.spec.clone(), vec![socket]).await?;
-        let running = booting
-            .ready(self.boot_timeout)
-            .await
-            .map_err(|error| NodeError::Boot(Box::new(error)))?;
+        let began = Instant::now();
+        let (running, way) = self.bring_up().await?;
         let agent = running.agent().clone();
         agent
             .configure(self.identity())
             .await
             .map_err(|source| self.agent_error(source))?;
-        drop(token);
-        self.set_agent(Some(agent));
-        *machine = Some(running);
+        agent
+            .set_clock()
+            .await
+            .map_err(|source| self.agent_error(source))?;
+        self.came_up(&mut machine, running, way, began);
         drop(machine);
-        self.entered(MachineState::AgentUp);
         for service in &self.member.config.services {
             self.start_service(&service.name).await?;
         }
         Ok(())
     }
 
-    /// Kills the machine at once; its memory is gone, its data disk stays. No effect if it is off.
+    async fn bring_up(&self) -> Result<(Running, Way), NodeError> {
+        if self.common.start == StartBy::Snapshot {
+            match self.wake().await {
+                Ok(running) => return Ok((running, Way::Resumed)),
+                Err(error) => self.common.recorder.record(Event::Warning {
+                    text: format!("machine {} is booted cold: {error}", self.name()),
+                }),
+            }
+        }
+        Ok((self.boot().await?, Way::Cold))
+    }
+
+    /// Boots the machine; waits for one of the host's boot tokens first.
+    async fn boot(&self) -> Result<Running, NodeError> {
+        self.entered(MachineState::Waiting);
+        let tokens = self.common.environment.tokens();
+        let _token = boot_tokens::acquire(&tokens)
+            .await
+            .map_err(|source| NodeError::Token {
+                folder: tokens.clone(),
+                source,
+            })?;
+        let socket = self.plug_in()?;
+        self.entered(MachineState::Booting);
+        let mut spec = self.next_spec();
+        if let Some(file) = self.own_memory().await? {
+            spec.memory = Memory::Own(file);
+        }
+        let booting = Booting::launch(spec, vec![socket]).await?;
+        booting
+            .ready(self.common.boot_timeout)
+            .await
+            .map_err(|error| NodeError::Boot(Box::new(error)))
+    }
+
+    /// Resumes the machine from a snapshot of one like it.
+    async fn wake(&self) -> Result<Running, WakeError> {
+        self.entered(MachineState::Booting);
+        let mut spec = self.next_spec();
+        let cache = &self.common.environment.cache;
+        let (snapshot, obtained) = Snapshot::obtain(cache, &spec, self.common.boot_timeout).await?;
+        if let Obtained::Made {
+            booted_in,
+            saved_in,
+        } = obtained
+        {
+            self.common.recorder.record(Event::Note {
+                text: format!(
+                    "a machine of this kind was booted in {:.2} s and frozen in {:.0} ms",
+                    booted_in.as_secs_f64(),
+                    precise_ms(saved_in)
+                ),
+            });
+        }
+        let _turn = self.common.resuming.acquire().await;
+        if let (Some(file), Some(frozen)) = (self.own_memory().await?, snapshot.memory_file()) {
+            copy_memory(frozen, file.clone()).await?;
+            spec.memory = Memory::Own(file);
+        }
+        let loaded = snapshot.resume(spec, vec![self.plug_in()?]).await?;
+        let booting = loaded.go().await?;
+        let ready = booting.ready(self.common.boot_timeout).await;
+        Ok(ready.map_err(Box::new)?)
+    }
+
+    /// Gives the machine's port a new socket and returns the machine's end.
+    pub(crate) fn plug_in(&self) -> Result<OwnedFd, NodeError> {
+        let attached = self.common.network.switch().reattach(self.port);
+        attached.map_err(|source| NodeError::Switch {
+            machine: self.name().to_owned(),
+            source,
+        })
+    }
+
+    /// A file for the memory of a machine whose state is to be saved, not there yet.
+    async fn own_memory(&self) -> Result<Option<PathBuf>, NodeError> {
+        match self.common.memory {
+            MemoryPlan::Shared => Ok(None),
+            MemoryPlan::Own => {
+                let file = self.scratch_file("ram");
+                match tokio::fs::remove_file(&file).await {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        Err(NodeError::Memory { file, source })
+                    }
+                    _ => Ok(Some(file)),
+                }
+            }
+        }
+    }
+
+    /// A file of this machine's among those that the run removes.
+    pub(crate) fn scratch_file(&self, kind: &str) -> PathBuf {
+        let name = format!("{}.{kind}", self.name());
+        self.common.scratch.path().join(name)
+    }
+
+    pub(crate) fn next_spec(&self) -> MachineSpec {
+        lock(&self.spec).clone()
+    }
+
+    /// Notes that the machine is up and answers.
+    pub(crate) fn came_up(
+        &self,
+        machine: &mut Option<Running>,
+        running: Running,
+        way: Way,
+        began: Instant,
+    ) {
+        self.set_agent(Some(running.agent().clone()));
+        *machine = Some(running);
+        self.paused.store(false, Ordering::Relaxed);
+        self.entered(MachineState::AgentUp);
+        self.common.recorder.record(Event::CameUp {
+            machine: self.name().to_owned(),
+            way,
+            duration_ms: precise_ms(began.elapsed()),
+        });
+    }
+
+    /// Kills the machine at once; its memory is gone, its data disk keeps what the guest flushed. No effect if
+    /// it is off.
     pub async fn crash(&self) {
         if let Some(running) = self.take().await {
-            running.crash().await;
+            self.stopped(running.crash().await);
             self.lose_services().await;
             self.entered(MachineState::Crashed);
         }
@@ -219,7 +367,7 @@ impl Node {
     /// Ends the machine with its run: no event of the scenario's, so none is recorded.
     pub(crate) async fn end(&self) {
         if let Some(running) = self.take().await {
-            running.crash().await;
+            self.stopped(running.crash().await);
             self.lose_services().await;
         }
     }
@@ -227,7 +375,7 @@ impl Node {
     /// Powers the machine off in order. No effect if it is off.
     pub async fn shutdown(&self) {
         if let Some(running) = self.take().await {
-            running.power_off(POWER_OFF_ALLOWED).await;
+            self.stopped(running.power_off(POWER_OFF_ALLOWED).await);
             self.lose_services().await;
             self.entered(MachineState::Off);
         }
@@ -241,6 +389,7 @@ impl Node {
             .pause()
             .await
             .map_err(|source| self.monitor_error(source))?;
+        self.paused.store(true, Ordering::Relaxed);
         self.entered(MachineState::Paused);
         Ok(())
     }
@@ -253,17 +402,14 @@ impl Node {
             .resume()
             .await
             .map_err(|source| self.monitor_error(source))?;
+        self.paused.store(false, Ordering::Relaxed);
         self.entered(MachineState::AgentUp);
         Ok(())
     }
 
     /// Returns the agent of the running machine.
     pub fn agent(&self) -> Result<Agent, NodeError> {
-        let agent = self
-            .agent
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        agent.clone().ok_or_else(|| self.off())
+        lock(&self.agent).clone().ok_or_else(|| self.off())
     }
 
     /// Runs a shell command as root and returns its status and output. At most `timeout`; then the
@@ -362,10 +508,9 @@ impl Node {
     /// Starts a service of the machine's configuration.
     pub async fn start_service(&self, name: &str) -> Result<(), NodeError> {
         let spec = self.service_spec(name)?;
-        let agent = self.agent()?;
-        let log = self.service_log(name);
+        let place = self.service_place(name)?;
         let mut services = self.services.lock().await;
-        let started = Service::start(self.name(), spec, &agent, &log, self.recorder.clone()).await;
+        let started = Service::start(place, spec).await;
         let service = started.map_err(|source| self.service_error(source))?;
         services.insert(name.to_owned(), service);
         Ok(())
@@ -390,19 +535,69 @@ impl Node {
             .and_then(Service::ended)
     }
 
+    /// Follows services of a machine that came back, each from where its log ends.
+    pub(crate) async fn follow_services(
+        &self,
+        positions: &BTreeMap<String, u64>,
+    ) -> Result<(), NodeError> {
+        let mut services = self.services.lock().await;
+        for (name, offset) in positions {
+            let followed = Service::follow(self.service_place(name)?, name, *offset).await;
+            let service = followed.map_err(|source| self.service_error(source))?;
+            services.insert(name.clone(), service);
+        }
+        Ok(())
+    }
+
+    /// Leaves the services of a machine whose conversation was ended alone; returns where each one's log ends.
+    pub(crate) async fn leave_services(&self) -> BTreeMap<String, u64> {
+        let mut positions = BTreeMap::new();
+        for (name, service) in std::mem::take(&mut *self.services.lock().await) {
+            if service.ended().is_none() {
+                positions.insert(name, service.parted().await);
+            }
+        }
+        positions
+    }
+
+    fn service_place(&self, name: &str) -> Result<Place, NodeError> {
+        Ok(Place {
+            machine: self.name().to_owned(),
+            agent: self.agent()?,
+            log: self.service_log(name),
+            recorder: self.common.recorder.clone(),
+        })
+    }
+
+    /// Returns the host memory the machine uses.
+    pub async fn memory_use(&self) -> Result<MemoryUse, NodeError> {
+        let machine = self.machine.lock().await;
+        let running = machine.as_ref().ok_or_else(|| self.off())?;
+        running.memory_use().map_err(|source| NodeError::Memory {
+            file: format!("/proc/{}/smaps_rollup", running.pid()).into(),
+            source,
+        })
+    }
+
+    /// Returns the process id of the machine's QEMU.
+    pub async fn pid(&self) -> Result<u32, NodeError> {
+        let machine = self.machine.lock().await;
+        Ok(machine.as_ref().ok_or_else(|| self.off())?.pid())
+    }
+
     /// Returns the file a service's output goes to.
     pub fn service_log(&self, name: &str) -> PathBuf {
-        self.folder.service_log(self.name(), name)
+        self.common.folder.service_log(self.name(), name)
     }
 
     /// Returns the file the serial console goes to.
-    pub fn console_log(&self) -> &Path {
-        self.spec.console.path()
+    pub fn console_log(&self) -> PathBuf {
+        self.common.folder.console(self.name())
     }
 
     /// Tells the reports what the machine's role is now, such as "leader".
     pub fn set_role(&self, role: &str) {
-        self.recorder.record(Event::Role {
+        self.common.recorder.record(Event::Role {
             machine: self.name().to_owned(),
             role: role.to_owned(),
         });
@@ -411,13 +606,21 @@ impl Node {
     fn identity(&self) -> Identity {
         Identity {
             hostname: self.name().to_owned(),
+            machine_id: Some(self.member.machine_id()),
             interfaces: vec![mvm_agent::client::Interface {
-                mac: self.member.mac().0,
+                mac: MacAddress::of_card(0).0,
+                address: Some(self.member.mac().0),
                 name: Some("eth1".to_owned()),
                 addresses: self.member.addresses(),
             }],
-            hosts: self.hosts.to_vec(),
-            wall_clock: Some(std::time::SystemTime::now()),
+            hosts: self.common.hosts.clone(),
+            mounts: self
+                .member
+                .config
+                .data_disk
+                .then(DataDisk::mount)
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -425,21 +628,24 @@ impl Node {
     async fn take(&self) -> Option<Running> {
         let running = self.machine.lock().await.take()?;
         self.set_agent(None);
-        if let Ok(bytes) = running.private_memory_bytes() {
-            let mut most = self
-                .private_bytes_max
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            *most = bytes.max(*most);
-        }
+        self.note_memory(&running);
         Some(running)
     }
 
-    fn set_agent(&self, agent: Option<Agent>) {
-        *self
-            .agent
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = agent;
+    pub(crate) fn note_memory(&self, running: &Running) {
+        if let Ok(used) = running.memory_use() {
+            let mut most = lock(&self.private_bytes_max);
+            *most = used.private.max(*most);
+        }
+    }
+
+    /// Keeps what the machine that ended leaves to the next: its disk.
+    pub(crate) fn stopped(&self, stopped: Stopped) {
+        lock(&self.spec).data_disk = stopped.spec.data_disk;
+    }
+
+    pub(crate) fn set_agent(&self, agent: Option<Agent>) {
+        *lock(&self.agent) = agent;
     }
 
     /// The services of a machine that is gone have ended with it.
@@ -473,26 +679,26 @@ impl Node {
     }
 
     fn entered(&self, state: MachineState) {
-        self.recorder.record(Event::Machine {
+        self.common.recorder.record(Event::Machine {
             machine: self.name().to_owned(),
             state,
         });
     }
 
-    fn off(&self) -> NodeError {
+    pub(crate) fn off(&self) -> NodeError {
         NodeError::Off {
             machine: self.name().to_owned(),
         }
     }
 
-    fn agent_error(&self, source: AgentError) -> NodeError {
+    pub(crate) fn agent_error(&self, source: AgentError) -> NodeError {
         NodeError::Agent {
             machine: self.name().to_owned(),
             source,
         }
     }
 
-    fn monitor_error(&self, source: QmpError) -> NodeError {
+    pub(crate) fn monitor_error(&self, source: QmpError) -> NodeError {
         NodeError::Monitor {
             machine: self.name().to_owned(),
             source,
@@ -523,6 +729,22 @@ impl Node {
             output: shown,
         }
     }
+}
+
+/// Begins a machine's own memory as a copy of a frozen one.
+pub(crate) async fn copy_memory(frozen: PathBuf, file: PathBuf) -> Result<(), NodeError> {
+    let (source, target) = (frozen, file.clone());
+    let copied = tokio::task::spawn_blocking(move || files::copy_sparse(&source, &target)).await;
+    let copied = copied.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    copied.map_err(|error| NodeError::Memory {
+        file,
+        source: io::Error::other(error),
+    })
+}
+
+pub(crate) fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can be left half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the end of an output as text.

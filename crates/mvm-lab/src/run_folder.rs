@@ -56,6 +56,16 @@ impl RunFolder {
         Ok(RunFolder { path })
     }
 
+    /// Makes a folder within this one, for a fork.
+    pub fn below(&self, name: &str) -> Result<RunFolder, RunFolderError> {
+        let path = self.path.join(name);
+        std::fs::create_dir_all(&path).map_err(|source| RunFolderError {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(RunFolder { path })
+    }
+
     /// Returns where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -10,9 +11,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     environment::{Environment, EnvironmentOptions},
     event::{EVENTS_VERSION, Event, Listener, Recorder},
-    lab::Lab,
+    lab::{Lab, StartBy},
+    prepared,
     run_folder::{RunFolder, RunFolderError, VerdictFile},
     scenario::{Failure, Outcome, Run, Scenario, milliseconds},
+    topology::Topology,
     verdict::Verdict,
 };
 
@@ -24,6 +27,8 @@ pub struct RunOptions {
     pub command: Vec<String>,
     /// What to take from the host.
     pub environment: EnvironmentOptions,
+    /// How machines come up, and whether what was prepared once is used again.
+    pub start: StartBy,
     /// Who hears of the events.
     pub listeners: Vec<Listener>,
 }
@@ -62,16 +67,15 @@ pub enum RunError {
 ///
 /// `SIGINT` and `SIGTERM` end it in order: machines are killed, temporary files removed, the folder
 /// concluded. A second one kills the process, which the watcher then cleans up after.
-pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, RunError> {
+pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report, RunError> {
     let started = Instant::now();
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, scenario.name)?;
-    let recorder = Recorder::create(&folder.events(), options.listeners).map_err(|source| {
-        RunError::Events {
+    let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
+        .map_err(|source| RunError::Events {
             path: folder.events(),
             source,
-        }
-    })?;
+        })?;
     recorder.record(Event::RunStarted {
         version: EVENTS_VERSION,
         scenario: scenario.name.to_owned(),
@@ -83,7 +87,7 @@ pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, Run
     });
 
     let outcome = tokio::select! {
-        outcome = attempt(scenario, &options.environment, &folder, &recorder) => outcome,
+        outcome = attempt(scenario, &options, &folder, &recorder) => outcome,
         name = interrupts.next() => {
             Err(Failure { verdict: Verdict::Interrupted, message: format!("stopped by {name}") })
         }
@@ -116,12 +120,12 @@ pub async fn run(scenario: &Scenario, options: RunOptions) -> Result<Report, Run
 /// Prepares, builds and runs; dropping the future kills the machines.
 async fn attempt(
     scenario: &Scenario,
-    options: &EnvironmentOptions,
+    options: &RunOptions,
     folder: &RunFolder,
     recorder: &Recorder,
 ) -> Outcome {
     let topology = &scenario.topology;
-    let environment = Environment::prepare(options, &topology.image, folder.path())
+    let environment = Environment::prepare(&options.environment, &topology.image, folder.path())
         .await
         .map_err(|error| Failure {
             verdict: Verdict::Unfit,
@@ -132,15 +136,48 @@ async fn attempt(
         kernel: environment.kernel_release.clone(),
         accelerator: environment.accelerator.to_string(),
     });
-    let lab = Lab::build(topology, &environment, folder, recorder).await?;
-    let run = Run {
-        lab,
-        folder: folder.clone(),
-        recorder: recorder.clone(),
+    let stage = Stage {
+        environment: Arc::new(environment),
+        start: options.start,
+        folder,
+        recorder,
+    };
+    let run = match (&scenario.prepare, options.start) {
+        (Some(preparation), StartBy::Snapshot) => {
+            prepared::prepared(&stage, topology, preparation).await?
+        }
+        (preparation, _) => {
+            let run = stage.build(topology).await?;
+            if let Some(preparation) = preparation {
+                (preparation.run)(&run).await?;
+            }
+            run
+        }
     };
     let outcome = (scenario.run)(&run).await;
     run.lab.end().await;
     outcome
+}
+
+/// What a run's labs are built from.
+pub(crate) struct Stage<'a> {
+    pub(crate) environment: Arc<Environment>,
+    pub(crate) start: StartBy,
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) recorder: &'a Recorder,
+}
+
+impl Stage<'_> {
+    /// Sets up a lab with all machines off.
+    pub(crate) async fn build(&self, topology: &Topology) -> Outcome<Run> {
+        let (environment, start) = (&self.environment, self.start);
+        let lab = Lab::build(topology, environment, start, self.folder, self.recorder).await?;
+        Ok(Run {
+            lab,
+            folder: self.folder.clone(),
+            recorder: self.recorder.clone(),
+        })
+    }
 }
 
 /// The signals that ask a run to end.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    checkpoint::CheckpointError,
     event::{Event, Recorder, StepOutcome},
     lab::{Lab, LabError},
     network::NetworkError,
@@ -72,6 +73,12 @@ impl From<NetworkError> for Failure {
     }
 }
 
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Failure {
+        Failure::trouble(&error)
+    }
+}
+
 impl From<LabError> for Failure {
     fn from(error: LabError) -> Failure {
         let unfit = matches!(error, LabError::Topology(_) | LabError::Memory(_));
@@ -101,7 +108,18 @@ pub struct Scenario {
     pub about: &'static str,
     /// The machines it needs.
     pub topology: Topology,
+    /// What must have happened before. The runner does it once, keeps a checkpoint, and starts each scenario with
+    /// the same preparation and topology from there; without one a scenario finds all machines off.
+    pub prepare: Option<Preparation>,
     /// What to do with them.
+    pub run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
+}
+
+/// What several scenarios begin with: booting machines and forming a cluster, say.
+pub struct Preparation {
+    /// The checkpoint's name: what the machines are when it is done, such as "formed".
+    pub name: &'static str,
+    /// How they become that.
     pub run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
 }
 

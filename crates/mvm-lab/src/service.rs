@@ -1,4 +1,7 @@
 //! A long-running program in a machine: started, logged to the run folder, stopped by signal.
+//!
+//! It belongs to the guest's agent, not to a conversation with it: a checkpoint ends the conversation, and the
+//! service is followed on where its log ends, by this lab or by a fork.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +10,10 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::client::{Agent, AgentError, Event as CommandEvent, Running};
-use tokio::{
-    fs::File,
-    io::AsyncWriteExt,
-    sync::{mpsc, watch},
-    task::JoinHandle,
+use mvm_agent::client::{
+    Agent, AgentError, ChannelEnd, FollowedService, ServiceCommand, ServiceEvent,
 };
+use tokio::{fs::File, io::AsyncWriteExt, sync::watch, task::JoinHandle};
 
 use crate::event::{Event, Recorder, ServiceState};
 
@@ -28,7 +28,7 @@ pub struct ServiceSpec {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Why a service could not be started.
+/// Why a service could not be handled.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// Its log file could not be opened.
@@ -41,7 +41,7 @@ pub enum ServiceError {
         /// What the system said.
         source: io::Error,
     },
-    /// The agent could not start it.
+    /// The agent could not start or follow it.
     #[error("could not start service {service}: {source}")]
     Start {
         /// The service.
@@ -68,72 +68,68 @@ const SIGKILL: i32 = 9;
 /// How long the output of a service may take to arrive after its machine is gone.
 const LOST_ALLOWED: Duration = Duration::from_secs(2);
 
-/// A service that was started.
+/// Where a service runs and where what it does is written down.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) machine: String,
+    pub(crate) agent: Agent,
+    pub(crate) log: PathBuf,
+    pub(crate) recorder: Recorder,
+}
+
+/// A service that was started and is followed.
 pub(crate) struct Service {
-    signals: mpsc::Sender<i32>,
+    name: String,
+    agent: Agent,
     ended: watch::Receiver<Option<String>>,
-    task: JoinHandle<()>,
+    /// Returns how much of the output is in the log.
+    task: Option<JoinHandle<u64>>,
 }
 
 impl Service {
-    /// Starts `spec` through `agent`; its output goes to `log`, appended.
-    pub(crate) async fn start(
-        machine: &str,
-        spec: &ServiceSpec,
-        agent: &Agent,
-        log: &Path,
-        recorder: Recorder,
-    ) -> Result<Service, ServiceError> {
-        let service = spec.name.clone();
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .await
-            .map_err(|source| ServiceError::Log {
-                service: service.clone(),
-                path: log.to_owned(),
-                source,
-            })?;
+    /// Starts `spec`; its output is appended to the log.
+    pub(crate) async fn start(place: Place, spec: &ServiceSpec) -> Result<Service, ServiceError> {
+        let failed = |source| ServiceError::Start {
+            service: spec.name.clone(),
+            source,
+        };
         let (program, arguments) = spec.command.split_first().expect("a service has a program");
-        let mut command = agent.command(program).args(arguments);
+        let mut command = ServiceCommand::new(&spec.name, program).args(arguments);
         for (name, value) in &spec.environment {
             command = command.env(name, value);
         }
-        let running = command
-            .spawn()
-            .await
-            .map_err(|source| ServiceError::Start {
-                service: service.clone(),
-                source,
-            })?;
-        let machine = machine.to_owned();
-        recorder.record(Event::Service {
-            machine: machine.clone(),
-            service: service.clone(),
+        place.agent.start_service(command).await.map_err(failed)?;
+        place.recorder.record(Event::Service {
+            machine: place.machine.clone(),
+            service: spec.name.clone(),
             state: ServiceState::Started,
         });
-        let (signals, inbox) = mpsc::channel(4);
+        Service::follow(place, &spec.name, 0).await
+    }
+
+    /// Follows a service that runs already, from the byte at `offset` of its output.
+    pub(crate) async fn follow(
+        place: Place,
+        name: &str,
+        offset: u64,
+    ) -> Result<Service, ServiceError> {
+        let followed = place
+            .agent
+            .follow_service(name, offset)
+            .await
+            .map_err(|source| ServiceError::Start {
+                service: name.to_owned(),
+                source,
+            })?;
+        let log = open_log(&place.log, name).await?;
         let (publish, ended) = watch::channel(None);
-        let task = tokio::spawn(async move {
-            let (state, how) = match follow(running, inbox, file).await {
-                Ok(how) => (ServiceState::Ended(how.clone()), how),
-                Err(lost) => (
-                    ServiceState::Lost(lost.to_string()),
-                    format!("lost: {lost}"),
-                ),
-            };
-            recorder.record(Event::Service {
-                machine,
-                service,
-                state,
-            });
-            publish.send_replace(Some(how));
-        });
+        let agent = place.agent.clone();
+        let task = tokio::spawn(write_down(place, name.to_owned(), followed, log, publish));
         Ok(Service {
-            signals,
+            name: name.to_owned(),
+            agent,
             ended,
-            task,
+            task: Some(task),
         })
     }
 
@@ -163,9 +159,19 @@ impl Service {
         let _ = tokio::time::timeout(LOST_ALLOWED, self.wait()).await;
     }
 
+    /// Returns how much of the output is in the log, after the conversation was ended in order.
+    pub(crate) async fn parted(mut self) -> u64 {
+        match self.task.take() {
+            Some(task) => task.await.unwrap_or(0),
+            None => 0,
+        }
+    }
+
     async fn signal(&self, number: i32) {
-        // A service that has ended no longer listens.
-        let _ = self.signals.send(number).await;
+        // Nobody may be left to take it, which is what signals are for.
+        if let Err(error) = self.agent.signal_service(&self.name, number).await {
+            tracing::debug!(service = self.name, number, %error, "a signal was not taken");
+        }
     }
 
     async fn wait(&self) -> String {
@@ -179,45 +185,73 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
-/// Logs a service's output and passes signals on until it ends; returns how it ended.
-async fn follow(
-    mut running: Running,
-    mut signals: mpsc::Receiver<i32>,
+async fn open_log(path: &Path, service: &str) -> Result<File, ServiceError> {
+    let opened = File::options().create(true).append(true).open(path).await;
+    opened.map_err(|source| ServiceError::Log {
+        service: service.to_owned(),
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Logs a service's output and tells how it ended.
+async fn write_down(
+    place: Place,
+    service: String,
+    mut followed: FollowedService,
     mut log: File,
-) -> Result<String, AgentError> {
-    let ended = pump(&mut running, &mut signals, &mut log).await;
+    publish: watch::Sender<Option<String>>,
+) -> u64 {
+    let ended = copy(&mut followed, &mut log).await;
     if let Err(error) = log.flush().await {
         tracing::warn!(%error, "could not write a service's log");
     }
-    ended
+    let (state, how) = match ended {
+        Ok(how) => (ServiceState::Ended(how.clone()), how),
+        // The service lives on and somebody else will follow it.
+        Err(AgentError::Closed(ChannelEnd::Parted)) => return followed.offset(),
+        Err(lost) => (
+            ServiceState::Lost(lost.to_string()),
+            format!("lost: {lost}"),
+        ),
+    };
+    place.recorder.record(Event::Service {
+        machine: place.machine,
+        service,
+        state,
+    });
+    publish.send_replace(Some(how));
+    followed.offset()
 }
 
-async fn pump(
-    running: &mut Running,
-    signals: &mut mpsc::Receiver<i32>,
-    log: &mut File,
-) -> Result<String, AgentError> {
-    let mut listening = true;
+async fn copy(followed: &mut FollowedService, log: &mut File) -> Result<String, AgentError> {
     let mut ended = "no exit status".to_owned();
-    loop {
-        tokio::select! {
-            event = running.next_event() => match event? {
-                Some(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes)) => {
-                    if let Err(error) = log.write_all(&bytes).await {
-                        tracing::warn!(%error, "could not write a service's log");
-                    }
+    let mut expected = followed.offset();
+    while let Some(event) = followed.next_event().await? {
+        match event {
+            ServiceEvent::Output { offset, bytes } => {
+                let missing = offset.saturating_sub(expected);
+                if missing > 0 {
+                    let gap = format!("\n[{missing} bytes of output were dropped]\n");
+                    write(log, gap.as_bytes()).await;
                 }
-                Some(CommandEvent::Exit(status)) => ended = status.to_string(),
-                None => return Ok(ended),
-            },
-            number = signals.recv(), if listening => match number {
-                Some(number) => running.signal(number)?,
-                None => listening = false,
-            },
+                write(log, &bytes).await;
+                expected = offset + bytes.len() as u64;
+            }
+            ServiceEvent::Ended(status) => ended = status.to_string(),
         }
+    }
+    Ok(ended)
+}
+
+async fn write(log: &mut File, bytes: &[u8]) {
+    if let Err(error) = log.write_all(bytes).await {
+        tracing::warn!(%error, "could not write a service's log");
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use mvm_machine::machine::MacAddress;
+use mvm_machine::{cache::ContentKey, machine::MacAddress};
 
 use crate::service::ServiceSpec;
 
@@ -106,8 +106,19 @@ pub struct Topology {
     pub machines: Vec<MachineConfig>,
     /// The image all of them boot.
     pub image: ImageContents,
+    /// Where the machines' memory lies, which decides how quick a checkpoint of them is.
+    pub memory: MemoryPlan,
     /// How long a machine may take from launch to an answering agent.
     pub boot_timeout: Duration,
+}
+
+/// Where machines' memory lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryPlan {
+    /// What they have in common is shared; a checkpoint takes a detour that takes seconds.
+    Shared,
+    /// Each has a file of its own, copied from the snapshot: a checkpoint takes a fraction of a second.
+    Own,
 }
 
 /// A machine with its place in the network.
@@ -123,6 +134,14 @@ impl Member {
     /// Returns the address of its card on the segment.
     pub fn mac(&self) -> MacAddress {
         MacAddress([0x52, 0x54, 0x00, 0x12, SEGMENT, self.number])
+    }
+
+    /// Returns its machine id (machine-id(5)): the same in every run, and no other machine's of the lab.
+    pub fn machine_id(&self) -> String {
+        let key = ContentKey::of("machine id")
+            .text(&self.config.name)
+            .number(self.number.into());
+        key.finish().as_str()[..32].to_owned()
     }
 
     /// Returns its IPv4 address.
@@ -149,6 +168,7 @@ impl Topology {
         Topology {
             machines,
             image: ImageContents::default(),
+            memory: MemoryPlan::Shared,
             boot_timeout: Duration::from_secs(60),
         }
     }

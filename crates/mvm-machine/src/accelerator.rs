@@ -17,7 +17,7 @@ use crate::{
     cache::Cache,
     console::Console,
     image::Image,
-    machine::{Booting, LaunchError, MachineSpec},
+    machine::{Booting, LaunchError, MachineSpec, Memory},
     process::Exit,
 };
 use std::sync::Arc;
@@ -103,8 +103,9 @@ async fn probe(qemu: &Path, image: &Arc<Image>, scratch: &Path) -> Choice {
     let spec = MachineSpec {
         name: "accelerator-probe".into(),
         memory_mib: PROBE_MEMORY_MIB,
+        memory: Memory::Anonymous,
         image: Arc::clone(image),
-        nics: Vec::new(),
+        nics: 0,
         data_disk: None,
         accelerator: Accelerator::Kvm,
         kernel_parameters: vec![PROBE_WORD.into()],

@@ -42,6 +42,11 @@ impl Console {
         }
     }
 
+    /// Prepares a recording of another console by the same clock.
+    pub fn elsewhere(&self, path: PathBuf) -> Console {
+        Console::new(path, self.origin)
+    }
+
     /// Returns the last lines, oldest first, at most `lines` of them.
     pub fn tail(&self, lines: usize) -> Vec<String> {
         let tail = self.lock();

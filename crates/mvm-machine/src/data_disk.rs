@@ -1,25 +1,32 @@
-//! A machine's private disk: a sparse ext4 image, copied from a cached template.
+//! A machine's private disk: copy-on-write over a cached, empty ext4 file system that all disks of its size share.
+//!
+//! A crash of the machine keeps what the guest had flushed; what it had only written may be kept or lost, block
+//! by block, because QEMU holds the overlay's tables in its memory until the guest flushes.
 
 use std::{
-    fs::File,
-    io::{self, Seek, SeekFrom},
-    os::fd::AsFd,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
+use mvm_agent::boot::{Mount, MountSource};
+
 use crate::{
-    cache::{Cache, ContentKey, Shelf},
+    cache::{Cache, ContentKey, Lease, Shelf},
     elf::find_program,
     files::{self, FileError, Naming},
+    qcow2::{self, Backing, OverlayError},
+    qemu::DATA_SERIAL,
 };
 
-const TEMPLATES: Shelf = Shelf {
+/// Empty file systems, by size.
+pub const DATA_DISKS: Shelf = Shelf {
     name: "data-disks",
     unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
 };
 const TEMPLATE_NAME: &str = "ext4.img";
+/// Where a guest finds its private disk.
+pub(crate) const MOUNT_POINT: &str = "/data";
 
 /// A data disk could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,19 +40,62 @@ pub enum DataDiskError {
         /// How it ended and what it said.
         evidence: String,
     },
+    /// The overlay could not be written.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// Makes a new empty disk of `bytes` at `path`. Takes the space that the guest will write, not more.
-pub fn create(cache: &Cache, path: &Path, bytes: u64) -> Result<(), DataDiskError> {
-    let key = ContentKey::of("ext4 template 1").number(bytes).finish();
-    let entry = cache.entry::<DataDiskError>(TEMPLATES, &key, |place| {
-        format(&place.join(TEMPLATE_NAME), bytes)
-    })?;
-    copy_sparse(&entry.join(TEMPLATE_NAME), path).naming("copy the data disk to", path)?;
-    Ok(())
+/// A private disk's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDisk {
+    /// The overlay's file.
+    pub path: PathBuf,
+    /// The size the guest sees.
+    pub bytes: u64,
+}
+
+impl DataDisk {
+    /// Makes a new disk at `path` with an empty ext4 file system. It takes the space that the guest will write,
+    /// not more, and reads through to the cache while the lease lives. Blocks.
+    pub fn create(
+        cache: &Cache,
+        path: &Path,
+        bytes: u64,
+    ) -> Result<(DataDisk, Lease), DataDiskError> {
+        let key = ContentKey::of("ext4 template 1").number(bytes).finish();
+        let lease = cache.lease_entry::<DataDiskError>(DATA_DISKS, &key, |place| {
+            format(&place.join(TEMPLATE_NAME), bytes)
+        })?;
+        let template = lease.path().join(TEMPLATE_NAME);
+        qcow2::write_overlay(path, bytes, &template, Backing::Raw)?;
+        let path = path.to_owned();
+        Ok((DataDisk { path, bytes }, lease))
+    }
+
+    /// Makes a new disk at `path` that begins with what this one holds. This one must not change any more.
+    pub fn overlay(&self, path: &Path) -> Result<DataDisk, OverlayError> {
+        qcow2::write_overlay(path, self.bytes, &self.path, Backing::Qcow2)?;
+        Ok(DataDisk {
+            path: path.to_owned(),
+            bytes: self.bytes,
+        })
+    }
+
+    /// How a guest mounts its private disk.
+    pub fn mount() -> Mount {
+        Mount {
+            source: MountSource::Disk {
+                serial: DATA_SERIAL.to_owned(),
+            },
+            target: MOUNT_POINT.to_owned(),
+            filesystem: "ext4".to_owned(),
+            read_only: false,
+            optional: false,
+        }
+    }
 }
 
 fn format(path: &Path, bytes: u64) -> Result<(), DataDiskError> {
@@ -78,34 +128,6 @@ fn format(path: &Path, bytes: u64) -> Result<(), DataDiskError> {
     Err(DataDiskError::Format { evidence })
 }
 
-/// Copies only the parts that hold data, by reference where the file system can.
-fn copy_sparse(source: &Path, target: &Path) -> io::Result<()> {
-    let mut source = File::open(source)?;
-    let mut target = File::options().write(true).create_new(true).open(target)?;
-    if rustix::fs::ioctl_ficlone(target.as_fd(), source.as_fd()).is_ok() {
-        return Ok(());
-    }
-    let bytes = source.metadata()?.len();
-    target.set_len(bytes)?;
-    let mut at = 0;
-    while let Some(data) = next_data(&source, at)? {
-        let hole = rustix::fs::seek(&source, rustix::fs::SeekFrom::Hole(data))?;
-        source.seek(SeekFrom::Start(data))?;
-        target.seek(SeekFrom::Start(data))?;
-        io::copy(&mut io::Read::take(&mut source, hole - data), &mut target)?;
-        at = hole;
-    }
-    Ok(())
-}
-
-fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
-    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
-        Ok(data) => Ok(Some(data)),
-        Err(rustix::io::Errno::NXIO) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -113,12 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_is_sparse_whole_and_private() {
+    fn a_disk_is_small_until_written_and_its_base_is_a_whole_file_system() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().join("cache")).unwrap();
-        let disk = folder.path().join("disk");
-        create(&cache, &disk, 256 << 20).unwrap();
-        let metadata = std::fs::metadata(&disk).unwrap();
+        let path = folder.path().join("disk");
+        let (disk, lease) = DataDisk::create(&cache, &path, 256 << 20).unwrap();
+        assert!(std::fs::metadata(&disk.path).unwrap().len() < 1 << 20);
+        let base = lease.path().join(TEMPLATE_NAME);
+        let metadata = std::fs::metadata(&base).unwrap();
         assert_eq!(metadata.len(), 256 << 20);
         assert!(
             metadata.blocks() * 512 < 32 << 20,
@@ -127,12 +151,12 @@ mod tests {
         );
         let checked = Command::new(find_program("e2fsck").unwrap())
             .args(["-fn"])
-            .arg(&disk)
+            .arg(&base)
             .output()
             .unwrap();
         assert!(checked.status.success(), "{checked:?}");
         assert!(
-            create(&cache, &disk, 256 << 20).is_err(),
+            DataDisk::create(&cache, &path, 256 << 20).is_err(),
             "a disk that is there must not be overwritten"
         );
     }

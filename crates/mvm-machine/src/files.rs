@@ -3,7 +3,8 @@
 //! What is cached and under which key is in [`crate::cache`].
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A file could not be read, written or moved.
@@ -69,7 +70,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
 }
 
 /// Puts `content` at `path` in one step: a reader sees the old file or the new one, never a part.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     create_dir_all(parent)?;
     let mut new = tempfile::NamedTempFile::new_in(parent).naming("create a file in", parent)?;
@@ -79,6 +80,47 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), FileError> {
         .map_err(|error| error.error)
         .naming("write", path)?;
     Ok(())
+}
+
+/// Copies only the parts that hold data, by reference where the file system can. `target` must not be there.
+pub fn copy_sparse(source: &Path, target: &Path) -> Result<(), FileError> {
+    let mut from = open(source)?;
+    let mut to = File::options()
+        .write(true)
+        .create_new(true)
+        .open(target)
+        .naming("create", target)?;
+    if rustix::fs::ioctl_ficlone(&to, &from).is_ok() {
+        return Ok(());
+    }
+    let bytes = from.metadata().naming("examine", source)?.len();
+    to.set_len(bytes).naming("size", target)?;
+    for data in data_ranges(&from).naming("read", source)? {
+        from.seek(SeekFrom::Start(data.start))
+            .naming("read", source)?;
+        to.seek(SeekFrom::Start(data.start))
+            .naming("write", target)?;
+        // Within the kernel, from page cache to page cache.
+        io::copy(&mut (&mut from).take(data.end - data.start), &mut to).naming("write", target)?;
+    }
+    Ok(())
+}
+
+/// The parts of a file that are not holes, in order.
+pub(crate) fn data_ranges(file: &File) -> io::Result<Vec<Range<u64>>> {
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    loop {
+        let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Beyond here there is nothing but a hole.
+            Err(rustix::io::Errno::NXIO) => return Ok(ranges),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start))?;
+        ranges.push(start..end);
+        at = end;
+    }
 }
 
 /// Every file below `root` that is not a directory, in a stable order; symbolic links are not followed.

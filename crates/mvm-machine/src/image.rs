@@ -18,12 +18,13 @@ use crate::{
     agent_binary,
     apt::{Apt, AptError},
     cache::{Cache, ContentKey, Shelf},
+    data_disk,
     deb::{self, DebError},
     elf::{self, ElfError},
     files::{self, FileError, Naming},
     initramfs::{Entry, Tree},
     kernel::{Kernel, ModuleError},
-    qemu::{DATA_SERIAL, SHARED_SERIAL},
+    qemu::SHARED_SERIAL,
     shared_image::{self, SharedImageError},
 };
 
@@ -39,7 +40,6 @@ const SHARED_MODULES: &[&str] = &["squashfs"];
 const DATA_MODULES: &[&str] = &["ext4"];
 /// Where the shared disk is mounted.
 const SHARED_MOUNT: &str = "/host";
-const DATA_MOUNT: &str = "/data";
 /// Built quickly, and large: those unused for two weeks may go.
 const IMAGES: Shelf = Shelf {
     name: "images",
@@ -166,7 +166,7 @@ impl ImageBuilder<'_> {
         self
     }
 
-    /// Mounts the private disk, where the machine has one, at `/data`.
+    /// Makes it fit for machines with a private disk ([`crate::data_disk`]).
     pub fn data_disk(mut self) -> Self {
         self.data_disk = true;
         self
@@ -274,21 +274,18 @@ impl ImageBuilder<'_> {
         Ok(paths)
     }
 
+    /// The private disk is not among them: its machine's identity brings it.
     fn mounts(&self, has_shared: bool) -> Vec<Mount> {
-        let disk = |serial: &str, target: &str, filesystem: &str, read_only, optional| Mount {
+        let shared = has_shared.then(|| Mount {
             source: MountSource::Disk {
-                serial: serial.to_owned(),
+                serial: SHARED_SERIAL.to_owned(),
             },
-            target: target.to_owned(),
-            filesystem: filesystem.to_owned(),
-            read_only,
-            optional,
-        };
-        let shared = has_shared.then(|| disk(SHARED_SERIAL, SHARED_MOUNT, "squashfs", true, false));
-        let data = self
-            .data_disk
-            .then(|| disk(DATA_SERIAL, DATA_MOUNT, "ext4", false, true));
-        shared.into_iter().chain(data).collect()
+            target: SHARED_MOUNT.to_owned(),
+            filesystem: "squashfs".to_owned(),
+            read_only: true,
+            optional: false,
+        });
+        shared.into_iter().collect()
     }
 }
 
@@ -303,7 +300,7 @@ fn skeleton(tree: &mut Tree) {
         "/var/log",
         "/var/tmp",
         SHARED_MOUNT,
-        DATA_MOUNT,
+        data_disk::MOUNT_POINT,
     ] {
         tree.put(folder, Entry::Folder { mode: 0o755 });
     }

@@ -17,6 +17,7 @@ mod apt;
 mod codec;
 mod deb;
 mod initramfs;
+mod qcow2;
 mod shared_image;
 
 pub mod accelerator;
@@ -25,5 +26,6 @@ pub mod console;
 pub mod machine;
 pub mod process;
 pub mod qmp;
+pub mod snapshot;
 
 mod qemu;

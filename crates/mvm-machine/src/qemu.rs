@@ -8,12 +8,17 @@ use std::{ffi::OsString, os::fd::RawFd, path::Path};
 
 use mvm_agent::boot::PORT_NAME;
 
-use crate::{accelerator::Accelerator, machine::MachineSpec};
+use crate::{
+    accelerator::Accelerator,
+    machine::{MacAddress, MachineSpec, Memory},
+};
 
 /// The serial number by which the guest finds the read-only disk shared by all machines.
 pub(crate) const SHARED_SERIAL: &str = "shared";
 /// The serial number by which the guest finds its private disk.
 pub(crate) const DATA_SERIAL: &str = "data";
+/// What QEMU calls the private disk.
+pub(crate) const DATA_DRIVE: &str = "data";
 
 /// The descriptors QEMU inherits, by what is behind them.
 #[derive(Debug)]
@@ -23,6 +28,15 @@ pub(crate) struct Descriptors {
     pub(crate) agent: RawFd,
     /// One per NIC of the specification, in its order.
     pub(crate) nics: Vec<RawFd>,
+}
+
+/// How a machine comes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// From its kernel's first instruction.
+    Cold,
+    /// From a saved state that is told over the monitor.
+    Incoming,
 }
 
 /// Kernel parameters that cut a second off a TCG boot; each one's reason is its comment.
@@ -46,7 +60,11 @@ const KERNEL_PARAMETERS: &[&str] = &[
 ];
 
 /// Returns the arguments after the program name.
-pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<OsString> {
+pub(crate) fn arguments(
+    spec: &MachineSpec,
+    start: Start,
+    descriptors: &Descriptors,
+) -> Vec<OsString> {
     let mut line = Line::default();
     line.option("-name", &spec.name);
     line.flag("-nodefaults");
@@ -57,7 +75,10 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
-    line.option("-machine", "q35,vmport=off,usb=off,hpet=off");
+    line.option(
+        "-machine",
+        "q35,vmport=off,usb=off,hpet=off,memory-backend=ram",
+    );
     match spec.accelerator {
         Accelerator::Kvm => {
             line.option("-accel", "kvm");
@@ -70,6 +91,25 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
     }
     line.option("-smp", "1");
     line.option("-m", format!("{}M", spec.memory_mib));
+    let size = spec.memory_mib;
+    match &spec.memory {
+        Memory::Anonymous => {
+            line.option("-object", format!("memory-backend-ram,id=ram,size={size}M"));
+        }
+        Memory::Own(file) => {
+            let prefix = format!("memory-backend-file,id=ram,size={size}M,share=on,mem-path=");
+            line.path("-object", &prefix, file);
+        }
+        Memory::Frozen(file) => {
+            let prefix = format!("memory-backend-file,id=ram,size={size}M,share=off,mem-path=");
+            line.path("-object", &prefix, file);
+        }
+    }
+    if start == Start::Incoming {
+        // Stopped when loaded, so that several machines can go on together.
+        line.flag("-S");
+        line.option("-incoming", "defer");
+    }
     line.option("-action", "reboot=shutdown,panic=shutdown");
     line.path("-kernel", "", &spec.image.kernel);
     line.path("-initrd", "", &spec.image.initramfs);
@@ -116,22 +156,23 @@ pub(crate) fn arguments(spec: &MachineSpec, descriptors: &Descriptors) -> Vec<Os
     if let Some(data) = &spec.data_disk {
         line.path(
             "-drive",
-            "if=none,id=data,format=raw,cache=writeback,discard=unmap,file=",
-            data,
+            "if=none,id=data,format=qcow2,cache=writeback,discard=unmap,file=",
+            &data.path,
         );
         line.option(
             "-device",
-            format!("virtio-blk-pci,drive=data,serial={DATA_SERIAL}"),
+            format!("virtio-blk-pci,drive={DATA_DRIVE},serial={DATA_SERIAL}"),
         );
     }
-    for (index, (nic, descriptor)) in spec.nics.iter().zip(&descriptors.nics).enumerate() {
+    for (index, descriptor) in (0..spec.nics).zip(&descriptors.nics) {
+        let mac = MacAddress::of_card(index);
         line.option(
             "-netdev",
             format!("stream,id=net{index},server=off,addr.type=fd,addr.str={descriptor}"),
         );
         line.option(
             "-device",
-            format!("virtio-net-pci,netdev=net{index},mac={nic},romfile="),
+            format!("virtio-net-pci,netdev=net{index},mac={mac},romfile="),
         );
     }
     line.arguments
@@ -172,7 +213,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{console::Console, image::Image, machine::MacAddress};
+    use crate::{console::Console, data_disk::DataDisk, image::Image};
 
     #[test]
     fn the_whole_line() {
@@ -180,8 +221,12 @@ mod tests {
             name: "node1".into(),
             memory_mib: 256,
             image: Image::for_test("/cache/vmlinux", "/cache/initramfs", Some("/cache/a,b")),
-            nics: vec![MacAddress([0x52, 0x54, 0, 0, 1, 1])],
-            data_disk: Some("/tmp/data".into()),
+            nics: 1,
+            data_disk: Some(DataDisk {
+                path: "/tmp/data".into(),
+                bytes: 1 << 30,
+            }),
+            memory: Memory::Anonymous,
             accelerator: Accelerator::Tcg,
             kernel_parameters: vec!["mvm.probe".into()],
             console: Console::new("/run/console".into(), Instant::now()),
@@ -194,7 +239,7 @@ mod tests {
             agent: 12,
             nics: vec![13],
         };
-        let arguments = arguments(&spec, &descriptors);
+        let arguments = arguments(&spec, Start::Cold, &descriptors);
         let text: Vec<_> = arguments
             .iter()
             .map(|argument| argument.to_string_lossy())
@@ -205,11 +250,12 @@ mod tests {
             -no-user-config
             -display none
             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
-            -machine q35,vmport=off,usb=off,hpet=off
+            -machine q35,vmport=off,usb=off,hpet=off,memory-backend=ram
             -accel tcg
             -cpu max
             -smp 1
             -m 256M
+            -object memory-backend-ram,id=ram,size=256M
             -action reboot=shutdown,panic=shutdown
             -kernel /cache/vmlinux
             -initrd /cache/initramfs
@@ -224,9 +270,9 @@ mod tests {
             -device virtio-rng-pci
             -drive if=none,id=shared,format=raw,readonly=on,file.locking=off,file=/cache/a,,b
             -device virtio-blk-pci,drive=shared,serial=shared
-            -drive if=none,id=data,format=raw,cache=writeback,discard=unmap,file=/tmp/data
+            -drive if=none,id=data,format=qcow2,cache=writeback,discard=unmap,file=/tmp/data
             -device virtio-blk-pci,drive=data,serial=data
             -netdev stream,id=net0,server=off,addr.type=fd,addr.str=13
-            -device virtio-net-pci,netdev=net0,mac=52:54:00:00:01:01,romfile="#]].assert_eq(&text.join(" ").replace(" -", "\n-"));
+            -device virtio-net-pci,netdev=net0,mac=52:54:00:12:00:00,romfile="#]].assert_eq(&text.join(" ").replace(" -", "\n-"));
     }
 }

@@ -8,7 +8,10 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, RawFd},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -16,8 +19,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
+    io::Interest,
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{
         UnixStream,
@@ -60,6 +66,14 @@ pub enum QmpError {
         /// The command's name, or `greeting`.
         command: String,
     },
+    /// QEMU gave up saving or loading the machine's state.
+    #[error("could not {operation}: QEMU gave up: {description}")]
+    Migration {
+        /// What was tried, as an infinitive.
+        operation: &'static str,
+        /// QEMU's own words, where it had any.
+        description: String,
+    },
     /// What arrived is not QMP.
     #[error("could not read QMP: {found:?} is not an expected message")]
     Malformed {
@@ -83,6 +97,21 @@ pub struct RunStatus {
     /// The processors execute.
     pub running: bool,
 }
+
+/// Where a machine's memory is while its state is saved or loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateMemory {
+    /// In a file that both sides map: it is no part of the state.
+    InSharedFile,
+    /// In the state itself.
+    InState,
+}
+
+/// What QEMU calls the descriptor a state is written to.
+const STATE_NAME: &str = "state";
+/// Bytes per second; as good as no bound, and within what every version takes.
+const BANDWIDTH_MAX: u64 = 1 << 40;
 
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Value, (String, String)>>>>>>;
 
@@ -156,12 +185,122 @@ impl Qmp {
         }
     }
 
+    /// Writes the machine's state to `file`, without the memory that lies in a shared file if `memory` says
+    /// so; returns once it is written. The processors must be stopped, and stay so.
+    pub async fn save(&self, file: BorrowedFd<'_>, memory: StateMemory) -> Result<(), QmpError> {
+        self.set_capabilities(memory).await?;
+        // The default is a bound that suits a busy network.
+        self.execute(
+            "migrate-set-parameters",
+            json!({ "max-bandwidth": BANDWIDTH_MAX }),
+        )
+        .await?;
+        let mut events = self.events();
+        self.execute_with("getfd", json!({ "fdname": STATE_NAME }), Some(file))
+            .await?;
+        self.execute("migrate", json!({ "uri": format!("fd:{STATE_NAME}") }))
+            .await?;
+        self.migrated("save the machine's state", &mut events).await
+    }
+
+    /// Loads the machine's state from a descriptor that QEMU inherited under this number; returns once it is
+    /// loaded. QEMU must have been started with `-incoming defer`.
+    ///
+    /// A state that does not fit the machine ends QEMU in most versions: also await its exit.
+    pub async fn load(&self, descriptor: RawFd, memory: StateMemory) -> Result<(), QmpError> {
+        self.set_capabilities(memory).await?;
+        let mut events = self.events();
+        self.execute(
+            "migrate-incoming",
+            json!({ "uri": format!("fd:{descriptor}") }),
+        )
+        .await?;
+        self.migrated("load the machine's state", &mut events).await
+    }
+
+    /// Puts a new, empty disk over the one behind `drive`, whose file does not change any more.
+    pub async fn put_overlay(&self, drive: &str, overlay: &Path) -> Result<(), QmpError> {
+        let arguments = json!({
+            "device": drive,
+            "snapshot-file": overlay.to_string_lossy(),
+            "format": "qcow2",
+        });
+        self.execute("blockdev-snapshot-sync", arguments)
+            .await
+            .map(drop)
+    }
+
+    /// Has QEMU end in order.
+    pub async fn quit(&self) -> Result<(), QmpError> {
+        self.execute("quit", json!({})).await.map(drop)
+    }
+
+    async fn set_capabilities(&self, memory: StateMemory) -> Result<(), QmpError> {
+        let capabilities = json!([
+            { "capability": "events", "state": true },
+            { "capability": "x-ignore-shared", "state": memory == StateMemory::InSharedFile },
+        ]);
+        let arguments = json!({ "capabilities": capabilities });
+        self.execute("migrate-set-capabilities", arguments)
+            .await
+            .map(drop)
+    }
+
+    /// Waits for the end of a migration that was begun after `events`.
+    async fn migrated(
+        &self,
+        operation: &'static str,
+        events: &mut broadcast::Receiver<QmpEvent>,
+    ) -> Result<(), QmpError> {
+        let ended = async {
+            loop {
+                match events.recv().await {
+                    Ok(event) if event.name == "MIGRATION" => match event.data["status"].as_str() {
+                        Some("completed") => return Ok(()),
+                        Some("failed" | "cancelled") => return Err(true),
+                        _ => {}
+                    },
+                    // A listener that lagged may have missed the end; the query tells.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Err(false),
+                }
+            }
+        };
+        match timeout(self.allowed, ended).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(true)) => {
+                let told = self.execute("query-migrate", json!({})).await?;
+                Err(QmpError::Migration {
+                    operation,
+                    description: text_of(Some(&told), "error-desc"),
+                })
+            }
+            Ok(Err(false)) => Err(QmpError::Closed {
+                command: operation.into(),
+            }),
+            Err(_) => Err(QmpError::TimedOut {
+                command: operation.into(),
+                allowed: self.allowed,
+            }),
+        }
+    }
+
     /// Returns a stream of the events from now on.
     pub fn events(&self) -> broadcast::Receiver<QmpEvent> {
         self.events.subscribe()
     }
 
     async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.execute_with(command, arguments, None).await
+    }
+
+    /// Runs a command, with a descriptor sent along where it needs one.
+    async fn execute_with(
+        &self,
+        command: &str,
+        arguments: Value,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<Value, QmpError> {
         let closed = || QmpError::Closed {
             command: command.into(),
         };
@@ -173,10 +312,7 @@ impl Qmp {
             .insert(id, reply);
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
-        self.writer
-            .lock()
-            .await
-            .write_all(line.as_bytes())
+        self.write(line.as_bytes(), descriptor)
             .await
             .map_err(|_| closed())?;
         match timeout(self.allowed, answer).await {
@@ -198,6 +334,38 @@ impl Qmp {
             }
         }
     }
+}
+
+impl Qmp {
+    async fn write(&self, line: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut writer = self.writer.lock().await;
+        let sent = match descriptor {
+            // The descriptor travels with the first byte that is taken.
+            Some(descriptor) => send_with(writer.as_ref(), line, descriptor).await?,
+            None => 0,
+        };
+        writer.write_all(&line[sent..]).await
+    }
+}
+
+/// Sends some of `bytes` and `descriptor` with them; returns how many bytes were taken.
+async fn send_with(
+    socket: &UnixStream,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let descriptors = [descriptor];
+    socket
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+                return Err(io::Error::other("no room for a descriptor"));
+            }
+            let bytes = [IoSlice::new(bytes)];
+            Ok(sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL)?)
+        })
+        .await
 }
 
 impl Drop for Qmp {

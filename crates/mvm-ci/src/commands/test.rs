@@ -10,6 +10,7 @@ use indicatif::MultiProgress;
 use mvm_lab::{
     environment::{AcceleratorRequest, EnvironmentOptions},
     event::Listener,
+    lab::StartBy,
     report::{self, Colours},
     run_folder::shell_line,
     runner::{self, RunOptions},
@@ -85,6 +86,9 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
     };
     let mut command: Vec<String> = std::env::args().take(1).collect();
     command.extend(["test".to_owned(), scenario.to_owned()]);
+    if arguments.cold {
+        command.push("--cold".to_owned());
+    }
     if let Some(kernel) = &arguments.kernel {
         command.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     }
@@ -94,6 +98,10 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
         environment: EnvironmentOptions {
             accelerator,
             kernel: arguments.kernel.clone(),
+        },
+        start: match arguments.cold {
+            true => StartBy::ColdBoot,
+            false => StartBy::Snapshot,
         },
         listeners: vec![listener(arguments)],
     }

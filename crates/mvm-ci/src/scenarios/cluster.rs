@@ -13,7 +13,7 @@ use mvm_lab::{
 
 use super::{
     api::{self, Submitted},
-    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, STOP_GRACE, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, STOP_GRACE, formed, topology},
 };
 
 /// Jobs submitted on each of the three nodes at once.
@@ -29,21 +29,13 @@ pub(super) fn scenario(program: &Path) -> Scenario {
         name: "cluster",
         about: "three nodes form, replicate, lose a node, split and heal",
         topology: topology(program, &["node1", "node2", "node3"]),
+        prepare: Some(formed()),
         run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
     }
 }
 
 async fn steps(run: &Run) -> Outcome {
     let cluster = &Cluster::new(&run.lab);
-    run.step("three machines boot, a node starts in each", async {
-        Ok(run.lab.start_all().await?)
-    })
-    .await?;
-    run.step(
-        "the cluster forms, one leader, all agree",
-        forms(run, cluster),
-    )
-    .await?;
     run.step("a job submitted on node1 is listed on all", async {
         cluster.accept("node1", "https://example.org/first").await?;
         cluster.all_list_the_same(&cluster.names()).await
@@ -101,18 +93,6 @@ async fn steps(run: &Run) -> Outcome {
         cluster.told(&Submitted::Accepted),
         cluster.told(&Submitted::Refused),
         cluster.told(&Submitted::Unknown)
-    ));
-    Ok(())
-}
-
-async fn forms(run: &Run, cluster: &Cluster<'_>) -> Outcome {
-    let started = Instant::now();
-    let view = cluster.agree(&cluster.names(), FORM_ALLOWED).await?;
-    run.note(format!(
-        "{} leads in term {}, {:.1} s after the last machine was up; most of that is hiqlite's own fixed waits",
-        view.leader.unwrap_or_default(),
-        view.term,
-        started.elapsed().as_secs_f64()
     ));
     Ok(())
 }

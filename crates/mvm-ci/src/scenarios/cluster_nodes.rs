@@ -1,11 +1,16 @@
 //! The machines of a cluster scenario with a node of mvm-ci in each, and what they agree on.
 
-use std::{collections::BTreeMap, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use mvm_lab::{
     lab::Lab,
     node::Node,
-    scenario::{Failure, Outcome},
+    scenario::{Failure, Outcome, Preparation, Run, ScenarioFuture},
     service::ServiceSpec,
     topology::{MachineConfig, Topology},
     wait::{self, Seen},
@@ -57,6 +62,34 @@ pub(super) fn topology(program: &Path, names: &[&str]) -> Topology {
         .renamed_programs
         .push((program.to_owned(), PROGRAM.to_owned()));
     topology
+}
+
+/// All machines up, a node in each, one leader on whom all agree.
+pub(super) fn formed() -> Preparation {
+    Preparation {
+        name: "formed",
+        run: |run| -> ScenarioFuture<'_> { Box::pin(form(run)) },
+    }
+}
+
+async fn form(run: &Run) -> Outcome {
+    let cluster = &Cluster::new(&run.lab);
+    run.step("the machines boot, a node starts in each", async {
+        Ok(run.lab.start_all().await?)
+    })
+    .await?;
+    run.step("the cluster forms, one leader, all agree", async {
+        let started = Instant::now();
+        let view = cluster.agree(&cluster.names(), FORM_ALLOWED).await?;
+        run.note(format!(
+            "{} leads in term {}, {:.1} s after the last machine was up; most of that is hiqlite's own fixed waits",
+            view.leader.unwrap_or_default(),
+            view.term,
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    })
+    .await
 }
 
 fn node_service(id: u64, members: &str) -> ServiceSpec {

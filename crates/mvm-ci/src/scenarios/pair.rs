@@ -9,7 +9,7 @@ use mvm_lab::{
 
 use super::{
     api::Submitted,
-    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, formed, topology},
 };
 
 pub(super) fn scenario(program: &Path) -> Scenario {
@@ -17,22 +17,14 @@ pub(super) fn scenario(program: &Path) -> Scenario {
         name: "pair",
         about: "two nodes: one down means writes refused, back means writes accepted",
         topology: topology(program, &["node1", "node2"]),
+        prepare: Some(formed()),
         run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
     }
 }
 
 async fn steps(run: &Run) -> Outcome {
     let cluster = &Cluster::new(&run.lab);
-    run.step("two machines boot, a node starts in each", async {
-        Ok(run.lab.start_all().await?)
-    })
-    .await?;
-    let view = run
-        .step(
-            "the pair forms",
-            cluster.agree(&cluster.names(), FORM_ALLOWED),
-        )
-        .await?;
+    let view = cluster.agree(&cluster.names(), AGREE_ALLOWED).await?;
     let leader = view.leader.unwrap_or_default();
     let follower = cluster.others(&leader)[0].to_owned();
     run.step("both accept jobs", async {

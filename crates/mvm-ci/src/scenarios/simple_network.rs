@@ -33,6 +33,7 @@ pub(super) fn scenario() -> Scenario {
         name: "simple-network",
         about: "three machines ping and fetch; one link is cut and healed",
         topology: Topology::new(machines),
+        prepare: None,
         run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
     }
 }

@@ -64,6 +64,28 @@ impl Teller {
                 ));
             }
             Event::Machine { machine, state } => self.machine(stamped, machine, state_word(*state)),
+            Event::CameUp {
+                machine,
+                way,
+                duration_ms,
+            } => {
+                let text = format!("{} in {:.2} s", way.word(), duration_ms / 1000.0);
+                self.machine(stamped, machine, &text);
+            }
+            Event::Checkpointed {
+                checkpoint,
+                stood_still_ms,
+            } => self.line(&format!(
+                "    checkpoint {checkpoint} taken; the machines stood still for {stood_still_ms:.0} ms"
+            )),
+            Event::Restored {
+                checkpoint,
+                duration_ms,
+                ..
+            } => self.line(&format!(
+                "    checkpoint {checkpoint} restored in {:.2} s",
+                duration_ms / 1000.0
+            )),
             Event::Service {
                 machine,
                 service,
@@ -85,6 +107,10 @@ impl Teller {
                 outcome,
                 duration_ms,
             } => self.step_ended(step, outcome, *duration_ms),
+            Event::Warning { text } => {
+                let word = self.paint(Verdict::Unknown, "warning");
+                self.line(&format!("    {word}: {text}"));
+            }
             Event::Note { text } => self.line(&format!("    {text}")),
             Event::RunEnded {
                 verdict,

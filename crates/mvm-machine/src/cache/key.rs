@@ -90,8 +90,9 @@ const REMEMBER_BYTES_MIN: u64 = 1 << 20;
 /// A file younger than this may change again within the same time stamp, so its hash is not remembered.
 const SETTLED: Duration = Duration::from_secs(2);
 
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
-struct Fingerprint {
+/// What a file looks like from outside; it changes with every write to it.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -100,7 +101,7 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Fingerprint {
             device: metadata.dev(),
             inode: metadata.ino(),

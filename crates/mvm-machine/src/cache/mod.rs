@@ -18,7 +18,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub(crate) use self::key::Fingerprint;
 pub use self::key::{ContentKey, KeyBuilder};
+use rustix::fs::{FlockOperation, flock};
+
 use crate::files::{self, FileError, Naming};
 
 /// A cache could not be opened.
@@ -105,24 +108,61 @@ impl Cache {
         }
         make(workspace.path())?;
         flush(workspace.path())?;
+        Ok(self.publish(shelf, key, workspace)?)
+    }
+
+    /// Makes a filled workspace the entry of its key.
+    pub fn publish(
+        &self,
+        shelf: Shelf,
+        key: &ContentKey,
+        workspace: Workspace,
+    ) -> Result<PathBuf, FileError> {
         let place = self.place(shelf, key);
         fs::rename(workspace.path(), &place).naming("move into place", &place)?;
         Ok(place)
     }
 
+    /// Finds an entry and keeps it from being removed while the lease lives.
+    pub fn lease(&self, shelf: Shelf, key: &ContentKey) -> Option<Lease> {
+        Lease::take(self.find(shelf, key)?)
+    }
+
+    /// [`Cache::entry`], with a lease on the entry.
+    pub fn lease_entry<E: From<FileError>>(
+        &self,
+        shelf: Shelf,
+        key: &ContentKey,
+        make: impl Fn(&Path) -> Result<(), E>,
+    ) -> Result<Lease, E> {
+        loop {
+            // Between the two it may be removed, and is made again.
+            if let Some(lease) = Lease::take(self.entry(shelf, key, &make)?) {
+                return Ok(lease);
+            }
+        }
+    }
+
     /// An empty directory to work in, held by one process at a time and removed afterwards.
     ///
     /// Blocks while another process holds the one of the same key.
-    pub(crate) fn workspace(&self, shelf: Shelf, key: &ContentKey) -> Result<Workspace, FileError> {
+    pub fn workspace(&self, shelf: Shelf, key: &ContentKey) -> Result<Workspace, FileError> {
         let lock = self.lock(shelf, key)?;
         self.tidy(shelf);
         let workspace = Workspace {
             path: self.scratch(shelf, key),
             _lock: lock,
         };
-        workspace.clear()?;
-        files::create_dir_all(&workspace.path)?;
+        workspace.refresh()?;
         Ok(workspace)
+    }
+
+    /// Removes an entry unless somebody holds a lease on it or makes it; true if it is gone.
+    pub fn remove(&self, shelf: Shelf, key: &ContentKey) -> bool {
+        match Lock::try_take(&self.lock_path(shelf, key.as_str())) {
+            Ok(Some(_lock)) => self.discard(shelf, key.as_str()),
+            Ok(None) | Err(_) => false,
+        }
     }
 
     fn shelf(&self, shelf: Shelf) -> PathBuf {
@@ -178,13 +218,29 @@ impl Cache {
             let Ok(Some(_lock)) = Lock::try_take(&self.lock_path(shelf, key)) else {
                 continue;
             };
-            let doomed = self.shelf(shelf).join(format!("{UNFINISHED}{key}"));
-            if !abandoned && fs::rename(entry.path(), &doomed).is_err() {
-                continue;
+            if abandoned {
+                tracing::debug!(entry = %entry.path().display(), "removing an unfinished cache entry");
+                let _ = fs::remove_dir_all(entry.path());
+            } else {
+                self.discard(shelf, key);
             }
-            tracing::debug!(entry = %entry.path().display(), abandoned, "removing from the cache");
-            let _ = fs::remove_dir_all(&doomed);
         }
+    }
+
+    /// Removes a finished entry that nobody holds a lease on; true if it is gone. The caller holds its lock.
+    fn discard(&self, shelf: Shelf, key: &str) -> bool {
+        let place = self.shelf(shelf).join(key);
+        let doomed = self.shelf(shelf).join(format!("{UNFINISHED}{key}"));
+        let Ok(directory) = File::open(&place) else {
+            return false;
+        };
+        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err()
+            || fs::rename(&place, &doomed).is_err()
+        {
+            return false;
+        }
+        tracing::debug!(entry = %place.display(), "removing from the cache");
+        fs::remove_dir_all(&doomed).is_ok()
     }
 }
 
@@ -199,16 +255,49 @@ fn is_unused(entry: &Path, limit: Duration) -> bool {
         .is_some_and(|age| age > limit)
 }
 
+/// Keeps a cache entry from being removed, by this and by other processes.
+#[derive(Debug)]
+pub struct Lease {
+    path: PathBuf,
+    _directory: File,
+}
+
+impl Lease {
+    /// `None` if the entry was removed before it could be taken.
+    fn take(path: PathBuf) -> Option<Lease> {
+        let directory = File::open(&path).ok()?;
+        flock(&directory, FlockOperation::LockShared).ok()?;
+        let (held, named) = (directory.metadata().ok()?, fs::metadata(&path).ok()?);
+        let same = (held.dev(), held.ino()) == (named.dev(), named.ino());
+        same.then_some(Lease {
+            path,
+            _directory: directory,
+        })
+    }
+
+    /// The entry's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A directory that is removed when dropped, unless it was renamed away, and its lock.
-pub(crate) struct Workspace {
+pub struct Workspace {
     path: PathBuf,
     // Dropped after the directory is gone.
     _lock: Lock,
 }
 
 impl Workspace {
-    pub(crate) fn path(&self) -> &Path {
+    /// Where to work.
+    pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Empties it.
+    pub(crate) fn refresh(&self) -> Result<(), FileError> {
+        self.clear()?;
+        files::create_dir_all(&self.path)
     }
 
     fn clear(&self) -> Result<(), FileError> {

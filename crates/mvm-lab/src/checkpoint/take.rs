@@ -1,0 +1,463 @@
+//! Freezing all machines together.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::{join_all, try_join_all};
+use mvm_fabric::SwitchState;
+use mvm_machine::{
+    cache::ContentKey,
+    files,
+    machine::{Loaded, MachineSpec, Memory, Parted, Running, SavedState},
+    qmp::StateMemory,
+    snapshot::sealed,
+};
+use tokio::sync::MutexGuard;
+
+use super::{
+    CHECKPOINTS, Checkpoint, CheckpointError, blocking,
+    content::{Content, MachineContent, RunningContent, disk_file, memory_file, state_file},
+    pointer,
+};
+use crate::{
+    event::{Event, precise_ms},
+    lab::Lab,
+    node::{Node, lock},
+    scenario::milliseconds,
+};
+
+/// Machines read what they were given within milliseconds; one that hangs reads nothing, and what it was given is lost
+/// to it as it would be to a real one.
+const READ_ALLOWED: Duration = Duration::from_millis(500);
+/// The switch reads what stopped machines had sent in one go, but for a QEMU that is in the middle of a frame.
+const DRAIN_ALLOWED: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// An agent answers in milliseconds.
+const RECONNECT_ALLOWED: Duration = Duration::from_secs(30);
+const END_ALLOWED: Duration = Duration::from_secs(10);
+/// Loading a whole memory from a stream takes a second.
+const CONVERT_ALLOWED: Duration = Duration::from_secs(60);
+
+/// What becomes of the machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// They run on; their memories are copied.
+    GoOn,
+    /// They end; their memories become the checkpoint's.
+    End,
+}
+
+/// A machine under way into a checkpoint; holding the guard keeps everybody else from it.
+struct Subject<'a> {
+    node: &'a Node,
+    machine: MutexGuard<'a, Option<Running>>,
+    parted: Option<Parted>,
+    positions: BTreeMap<String, u64>,
+}
+
+/// What was kept of the machines, but for the files.
+struct Kept {
+    machines: BTreeMap<String, MachineContent>,
+    switch: SwitchState,
+    clock_ms: f64,
+    taken_unix_ms: u64,
+}
+
+pub(super) async fn take(
+    lab: &Lab,
+    name: &str,
+    after: After,
+) -> Result<Checkpoint, CheckpointError> {
+    let environment = &lab.common.environment;
+    let cache = environment.cache.clone();
+    let key = ContentKey::of("checkpoint 1")
+        .text(name)
+        .number(nanoseconds_now())
+        .number(std::process::id().into())
+        .finish();
+    let workspace = blocking({
+        let (cache, key) = (cache.clone(), key.clone());
+        move || cache.workspace(CHECKPOINTS, &key)
+    })
+    .await?;
+    let kept = freeze(lab, name, workspace.path(), after).await?;
+    let content = Content {
+        image: environment.image.key.clone(),
+        qemu: environment.qemu_key.clone(),
+        accelerator: environment.accelerator.accelerator.to_string(),
+        machines: kept.machines,
+        switch: kept.switch,
+        based_on: lock(&lab.based_on)
+            .iter()
+            .map(|checkpoint| checkpoint.key.clone())
+            .collect(),
+        clock_ms: kept.clock_ms,
+        taken_unix_ms: kept.taken_unix_ms,
+    };
+    let pointer = pointer(environment, &lab.topology, name);
+    let (environment, name) = (lab.common.environment.clone(), name.to_owned());
+    blocking(move || {
+        sealed::seal(workspace.path(), &content)?;
+        cache.publish(CHECKPOINTS, &key, workspace)?;
+        let text = serde_json::to_vec(&key).expect("keys serialize");
+        files::replace(&pointer, &text)?;
+        let opened = Checkpoint::open(&cache, &key, &name, &environment)?;
+        opened.ok_or_else(|| CheckpointError::Unknown {
+            name,
+            known: Vec::new(),
+        })
+    })
+    .await
+}
+
+async fn freeze(
+    lab: &Lab,
+    name: &str,
+    folder: &Path,
+    after: After,
+) -> Result<Kept, CheckpointError> {
+    let mut subjects = Vec::new();
+    for node in lab.nodes.values() {
+        subjects.push(Subject {
+            node,
+            machine: node.machine.lock().await,
+            parted: None,
+            positions: BTreeMap::new(),
+        });
+    }
+    let parted = part_all(&mut subjects).await;
+    let frozen = match parted {
+        Ok(()) => keep_all(lab, &mut subjects, folder, after).await,
+        Err(error) => Err(error),
+    };
+    match after {
+        After::End if frozen.is_ok() => {}
+        After::End | After::GoOn => go_on(lab, &mut subjects).await?,
+    }
+    let (kept, stood_still) = frozen?;
+    lab.common.recorder.record(Event::Checkpointed {
+        checkpoint: name.to_owned(),
+        stood_still_ms: precise_ms(stood_still),
+    });
+    Ok(kept)
+}
+
+/// Ends the conversations; those that have been ended when one agent refuses are for the caller to reopen.
+async fn part_all(subjects: &mut [Subject<'_>]) -> Result<(), CheckpointError> {
+    for subject in subjects.iter() {
+        if subject
+            .node
+            .paused
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            return Err(CheckpointError::Paused {
+                machine: subject.node.name().to_owned(),
+            });
+        }
+    }
+    for subject in subjects {
+        let Some(running) = subject.machine.take() else {
+            continue;
+        };
+        subject.node.note_memory(&running);
+        match running.part().await {
+            Ok(parted) => {
+                subject.parted = Some(parted);
+                subject.node.set_agent(None);
+                subject.positions = subject.node.leave_services().await;
+            }
+            Err((running, source)) => {
+                *subject.machine = Some(running);
+                return Err(CheckpointError::Busy {
+                    machine: subject.node.name().to_owned(),
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stops the network and the machines, and keeps everything; returns how long the machines stood still.
+async fn keep_all(
+    lab: &Lab,
+    subjects: &mut [Subject<'_>],
+    folder: &Path,
+    after: After,
+) -> Result<(Kept, Duration), CheckpointError> {
+    let switch = lab.common.network.switch();
+    switch.hold()?;
+    let deadline = Instant::now() + READ_ALLOWED;
+    while Instant::now() < deadline && switch.unread().is_ok_and(|unread| !unread.is_empty()) {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    let stopped = Instant::now();
+    let clock_ms = precise_ms(lab.common.recorder.origin().elapsed());
+    try_join_all(parted(subjects).map(|(node, parted)| async {
+        parted.stop().await.map_err(|source| monitor(node, source))
+    }))
+    .await?;
+    let mut state = drain(lab, subjects).await?;
+    // A new QEMU does not go on with the frame that the old one had begun.
+    state.partial.iter_mut().for_each(Vec::clear);
+    let machines = try_join_all(
+        subjects
+            .iter_mut()
+            .map(|subject| keep(lab, subject, folder, after)),
+    )
+    .await?;
+    let kept = Kept {
+        machines: machines.into_iter().collect(),
+        switch: state,
+        clock_ms,
+        taken_unix_ms: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, milliseconds),
+    };
+    Ok((kept, stopped.elapsed()))
+}
+
+/// Reads what stopped machines had sent until nothing more comes, and captures the switch.
+async fn drain(lab: &Lab, subjects: &[Subject<'_>]) -> Result<SwitchState, CheckpointError> {
+    let switch = lab.common.network.switch();
+    let deadline = Instant::now() + DRAIN_ALLOWED;
+    loop {
+        // A QEMU whose socket was full goes on writing as it is read.
+        for (node, parted) in parted(subjects) {
+            parted
+                .settle()
+                .await
+                .map_err(|source| monitor(node, source))?;
+        }
+        if switch.drain()?.is_quiet() || Instant::now() > deadline {
+            return Ok(switch.capture()?);
+        }
+    }
+}
+
+/// Keeps one machine: its disk always, its state and memory if it runs.
+async fn keep(
+    lab: &Lab,
+    subject: &mut Subject<'_>,
+    folder: &Path,
+    after: After,
+) -> Result<(String, MachineContent), CheckpointError> {
+    let node = subject.node;
+    let machine = node.name().to_owned();
+    let running = match subject.parted.take() {
+        Some(parted) => {
+            let (parted, memory) = keep_running(lab, node, parted, folder, after).await?;
+            subject.parted = parted;
+            Some(RunningContent {
+                memory,
+                services: std::mem::take(&mut subject.positions),
+            })
+        }
+        None => {
+            if let Some(disk) = node.next_spec().data_disk {
+                copy(disk.path, folder.join(disk_file(&machine))).await?;
+            }
+            None
+        }
+    };
+    let disk_bytes = node.next_spec().data_disk.map(|disk| disk.bytes);
+    let content = MachineContent {
+        running,
+        disk_bytes,
+    };
+    Ok((machine, content))
+}
+
+async fn keep_running(
+    lab: &Lab,
+    node: &Node,
+    mut parted: Parted,
+    folder: &Path,
+    after: After,
+) -> Result<(Option<Parted>, StateMemory), CheckpointError> {
+    let machine = node.name();
+    let memory_kept = folder.join(memory_file(machine));
+    let disk_kept = folder.join(disk_file(machine));
+    let number = lab.next_number();
+    let over = node.scratch_file(&format!("data-{number}.qcow2"));
+    let frozen = match after {
+        After::GoOn => parted
+            .freeze_disk(&over)
+            .await
+            .map_err(|source| monitor(node, source))?,
+        After::End => parted.spec().data_disk.clone(),
+    };
+    let state_kept = folder.join(state_file(machine));
+    let state = create(&state_kept)?;
+    let memory = parted
+        .save(&state)
+        .await
+        .map_err(|source| monitor(node, source))?;
+    match (&parted.spec().memory, after) {
+        (Memory::Own(file), After::GoOn) => copy(file.clone(), memory_kept).await?,
+        (Memory::Own(file), After::End) => {
+            let file = file.clone();
+            parted.end(END_ALLOWED).await;
+            take_over(file, memory_kept).await?;
+            if let Some(disk) = frozen {
+                take_over(disk.path, disk_kept).await?;
+            }
+            return Ok((None, memory));
+        }
+        (Memory::Anonymous | Memory::Frozen(_), _) => {
+            let spec = parted.spec().clone();
+            convert(lab, node, spec, &state_kept, memory_kept).await?;
+        }
+    }
+    if let Some(disk) = frozen {
+        copy(disk.path, disk_kept).await?;
+    }
+    let memory = StateMemory::InSharedFile;
+    match after {
+        After::GoOn => Ok((Some(parted), memory)),
+        After::End => {
+            parted.end(END_ALLOWED).await;
+            Ok((None, memory))
+        }
+    }
+}
+
+/// Turns a state that holds the memory into a small one and a memory file, by loading it into a machine whose memory
+/// is that file and saving it again. The machine never runs.
+async fn convert(
+    lab: &Lab,
+    node: &Node,
+    spec: MachineSpec,
+    state: &Path,
+    memory_kept: PathBuf,
+) -> Result<(), CheckpointError> {
+    let whole = SavedState {
+        path: state.with_extension("whole"),
+        memory: StateMemory::InState,
+    };
+    rename(state, &whole.path)?;
+    let number = lab.next_number();
+    let data_disk = match &spec.data_disk {
+        Some(disk) => {
+            let path = node.scratch_file(&format!("convert-{number}.qcow2"));
+            let over = disk.overlay(&path);
+            Some(over.map_err(|error| CheckpointError::Disk {
+                machine: node.name().to_owned(),
+                reason: error.to_string(),
+            })?)
+        }
+        None => None,
+    };
+    let spec = MachineSpec {
+        memory: Memory::Own(memory_kept),
+        data_disk,
+        console: spec.console.elsewhere(node.scratch_file("convert.console")),
+        qemu_log: node.scratch_file("convert.log"),
+        ..spec
+    };
+    // Its cards are connected to nothing, since it never runs.
+    let mut held = Vec::new();
+    let mut sockets = Vec::new();
+    for _ in 0..spec.nics {
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().map_err(|source| CheckpointError::Io {
+                what: "make a socket for",
+                path: whole.path.clone(),
+                source,
+            })?;
+        held.push(ours);
+        sockets.push(theirs.into());
+    }
+    let loaded = Loaded::load(spec, &whole, sockets, CONVERT_ALLOWED).await?;
+    let file = create(state)?;
+    loaded
+        .save(&file)
+        .await
+        .map_err(|source| monitor(node, source))?;
+    loaded.end(END_ALLOWED).await;
+    std::fs::remove_file(&whole.path).map_err(|source| CheckpointError::Io {
+        what: "remove",
+        path: whole.path,
+        source,
+    })
+}
+
+/// Lets machines and network run on, and talks to the agents again.
+async fn go_on(lab: &Lab, subjects: &mut [Subject<'_>]) -> Result<(), CheckpointError> {
+    // One that did not stop has nothing to resume; one that is lost shows below.
+    join_all(parted(subjects).map(|(node, parted)| async {
+        if let Err(error) = parted.resume().await {
+            tracing::warn!(machine = node.name(), %error, "could not let a machine run on");
+        }
+    }))
+    .await;
+    lab.common.network.switch().release()?;
+    for subject in subjects {
+        let Some(parted) = subject.parted.take() else {
+            continue;
+        };
+        let node = subject.node;
+        let running = parted
+            .reconnect(RECONNECT_ALLOWED)
+            .await
+            .map_err(|source| CheckpointError::Reconnect {
+                machine: node.name().to_owned(),
+                source,
+            })?;
+        node.set_agent(Some(running.agent().clone()));
+        *subject.machine = Some(running);
+        node.follow_services(&subject.positions).await?;
+    }
+    Ok(())
+}
+
+fn parted<'a>(subjects: &'a [Subject<'_>]) -> impl Iterator<Item = (&'a Node, &'a Parted)> {
+    subjects
+        .iter()
+        .filter_map(|subject| Some((subject.node, subject.parted.as_ref()?)))
+}
+
+fn monitor(node: &Node, source: mvm_machine::qmp::QmpError) -> CheckpointError {
+    CheckpointError::Monitor {
+        machine: node.name().to_owned(),
+        source,
+    }
+}
+
+fn create(path: &Path) -> Result<std::fs::File, CheckpointError> {
+    std::fs::File::create(path).map_err(|source| CheckpointError::Io {
+        what: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {
+    std::fs::rename(from, to).map_err(|source| CheckpointError::Io {
+        what: "move",
+        path: from.to_owned(),
+        source,
+    })
+}
+
+async fn copy(source: PathBuf, target: PathBuf) -> Result<(), CheckpointError> {
+    Ok(blocking(move || files::copy_sparse(&source, &target)).await?)
+}
+
+/// Moves a file of a machine that has ended into the checkpoint; copies it where it lies on another file system.
+async fn take_over(source: PathBuf, target: PathBuf) -> Result<(), CheckpointError> {
+    match std::fs::rename(&source, &target) {
+        Ok(()) => Ok(()),
+        Err(_) => copy(source, target).await,
+    }
+}
+
+fn nanoseconds_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}

@@ -1,0 +1,339 @@
+//! A machine on its way up: QEMU runs, the agent has not answered yet.
+
+use std::{
+    fmt, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream as StdUnixStream,
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use mvm_agent::client::{Agent, AgentError, ChannelEnd};
+use tokio::{net::UnixStream, task::JoinHandle};
+
+use super::{MachineSpec, Running, running::Parts};
+use crate::{
+    process::{Child, Exit, Keeper, ProcessError},
+    qemu::{self, Descriptors, Start},
+    qmp::{Qmp, QmpError},
+};
+
+/// Monitor commands answer in milliseconds; a loaded host may need a thousand times that.
+const MONITOR_ALLOWED: Duration = Duration::from_secs(10);
+/// After the process ended its console socket still holds what the guest said last.
+const CONSOLE_DRAIN_ALLOWED: Duration = Duration::from_secs(2);
+/// Between a closed channel and the end of its QEMU.
+const END_ALLOWED: Duration = Duration::from_secs(5);
+/// Console lines shown with a boot that failed.
+const TAIL_LINES: usize = 15;
+/// Lines of QEMU's own shown with it.
+const QEMU_LINES: usize = 5;
+
+/// Why QEMU could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A socket pair, log file or console file could not be made.
+    #[error("could not prepare {what} of machine {machine}: {source}")]
+    Prepare {
+        /// The machine's name.
+        machine: String,
+        /// What was being prepared.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// Why a launched machine did not get as far as an answering agent.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// QEMU ended by itself.
+    #[error(
+        "could not boot machine {machine}: QEMU ended with {exit} after {elapsed:.1?}{evidence}"
+    )]
+    Ended {
+        /// The machine's name.
+        machine: String,
+        /// How QEMU ended.
+        exit: Exit,
+        /// Time since launch.
+        elapsed: Duration,
+        /// What QEMU and the console said last.
+        evidence: Evidence,
+    },
+    /// No agent answered in time.
+    #[error(
+        "could not boot machine {machine}: no agent answered in {elapsed:.1?} ({agent}){evidence}"
+    )]
+    NoAgent {
+        /// The machine's name.
+        machine: String,
+        /// Time since launch.
+        elapsed: Duration,
+        /// The last thing the channel said.
+        agent: AgentError,
+        /// What QEMU and the console said last.
+        evidence: Evidence,
+    },
+    /// The monitor did not answer.
+    #[error("could not boot machine {machine}: {source}")]
+    Monitor {
+        /// The machine's name.
+        machine: String,
+        /// What went wrong.
+        source: QmpError,
+    },
+}
+
+/// The last lines of a failed boot, printed below its error.
+#[derive(Debug)]
+pub struct Evidence {
+    qemu: Vec<String>,
+    console: Vec<String>,
+    console_path: PathBuf,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.qemu {
+            write!(formatter, "\n  qemu: {line}")?;
+        }
+        for line in &self.console {
+            write!(formatter, "\n  console: {line}")?;
+        }
+        if self.console.is_empty() {
+            write!(
+                formatter,
+                "\n  console: nothing was printed; is this a kernel for this machine?"
+            )?;
+        }
+        write!(
+            formatter,
+            "\n  the whole console is in {}",
+            self.console_path.display()
+        )
+    }
+}
+
+/// A machine whose QEMU runs and whose agent has not answered yet. Dropping it kills it.
+pub struct Booting {
+    pub(super) process: Process,
+    /// Open already where the machine was loaded.
+    pub(super) monitor: Option<Qmp>,
+}
+
+/// A QEMU with its ends of everything it talks through.
+pub(super) struct Process {
+    pub(super) spec: MachineSpec,
+    pub(super) child: Child,
+    pub(super) monitor: Option<UnixStream>,
+    pub(super) agent: StdUnixStream,
+    pub(super) console: JoinHandle<()>,
+    pub(super) launched: tokio::time::Instant,
+}
+
+impl Booting {
+    /// Starts QEMU. `nic_sockets` are the switch's ends, one per NIC of the specification.
+    pub async fn launch(
+        spec: MachineSpec,
+        nic_sockets: Vec<OwnedFd>,
+    ) -> Result<Booting, LaunchError> {
+        Ok(Booting {
+            process: Process::start(spec, Start::Cold, nic_sockets, Vec::new()).await?,
+            monitor: None,
+        })
+    }
+
+    /// Waits until the agent answers, at most `allowed`.
+    pub async fn ready(self, allowed: Duration) -> Result<Running, BootError> {
+        let Booting {
+            mut process,
+            monitor,
+        } = self;
+        let machine = process.spec.name.clone();
+        let agent = process.agent(allowed).await?;
+        let booted_in = process.launched.elapsed();
+        let qmp = match monitor {
+            Some(qmp) => qmp,
+            None => process
+                .monitor()
+                .await
+                .map_err(|source| BootError::Monitor { machine, source })?,
+        };
+        Ok(Running {
+            parts: Parts {
+                spec: process.spec,
+                child: process.child,
+                channel: process.agent,
+                qmp,
+                console: process.console,
+            },
+            agent,
+            booted_in,
+        })
+    }
+
+    /// Waits until QEMU ends by itself; for guests that run no agent.
+    pub async fn wait(self) -> Exit {
+        let exit = self.process.child.wait().await;
+        drain(self.process.console).await;
+        exit
+    }
+}
+
+impl Process {
+    /// Starts QEMU; `inherited` are more descriptors that it keeps, under their own numbers.
+    pub(super) async fn start(
+        spec: MachineSpec,
+        start: Start,
+        nic_sockets: Vec<OwnedFd>,
+        inherited: Vec<OwnedFd>,
+    ) -> Result<Process, LaunchError> {
+        assert_eq!(
+            usize::from(spec.nics),
+            nic_sockets.len(),
+            "one socket per NIC"
+        );
+        let prepare = |what| {
+            let machine = spec.name.clone();
+            move |source| LaunchError::Prepare {
+                machine,
+                what,
+                source,
+            }
+        };
+        let (console, guest_console) = channel().map_err(prepare("the console"))?;
+        let (monitor, guest_monitor) = channel().map_err(prepare("the monitor"))?;
+        let (agent, guest_agent) = channel().map_err(prepare("the agent channel"))?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&spec.qemu_log)
+            .map_err(prepare("the log"))?;
+        let console = UnixStream::from_std(console).map_err(prepare("the console"))?;
+        let console = spec
+            .console
+            .record(console)
+            .await
+            .map_err(prepare("the console file"))?;
+
+        let descriptors = Descriptors {
+            console: guest_console.as_raw_fd(),
+            monitor: guest_monitor.as_raw_fd(),
+            agent: guest_agent.as_raw_fd(),
+            nics: nic_sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        };
+        let mut command = Command::new(&spec.qemu);
+        command
+            .args(qemu::arguments(&spec, start, &descriptors))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let mut kept = vec![guest_console, guest_monitor, guest_agent];
+        kept.extend(nic_sockets);
+        kept.extend(inherited);
+        let monitor = UnixStream::from_std(monitor).map_err(prepare("the monitor"))?;
+        let child = Keeper::get()?.spawn(command, kept)?;
+        Ok(Process {
+            spec,
+            child,
+            monitor: Some(monitor),
+            agent,
+            console,
+            launched: tokio::time::Instant::now(),
+        })
+    }
+
+    /// Opens the monitor; it can be opened once.
+    pub(super) async fn monitor(&mut self) -> Result<Qmp, QmpError> {
+        let monitor = self.monitor.take().ok_or_else(|| QmpError::Closed {
+            command: "greeting".to_owned(),
+        })?;
+        Qmp::connect(monitor, MONITOR_ALLOWED).await
+    }
+
+    /// Waits until the agent answers.
+    async fn agent(&mut self, allowed: Duration) -> Result<Agent, BootError> {
+        let machine = self.spec.name.clone();
+        let answered = tokio::select! {
+            exit = self.child.wait() => Err(exit),
+            agent = connect(&self.agent, allowed) => match agent {
+                // The channel of a QEMU that ends is closed a moment before its end is known.
+                Err(AgentError::Closed(end)) => {
+                    match tokio::time::timeout(END_ALLOWED, self.child.wait()).await {
+                        Ok(exit) => Err(exit),
+                        Err(_) => Ok(Err(AgentError::Closed(end))),
+                    }
+                }
+                other => Ok(other),
+            },
+        };
+        match answered {
+            Ok(Ok(agent)) => Ok(agent),
+            Ok(Err(error)) => Err(BootError::NoAgent {
+                machine,
+                elapsed: self.launched.elapsed(),
+                agent: error,
+                evidence: evidence(&self.spec),
+            }),
+            Err(exit) => {
+                // Its last words are worth a moment.
+                let _ = tokio::time::timeout(CONSOLE_DRAIN_ALLOWED, &mut self.console).await;
+                Err(BootError::Ended {
+                    machine,
+                    exit,
+                    elapsed: self.launched.elapsed(),
+                    evidence: evidence(&self.spec),
+                })
+            }
+        }
+    }
+}
+
+/// Talks to the agent over a channel that stays open for others after this.
+pub(super) async fn connect(
+    channel: &StdUnixStream,
+    allowed: Duration,
+) -> Result<Agent, AgentError> {
+    let stream = channel
+        .try_clone()
+        .and_then(UnixStream::from_std)
+        .map_err(|error| AgentError::Closed(ChannelEnd::Io(error.into())))?;
+    Agent::connect(stream, allowed).await
+}
+
+/// Returns our end and the other for QEMU.
+fn channel() -> io::Result<(StdUnixStream, OwnedFd)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours, theirs.into()))
+}
+
+pub(super) async fn drain(console: JoinHandle<()>) {
+    // Whether the recording ended in time only decides how complete the tail is.
+    let _ = tokio::time::timeout(CONSOLE_DRAIN_ALLOWED, console).await;
+}
+
+/// What QEMU and the console said last.
+pub(super) fn evidence(spec: &MachineSpec) -> Evidence {
+    let log = std::fs::read(&spec.qemu_log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    Evidence {
+        qemu: lines
+            .iter()
+            .rev()
+            .take(QEMU_LINES)
+            .rev()
+            .map(|line| (*line).to_owned())
+            .collect(),
+        console: spec.console.tail(TAIL_LINES),
+        console_path: spec.console.path().to_owned(),
+    }
+}

@@ -1,0 +1,28 @@
+//! One machine's life: booting, running, parted, stopped - each a type, and only the running one takes commands.
+//!
+//! ```text
+//!              launch
+//!   MachineSpec ------------------> Booting --ready--> Running --crash, power_off--> Stopped
+//!        |                             ^               |     ^
+//!        | load (a saved state)        | go            | part| reconnect
+//!        +-----------> Loaded ---------+               v     |
+//!                                                    Parted -+--save--> a state in a file
+//! ```
+//!
+//! A parted machine has an agent to which nobody talks, so that its state can be saved and go on elsewhere. What is
+//! kept of saved states, and when they are good, is [`crate::snapshot`]'s; several machines, names, networks
+//! and faults in time are the lab's affair.
+
+mod booting;
+mod loaded;
+mod parted;
+mod running;
+mod spec;
+
+pub use self::{
+    booting::{BootError, Booting, Evidence, LaunchError},
+    loaded::{LoadError, Loaded, SavedState},
+    parted::Parted,
+    running::{MemoryUse, Running, Stopped},
+    spec::{MacAddress, MachineSpec, Memory},
+};

@@ -1,0 +1,170 @@
+//! A machine whose agent answers, and one that has ended.
+
+use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
+
+use mvm_agent::client::{Agent, AgentError};
+use tokio::task::JoinHandle;
+
+use super::{MachineSpec, Parted, booting::drain};
+use crate::{
+    process::{Child, Exit},
+    qmp::{Qmp, QmpError},
+};
+
+/// A machine whose agent answers. Dropping it kills it.
+pub struct Running {
+    pub(super) parts: Parts,
+    pub(super) agent: Agent,
+    pub(super) booted_in: Duration,
+}
+
+/// What a machine has whether or not somebody talks to its agent.
+pub(super) struct Parts {
+    pub(super) spec: MachineSpec,
+    pub(super) child: Child,
+    /// Stays open between two conversations, so that QEMU sees no hang-up.
+    pub(super) channel: StdUnixStream,
+    pub(super) qmp: Qmp,
+    pub(super) console: JoinHandle<()>,
+}
+
+/// Host memory of one machine, in bytes, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Pages that are this machine's alone.
+    pub private: u64,
+    /// Its fair share of all pages it uses: those it shares with others count in part (PSS).
+    pub proportional: u64,
+}
+
+impl Running {
+    /// Returns the agent in the guest.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Returns what the machine is made of.
+    pub fn spec(&self) -> &MachineSpec {
+        &self.parts.spec
+    }
+
+    /// Returns the time from QEMU's start to the agent's first answer.
+    pub fn booted_in(&self) -> Duration {
+        self.booted_in
+    }
+
+    /// Returns QEMU's process id.
+    pub fn pid(&self) -> u32 {
+        self.parts.child.pid()
+    }
+
+    /// Stops the guest's processors. Its clocks stand still too.
+    pub async fn pause(&self) -> Result<(), QmpError> {
+        self.parts.qmp.stop().await
+    }
+
+    /// Lets a paused guest run on.
+    pub async fn resume(&self) -> Result<(), QmpError> {
+        self.parts.qmp.resume().await
+    }
+
+    /// Returns the host memory it uses.
+    pub fn memory_use(&self) -> io::Result<MemoryUse> {
+        let path = format!("/proc/{}/smaps_rollup", self.parts.child.pid());
+        Ok(MemoryUse::read(&std::fs::read_to_string(path)?))
+    }
+
+    /// Ends the conversation with the agent in order, so that the machine's state can be saved.
+    ///
+    /// # Errors
+    ///
+    /// The guest refuses while commands or transfers of the conversation are under way; the machine runs on
+    /// undisturbed then, and comes back with the error.
+    pub async fn part(self) -> Result<Parted, (Running, AgentError)> {
+        match self.agent.part().await {
+            Ok(()) => Ok(Parted { parts: self.parts }),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Kills the machine at once, as a power cut does to its memory. The data disk keeps what the guest had
+    /// flushed: this is a crash of the machine, not a loss of the disk's cache.
+    pub async fn crash(self) -> Stopped {
+        self.parts.child.kill();
+        self.parts.stopped().await
+    }
+
+    /// Asks the guest to end its processes, unmount and power off; kills it after `allowed`.
+    pub async fn power_off(self, allowed: Duration) -> Stopped {
+        let machine = &self.parts.spec.name;
+        // The agent may be gone before its answer is out; the process's end is what counts.
+        if let Err(error) = self.agent.power_off().await {
+            tracing::debug!(machine, %error, "the power-off request was not answered");
+        }
+        if tokio::time::timeout(allowed, self.parts.child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(machine, ?allowed, "did not power off in time and is killed");
+            self.parts.child.kill();
+        }
+        self.parts.stopped().await
+    }
+
+    /// Waits until the machine ends by itself.
+    pub async fn wait(self) -> Stopped {
+        self.parts.stopped().await
+    }
+}
+
+impl Parts {
+    pub(super) async fn stopped(self) -> Stopped {
+        let exit = self.child.wait().await;
+        drain(self.console).await;
+        Stopped {
+            spec: self.spec,
+            exit,
+        }
+    }
+}
+
+/// A machine that has ended and can be launched again.
+pub struct Stopped {
+    /// What it was made of.
+    pub spec: MachineSpec,
+    /// How QEMU ended.
+    pub exit: Exit,
+}
+
+impl MemoryUse {
+    /// Reads a `smaps_rollup`, which counts in kB.
+    fn read(rollup: &str) -> MemoryUse {
+        let sum = |prefix: &str| {
+            let lines = rollup.lines().filter(|line| line.starts_with(prefix));
+            lines
+                .filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok())
+                .map(|kib| kib * 1024)
+                .sum()
+        };
+        MemoryUse {
+            private: sum("Private_"),
+            proportional: sum("Pss:"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_summed() {
+        let rollup = "Rss: 10 kB\nPss:  7 kB\nPss_Dirty: 5 kB\nPrivate_Clean:        4 kB\n\
+                      Private_Dirty:      96 kB\nPrivate_Hugetlb: 0 kB\nbad";
+        let expected = MemoryUse {
+            private: 100 * 1024,
+            proportional: 7 * 1024,
+        };
+        assert_eq!(MemoryUse::read(rollup), expected);
+    }
+}
