@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvm_agent::boot::PROBE_WORD;
+use mvm_agent::{boot::PROBE_WORD, client::Identity};
 use mvm_machine::{
     accelerator::{self, Accelerator},
     cache::Cache,
@@ -21,6 +21,7 @@ use mvm_machine::{
     image::Image,
     kernel::{Kernel, KernelSource},
     machine::{Booting, MachineSpec, Memory, Running},
+    snapshot::Snapshot,
 };
 use serde_json::json;
 
@@ -47,6 +48,12 @@ async fn main() {
     );
     drop(running);
     print(
+        "one minimal machine, resumed",
+        "ms",
+        host.resumed().await,
+        Some(150.0),
+    );
+    print(
         "three machines at once, cold",
         "ms",
         host.three().await,
@@ -59,6 +66,7 @@ struct Host {
     accelerator: Accelerator,
     qemu: PathBuf,
     scratch: tempfile::TempDir,
+    cache: Cache,
 }
 
 impl Host {
@@ -76,6 +84,7 @@ impl Host {
             accelerator: choice.accelerator,
             qemu: qemu.path,
             scratch,
+            cache,
         }
     }
 
@@ -101,6 +110,30 @@ impl Host {
         let booting = Booting::launch(self.spec(name), Vec::new()).await.unwrap();
         let running = booting.ready(BOOT_ALLOWED).await.unwrap();
         (running, milliseconds(started.elapsed()))
+    }
+
+    /// From the decision to start it to a machine that answers as itself; the snapshot is there.
+    async fn resumed(&self) -> f64 {
+        let spec = self.spec("resumed");
+        let obtained = Snapshot::obtain(&self.cache, &spec, BOOT_ALLOWED).await;
+        drop(obtained.unwrap());
+        let started = Instant::now();
+        let (snapshot, _) = Snapshot::obtain(&self.cache, &spec, BOOT_ALLOWED)
+            .await
+            .unwrap();
+        let loaded = snapshot.resume(spec, Vec::new()).await.unwrap();
+        let booting = loaded.go().await.unwrap();
+        let running = booting.ready(BOOT_ALLOWED).await.unwrap();
+        let identity = Identity {
+            hostname: "resumed".to_owned(),
+            machine_id: Some("0".repeat(32)),
+            interfaces: Vec::new(),
+            hosts: Vec::new(),
+            mounts: Vec::new(),
+        };
+        running.agent().configure(identity).await.unwrap();
+        running.agent().set_clock().await.unwrap();
+        milliseconds(started.elapsed())
     }
 
     async fn three(&self) -> f64 {

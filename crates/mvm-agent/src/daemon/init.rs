@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
-use super::{mounts, shutdown};
+use super::{mounts, network, shutdown};
 use crate::boot::{BOOT_PLAN_PATH, BootPlan, PROBE_WORD};
 
 /// Makes the system usable. What fails is told on the console, and the boot goes on: the host can then
@@ -32,6 +32,8 @@ pub(super) fn prepare() {
     );
     attempt("mount /run", mount_virtual("tmpfs", "/run", "mode=0755"));
     attempt("mount /tmp", mount_virtual("tmpfs", "/tmp", "mode=1777"));
+    // Here rather than with the identity, because a frozen machine has it behind it: 50 ms under an emulator.
+    attempt("bring the loopback up", network::bring_up_loopback());
     match read_plan() {
         Ok(plan) => carry_out(&plan),
         Err(error) => console(&format!(
