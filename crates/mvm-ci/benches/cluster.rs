@@ -1,4 +1,5 @@
-//! How long the `cluster` scenario takes from a cold start to its verdict, and how much of that forming takes.
+//! How long the `cluster` scenario takes to its verdict, cold and from its checkpoint, and how much of the cold one
+//! is forming.
 //!
 //! Runs it once and prints one line of JSON per measurement; `cargo xtask bench cluster` repeats it and
 //! prints the medians.
@@ -11,9 +12,47 @@ use std::{path::Path, process::Command};
 use serde_json::{Value, json};
 
 fn main() {
+    let cold = run(&["--cold"]);
+    print(
+        "cluster, cold start to verdict",
+        cold.seconds("run_ended", ""),
+        Some(90.0),
+    );
+    print(
+        "of that, booting three machines",
+        cold.seconds("step_ended", "boot"),
+        None,
+    );
+    print(
+        "of that, forming (hiqlite's own waits)",
+        cold.seconds("step_ended", "forms"),
+        None,
+    );
+    // The first of these makes the checkpoint, if there is none yet.
+    run(&[]);
+    let restored = run(&[]);
+    print(
+        "cluster, restored to verdict",
+        restored.seconds("run_ended", ""),
+        Some(40.0),
+    );
+    let to_write = restored.at("restored") - restored.at("environment");
+    let write = restored.seconds("step_ended", "first write");
+    print(
+        "of that, restored to an acknowledged write",
+        to_write + write,
+        Some(1.5),
+    );
+}
+
+/// The events of one run.
+struct Events(Vec<Value>);
+
+fn run(arguments: &[&str]) -> Events {
     let output = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
         .args(["test", "cluster", "--json", "--runs"])
         .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"))
+        .args(arguments)
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -21,31 +60,27 @@ fn main() {
         output.status.success(),
         "the scenario did not pass:\n{text}"
     );
-    let events: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let duration = |kind: &str, step: &str| {
-        let event = events.iter().find(|event| {
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    Events(lines.collect())
+}
+
+impl Events {
+    fn find(&self, kind: &str, step: &str) -> &Value {
+        let found = self.0.iter().find(|event| {
             event["event"] == kind && event["step"].as_str().unwrap_or_default().contains(step)
         });
-        event.unwrap()["duration_ms"].as_f64().unwrap() / 1000.0
-    };
-    print(
-        "cluster, cold start to verdict",
-        duration("run_ended", ""),
-        Some(90.0),
-    );
-    print(
-        "of that, booting three machines",
-        duration("step_ended", "boot"),
-        None,
-    );
-    print(
-        "of that, forming (hiqlite's own waits)",
-        duration("step_ended", "forms"),
-        None,
-    );
+        found.unwrap_or_else(|| panic!("no event {kind} {step}"))
+    }
+
+    /// How long a step or the run took.
+    fn seconds(&self, kind: &str, step: &str) -> f64 {
+        self.find(kind, step)["duration_ms"].as_f64().unwrap() / 1000.0
+    }
+
+    /// When an event happened.
+    fn at(&self, kind: &str) -> f64 {
+        self.find(kind, "")["at_ms"].as_f64().unwrap() / 1000.0
+    }
 }
 
 fn print(name: &str, seconds: f64, at_most: Option<f64>) {

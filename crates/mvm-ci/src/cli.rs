@@ -25,6 +25,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
+    /// Lists and removes what was made for machines: images, snapshots, checkpoints
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Tells what this host has and lacks
     Doctor(DoctorArgs),
 }
@@ -83,6 +86,35 @@ pub struct TestArgs {
         env = "MVM_CI_RUNS"
     )]
     pub runs: PathBuf,
+}
+
+/// What to do with what was made for machines.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "The cache holds at most MVM_CI_CACHE_GIB GiB [default: 8]; what was used longest ago goes first. \
+Kernels are never removed: without a network there would be no second one."
+)]
+pub enum ImageCommand {
+    /// Lists it, what was used longest ago first
+    List(ImageListArgs),
+    /// Removes what was used longest ago; what is in use stays
+    Prune(ImagePruneArgs),
+}
+
+/// Flags of `mvm-ci image list`.
+#[derive(Debug, Args)]
+pub struct ImageListArgs {
+    /// Writes one line of JSON per entry to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `mvm-ci image prune`.
+#[derive(Debug, Args)]
+pub struct ImagePruneArgs {
+    /// Keeps so much, in GiB, instead of the cache's bound; 0 removes all
+    #[arg(long, value_name = "GIB")]
+    pub keep: Option<u32>,
 }
 
 /// Flags of `mvm-ci doctor`.

@@ -8,6 +8,7 @@ use std::path::Path;
 use mvm_ci::scenarios;
 use mvm_lab::{
     environment::EnvironmentOptions,
+    lab::StartBy,
     report::{self, Colours},
     runner::{self, RunOptions},
     verdict::Verdict,
@@ -15,7 +16,7 @@ use mvm_lab::{
 
 /// Runs a scenario by name; its lines go to the test's output.
 #[track_caller]
-fn check(name: &str) {
+fn check(name: &str, start: StartBy) {
     let known = scenarios::all(Path::new(env!("CARGO_BIN_EXE_mvm-ci")));
     let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
     let options = RunOptions {
@@ -42,15 +43,21 @@ fn check(name: &str) {
 
 #[test]
 fn simple_network() {
-    check("simple-network");
+    check("simple-network", StartBy::Snapshot);
+}
+
+/// Without snapshots everything must be as before.
+#[test]
+fn simple_network_cold() {
+    check("simple-network", StartBy::ColdBoot);
 }
 
 #[test]
 fn cluster() {
-    check("cluster");
+    check("cluster", StartBy::Snapshot);
 }
 
 #[test]
 fn pair() {
-    check("pair");
+    check("pair", StartBy::Snapshot);
 }

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mvm_machine::cache::Cache;
+
 /// The watcher promises 2 s; a loaded host gets more.
 const CLEAN_ALLOWED: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -54,7 +56,7 @@ impl Run {
     }
 
     /// Counts what belongs to the run: processes whose environment names its temporary folder, as QEMU's
-    /// does, the watcher, which has none, by what it guards, and files in that folder.
+    /// does, files in that folder, and files among the running machines'.
     fn survivors(&self) -> Vec<PathBuf> {
         let mark = format!("TMPDIR={}", self.temporary.path().display()).into_bytes();
         let belongs = |process: &PathBuf| {
@@ -68,11 +70,21 @@ impl Run {
             .flatten()
             .map(|entry| entry.path())
             .filter(belongs);
-        let files = fs::read_dir(self.temporary.path())
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.path());
-        processes.chain(files).collect()
+        let entries = |folder: &Path| {
+            let listed = fs::read_dir(folder).into_iter().flatten().flatten();
+            listed.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        // Memory and disks of running machines lie beside the cache, under the runner's number.
+        let ours = format!("mvm-ci-{}-", self.child.id());
+        let running = Cache::for_user().unwrap().root().join("running");
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&ours)
+        };
+        processes
+            .chain(entries(self.temporary.path()))
+            .chain(entries(&running).into_iter().filter(is_ours))
+            .collect()
     }
 
     #[track_caller]

@@ -10,10 +10,10 @@ use std::{
 
 use mvm_machine::{
     accelerator::{self, Accelerator, Choice},
-    cache::{Cache, CacheError, ContentKey},
+    cache::{Cache, CacheError, ContentKey, Lease},
     files::FileError,
     host::{self, HostView},
-    image::{Image, ImageError},
+    image::{IMAGES, Image, ImageError},
     kernel::{Kernel, KernelError, KernelSource},
 };
 
@@ -74,6 +74,8 @@ pub struct Environment {
     pub(crate) qemu_version: String,
     pub(crate) kernel_release: String,
     pub(crate) image: Arc<Image>,
+    /// Keeps the image in the cache.
+    _image_lease: Option<Lease>,
     pub(crate) accelerator: Choice,
 }
 
@@ -111,6 +113,7 @@ impl Environment {
             },
         };
         Ok(Environment {
+            _image_lease: cache.lease(IMAGES, &image.key),
             cache,
             qemu,
             qemu_key,

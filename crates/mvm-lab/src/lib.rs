@@ -20,6 +20,7 @@ pub mod run_folder;
 pub mod runner;
 pub mod scenario;
 pub mod scratch;
+pub mod storage;
 pub mod verdict;
 
 mod host_memory;

@@ -26,7 +26,7 @@ pub(crate) fn folder_in(cache: &Cache) -> io::Result<PathGuard> {
 fn guarded(parent: &Path) -> io::Result<PathGuard> {
     let keeper = Keeper::get().map_err(io::Error::other)?;
     let folder = tempfile::Builder::new()
-        .prefix("mvm-ci-")
+        .prefix(&format!("mvm-ci-{}-", std::process::id()))
         .tempdir_in(parent)?;
     keeper.guard_path(&folder.keep()).map_err(io::Error::other)
 }

@@ -78,8 +78,7 @@ fn check(name: &'static str, scenario: Scenario) -> Vec<String> {
         report.message,
         report.folder.display()
     );
-    let warnings = warnings.lock().unwrap().clone();
-    warnings
+    warnings.lock().unwrap().clone()
 }
 
 fn scenario(

@@ -41,7 +41,7 @@ const DATA_MODULES: &[&str] = &["ext4"];
 /// Where the shared disk is mounted.
 const SHARED_MOUNT: &str = "/host";
 /// Built quickly, and large: those unused for two weeks may go.
-const IMAGES: Shelf = Shelf {
+pub const IMAGES: Shelf = Shelf {
     name: "images",
     unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
 };

@@ -1,6 +1,7 @@
 //! What the commands do.
 
 mod doctor;
+mod image;
 mod serve;
 mod test;
 
@@ -24,7 +25,7 @@ pub fn run(cli: Cli) -> ExitCode {
     // Who runs a node wants to know what it does; who runs a scenario has the report.
     let default = match cli.command {
         Command::Serve(_) => "warn,mvm_node=info",
-        Command::Test(_) | Command::Doctor(_) => "warn",
+        Command::Test(_) | Command::Image(_) | Command::Doctor(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
@@ -47,6 +48,7 @@ pub fn run(cli: Cli) -> ExitCode {
         match cli.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
+            Command::Image(command) => image::image(&command),
             Command::Doctor(arguments) => doctor::doctor(arguments).await,
         }
     });

@@ -36,6 +36,11 @@ pub(super) fn scenario(program: &Path) -> Scenario {
 
 async fn steps(run: &Run) -> Outcome {
     let cluster = &Cluster::new(&run.lab);
+    run.step(
+        "the first write is served with no election",
+        first_write(run, cluster),
+    )
+    .await?;
     run.step("a job submitted on node1 is listed on all", async {
         cluster.accept("node1", "https://example.org/first").await?;
         cluster.all_list_the_same(&cluster.names()).await
@@ -93,6 +98,30 @@ async fn steps(run: &Run) -> Outcome {
         cluster.told(&Submitted::Accepted),
         cluster.told(&Submitted::Refused),
         cluster.told(&Submitted::Unknown)
+    ));
+    Ok(())
+}
+
+/// A restored cluster must not notice that it was asleep: same leader, same term.
+async fn first_write(run: &Run, cluster: &Cluster<'_>) -> Outcome {
+    let started = Instant::now();
+    let before = cluster
+        .view("node1")
+        .await
+        .map_err(mvm_lab::scenario::Failure::broken)?;
+    cluster
+        .accept("node1", "https://example.org/first-write")
+        .await?;
+    let took = started.elapsed();
+    let after = cluster.agree(&cluster.names(), AGREE_ALLOWED).await?;
+    ensure!(
+        (before.term, &before.leader) == (after.term, &after.leader),
+        "{before:?} before the first write, {after:?} after it"
+    );
+    run.note(format!(
+        "the first write was acknowledged {:.2} s after it was sent, in term {}",
+        took.as_secs_f64(),
+        after.term
     ));
     Ok(())
 }

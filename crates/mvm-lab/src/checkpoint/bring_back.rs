@@ -24,16 +24,32 @@ use crate::{
 /// Loading takes a tenth of a second; a loaded host may need a hundred times that.
 const LOAD_ALLOWED: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Ends what runs in `lab` and brings the checkpoint's machines back in its place.
+/// Ends what runs in `lab` and brings the checkpoint's machines back in its place; all are off after an error.
 pub(super) async fn bring_back(
     lab: &Lab,
     checkpoint: &Arc<Checkpoint>,
     wall: WallClock,
 ) -> Result<(), CheckpointError> {
-    let began = Instant::now();
+    let brought = replace_all(lab, checkpoint, wall).await;
+    if brought.is_err() {
+        end_all(lab).await;
+    }
+    brought
+}
+
+async fn end_all(lab: &Lab) {
     for node in lab.nodes.values() {
         node.end().await;
     }
+}
+
+async fn replace_all(
+    lab: &Lab,
+    checkpoint: &Arc<Checkpoint>,
+    wall: WallClock,
+) -> Result<(), CheckpointError> {
+    let began = Instant::now();
+    end_all(lab).await;
     let switch = Switch::restore(&checkpoint.content.switch)?;
     lab.common.network.replace_switch(switch);
     lab.keep_base(checkpoint);

@@ -11,7 +11,7 @@ use mvm_fabric::SwitchState;
 use mvm_machine::{
     cache::ContentKey,
     files,
-    machine::{Loaded, MachineSpec, Memory, Parted, Running, SavedState},
+    machine::{Loaded, MachineSpec, Memory, Parted, Running, SavedState, unconnected},
     qmp::StateMemory,
     snapshot::sealed,
 };
@@ -27,6 +27,7 @@ use crate::{
     lab::Lab,
     node::{Node, lock},
     scenario::milliseconds,
+    storage,
 };
 
 /// Machines read what they were given within milliseconds; one that hangs reads nothing, and what it was given is lost
@@ -102,8 +103,16 @@ pub(super) async fn take(
     blocking(move || {
         sealed::seal(workspace.path(), &content)?;
         cache.publish(CHECKPOINTS, &key, workspace)?;
+        let earlier = std::fs::read(&pointer)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<ContentKey>(&text).ok());
         let text = serde_json::to_vec(&key).expect("keys serialize");
         files::replace(&pointer, &text)?;
+        // Nothing leads to it any more; whoever uses it holds a lease.
+        if let Some(earlier) = earlier {
+            cache.remove(CHECKPOINTS, &earlier);
+        }
+        storage::keep_bound(&cache);
         let opened = Checkpoint::open(&cache, &key, &name, &environment)?;
         opened.ok_or_else(|| CheckpointError::Unknown {
             name,
@@ -359,18 +368,11 @@ async fn convert(
         ..spec
     };
     // Its cards are connected to nothing, since it never runs.
-    let mut held = Vec::new();
-    let mut sockets = Vec::new();
-    for _ in 0..spec.nics {
-        let (ours, theirs) =
-            std::os::unix::net::UnixStream::pair().map_err(|source| CheckpointError::Io {
-                what: "make a socket for",
-                path: whole.path.clone(),
-                source,
-            })?;
-        held.push(ours);
-        sockets.push(theirs.into());
-    }
+    let (_held, sockets) = unconnected(spec.nics).map_err(|source| CheckpointError::Io {
+        what: "make sockets for",
+        path: whole.path.clone(),
+        source,
+    })?;
     let loaded = Loaded::load(spec, &whole, sockets, CONVERT_ALLOWED).await?;
     let file = create(state)?;
     loaded

@@ -27,6 +27,13 @@ impl ContentKey {
         KeyBuilder { hasher }
     }
 
+    /// The key that a cache entry's directory is named after, if it is one.
+    pub(super) fn named(name: &str) -> Option<ContentKey> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_key = name.len() == 2 * blake3::OUT_LEN && name.bytes().all(is_digit);
+        is_key.then(|| ContentKey(name.to_owned()))
+    }
+
     /// The key as lower-case hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,6 +9,7 @@
 //! may use it: a temporary directory whose lock is free belongs to a process that died, and is removed.
 
 mod key;
+mod storage;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use self::key::Fingerprint;
 pub use self::key::{ContentKey, KeyBuilder};
+pub use self::storage::{BYTES_MAX_DEFAULT, Entry, Freed};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::files::{self, FileError, Naming};

@@ -120,7 +120,7 @@ const KERNELS: Shelf = Shelf {
 };
 
 /// Unpacked from a file the user gave: easily made again.
-const GIVEN_KERNELS: Shelf = Shelf {
+pub const GIVEN_KERNELS: Shelf = Shelf {
     name: "given-kernels",
     unused_max: Some(Duration::from_secs(14 * 24 * 3600)),
 };

@@ -296,6 +296,16 @@ impl Process {
     }
 }
 
+/// Socket pairs for network cards that are connected to nothing: the ends to hold, and those for QEMU.
+pub fn unconnected(nics: u8) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+    let pairs = (0..nics).map(|_| {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        Ok((ours.into(), theirs.into()))
+    });
+    let pairs = pairs.collect::<io::Result<Vec<(OwnedFd, OwnedFd)>>>()?;
+    Ok(pairs.into_iter().unzip())
+}
+
 /// Talks to the agent over a channel that stays open for others after this.
 pub(super) async fn connect(
     channel: &StdUnixStream,

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Booting, Evidence, LaunchError, MachineSpec,
     booting::{Process, evidence},
+    parted::end,
 };
 use crate::{
     process::Exit,
@@ -142,14 +143,7 @@ impl Loaded {
 
     /// Ends QEMU in order, with all files closed.
     pub async fn end(self, allowed: Duration) {
-        let asked = self.qmp.quit().await;
-        if asked.is_err()
-            || tokio::time::timeout(allowed, self.process.child.wait())
-                .await
-                .is_err()
-        {
-            self.process.child.kill();
-        }
+        end(&self.qmp, &self.process.child, allowed).await;
         self.process.child.wait().await;
     }
 

@@ -20,7 +20,7 @@ mod running;
 mod spec;
 
 pub use self::{
-    booting::{BootError, Booting, Evidence, LaunchError},
+    booting::{BootError, Booting, Evidence, LaunchError, unconnected},
     loaded::{LoadError, Loaded, SavedState},
     parted::Parted,
     running::{MemoryUse, Running, Stopped},

@@ -7,8 +7,9 @@ use mvm_agent::client::AgentError;
 use super::{MachineSpec, Memory, Running, Stopped, booting::connect, running::Parts};
 use crate::{
     data_disk::DataDisk,
+    process::Child,
     qemu::DATA_DRIVE,
-    qmp::{QmpError, StateMemory},
+    qmp::{Qmp, QmpError, StateMemory},
 };
 
 /// A machine whose conversation was ended in order. Dropping it kills it.
@@ -76,15 +77,16 @@ impl Parted {
 
     /// Ends QEMU in order, with all files closed.
     pub async fn end(self, allowed: Duration) -> Stopped {
-        // It closes the monitor as it goes; a QEMU that does not is killed.
-        let asked = self.parts.qmp.quit().await;
-        if asked.is_err()
-            || tokio::time::timeout(allowed, self.parts.child.wait())
-                .await
-                .is_err()
-        {
-            self.parts.child.kill();
-        }
+        end(&self.parts.qmp, &self.parts.child, allowed).await;
         self.parts.stopped().await
+    }
+}
+
+/// Has a QEMU end in order, which closes its files; kills one that does not.
+pub(super) async fn end(qmp: &Qmp, child: &Child, allowed: Duration) {
+    // It closes the monitor as it goes.
+    let asked = qmp.quit().await;
+    if asked.is_err() || tokio::time::timeout(allowed, child.wait()).await.is_err() {
+        child.kill();
     }
 }

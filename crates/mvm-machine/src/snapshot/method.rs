@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Content, Obtained, SCRATCH, SnapshotError, freeze, resume, sealed, unconnected};
+use super::{Content, Obtained, SCRATCH, SnapshotError, freeze, resume, sealed};
 use crate::{
     cache::{Cache, Workspace},
     console::Console,
     files::{self, Naming},
-    machine::{MachineSpec, Memory},
+    machine::{MachineSpec, Memory, unconnected},
     qmp::StateMemory,
 };
 

@@ -37,6 +37,7 @@ use crate::{
     files::{self, FileError, Naming},
     machine::{
         BootError, Booting, LaunchError, LoadError, Loaded, MachineSpec, Memory, SavedState,
+        unconnected,
     },
     qemu::{self, Descriptors, Start},
     qmp::{QmpError, StateMemory},
@@ -285,7 +286,7 @@ async fn freeze(
         .await
         .map_err(SnapshotError::Thread)?;
     // Nothing is behind its network cards, and nothing is said on them.
-    let (_ends, nic_sockets) = unconnected(spec.nics)?;
+    let (_ends, nic_sockets) = unconnected(spec.nics).map_err(SnapshotError::Thread)?;
     let booting = Booting::launch(spec, nic_sockets).await?;
     let running = booting.ready(boot_allowed).await.map_err(Box::new)?;
     let booted_in = running.booted_in();
@@ -315,18 +316,6 @@ async fn empty_disk(
     let cache = cache.clone();
     let (disk, lease) = blocking(move || Ok(DataDisk::create(&cache, &path, bytes)?)).await?;
     Ok((Some(disk), Some(lease)))
-}
-
-/// Socket pairs for network cards that are connected to nothing: the ends to hold, and those for QEMU.
-fn unconnected(nics: u8) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>), SnapshotError> {
-    let pairs = (0..nics).map(|_| {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        Ok((ours.into(), theirs.into()))
-    });
-    pairs
-        .collect::<std::io::Result<Vec<(OwnedFd, OwnedFd)>>>()
-        .map(|pairs| pairs.into_iter().unzip())
-        .map_err(SnapshotError::Thread)
 }
 
 /// The host processor's name and abilities, which KVM shows to guests and TCG's translations may rest on.

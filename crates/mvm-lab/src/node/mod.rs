@@ -1,45 +1,42 @@
 //! A machine of the lab by name: the verbs a scenario uses on it.
 //!
-//! What a machine is made of lives in `mvm-machine`; several of them start together in `lab`.
+//! How it comes up is in `start`; what a machine is made of lives in `mvm-machine`; several of them start together
+//! in `lab`.
+
+mod error;
+mod start;
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex as StdMutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Identity, Output};
-use mvm_fabric::{AttachError, Port};
+use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Output};
+use mvm_fabric::Port;
 use mvm_machine::{
-    boot_tokens,
-    data_disk::DataDisk,
-    files,
-    machine::{
-        BootError, Booting, LaunchError, LoadError, MacAddress, MachineSpec, Memory, MemoryUse,
-        Running, Stopped,
-    },
+    machine::{MachineSpec, MemoryUse, Running, Stopped},
     process::PathGuard,
     qmp::QmpError,
-    snapshot::{Obtained, Snapshot, SnapshotError},
 };
 use tokio::sync::{Mutex, Semaphore};
 
+pub use self::error::NodeError;
+pub(crate) use self::start::copy_memory;
 use crate::{
     environment::Environment,
-    event::{Event, MachineState, Recorder, Way, precise_ms},
+    event::{Event, MachineState, Recorder},
     lab::StartBy,
     network::Network,
     run_folder::RunFolder,
     service::{Place, Service, ServiceError, ServiceSpec},
     topology::{Member, MemoryPlan},
-    wait::{self, Seen, WaitError},
+    wait::{self, Seen},
 };
 
 /// How long a command of a scenario may take unless it says otherwise.
@@ -48,121 +45,6 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 const POWER_OFF_ALLOWED: Duration = Duration::from_secs(30);
 /// The output of one failed command that a message shows.
 const OUTPUT_SHOWN_BYTES: usize = 2000;
-
-/// Why something could not be done with a machine.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The machine is off.
-    #[error("could not use machine {machine}: it is off")]
-    Off {
-        /// The machine.
-        machine: String,
-    },
-    /// It is on already.
-    #[error("could not start machine {machine}: it is on")]
-    On {
-        /// The machine.
-        machine: String,
-    },
-    /// No boot token could be had.
-    #[error("could not take a boot token in {folder:?}: {source}")]
-    Token {
-        /// The folder of the tokens.
-        folder: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The switch gave no socket.
-    #[error("could not connect machine {machine} to the switch: {source}")]
-    Switch {
-        /// The machine.
-        machine: String,
-        /// What the switch said.
-        source: AttachError,
-    },
-    /// A file for the machine's memory could not be handled.
-    #[error("could not use the memory file {file:?}: {source}")]
-    Memory {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// QEMU did not start.
-    #[error(transparent)]
-    Launch(#[from] LaunchError),
-    /// The guest did not come up.
-    #[error(transparent)]
-    Boot(Box<BootError>),
-    /// The agent channel failed.
-    #[error("could not talk to the agent on {machine}: {source}")]
-    Agent {
-        /// The machine.
-        machine: String,
-        /// What the channel said.
-        source: AgentError,
-    },
-    /// The monitor failed.
-    #[error("could not control machine {machine}: {source}")]
-    Monitor {
-        /// The machine.
-        machine: String,
-        /// What the monitor said.
-        source: QmpError,
-    },
-    /// A service could not be handled.
-    #[error("on machine {machine}: {source}")]
-    Service {
-        /// The machine.
-        machine: String,
-        /// Why.
-        source: ServiceError,
-    },
-    /// A command ended otherwise than it should have.
-    #[error("command {command:?} on {machine} {how}{output}")]
-    Command {
-        /// The machine.
-        machine: String,
-        /// The command.
-        command: String,
-        /// What it did instead.
-        how: String,
-        /// Its output, shortened.
-        output: String,
-    },
-    /// A condition did not come to hold.
-    #[error("on machine {machine}: {source}")]
-    Wait {
-        /// The machine.
-        machine: String,
-        /// What was waited for and seen.
-        source: WaitError,
-    },
-}
-
-impl NodeError {
-    /// Tells whether the system under test is to blame, rather than the lab.
-    pub fn is_assertion(&self) -> bool {
-        match self {
-            NodeError::Command { .. } | NodeError::Wait { .. } => true,
-            NodeError::Agent { source, .. } => matches!(source, AgentError::PortClosed { .. }),
-            _ => false,
-        }
-    }
-}
-
-/// Why a machine could not be resumed. It can be booted.
-#[derive(Debug, thiserror::Error)]
-enum WakeError {
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Boot(#[from] Box<BootError>),
-    #[error(transparent)]
-    Node(#[from] NodeError),
-}
 
 /// What the machines of a lab share.
 pub(crate) struct Common {
@@ -203,155 +85,6 @@ impl Node {
     /// Returns the machine's number and addresses.
     pub fn member(&self) -> &Member {
         &self.member
-    }
-
-    /// Brings the machine up, gives it its identity and starts its services.
-    ///
-    /// It is resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
-    /// has its data disk as it was left.
-    pub async fn start(&self) -> Result<(), NodeError> {
-        let mut machine = self.machine.lock().await;
-        if machine.is_some() {
-            return Err(NodeError::On {
-                machine: self.name().to_owned(),
-            });
-        }
-        let began = Instant::now();
-        let (running, way) = self.bring_up().await?;
-        let agent = running.agent().clone();
-        agent
-            .configure(self.identity())
-            .await
-            .map_err(|source| self.agent_error(source))?;
-        agent
-            .set_clock()
-            .await
-            .map_err(|source| self.agent_error(source))?;
-        self.came_up(&mut machine, running, way, began);
-        drop(machine);
-        for service in &self.member.config.services {
-            self.start_service(&service.name).await?;
-        }
-        Ok(())
-    }
-
-    async fn bring_up(&self) -> Result<(Running, Way), NodeError> {
-        if self.common.start == StartBy::Snapshot {
-            match self.wake().await {
-                Ok(running) => return Ok((running, Way::Resumed)),
-                Err(error) => self.common.recorder.record(Event::Warning {
-                    text: format!("machine {} is booted cold: {error}", self.name()),
-                }),
-            }
-        }
-        Ok((self.boot().await?, Way::Cold))
-    }
-
-    /// Boots the machine; waits for one of the host's boot tokens first.
-    async fn boot(&self) -> Result<Running, NodeError> {
-        self.entered(MachineState::Waiting);
-        let tokens = self.common.environment.tokens();
-        let _token = boot_tokens::acquire(&tokens)
-            .await
-            .map_err(|source| NodeError::Token {
-                folder: tokens.clone(),
-                source,
-            })?;
-        let socket = self.plug_in()?;
-        self.entered(MachineState::Booting);
-        let mut spec = self.next_spec();
-        if let Some(file) = self.own_memory().await? {
-            spec.memory = Memory::Own(file);
-        }
-        let booting = Booting::launch(spec, vec![socket]).await?;
-        booting
-            .ready(self.common.boot_timeout)
-            .await
-            .map_err(|error| NodeError::Boot(Box::new(error)))
-    }
-
-    /// Resumes the machine from a snapshot of one like it.
-    async fn wake(&self) -> Result<Running, WakeError> {
-        self.entered(MachineState::Booting);
-        let mut spec = self.next_spec();
-        let cache = &self.common.environment.cache;
-        let (snapshot, obtained) = Snapshot::obtain(cache, &spec, self.common.boot_timeout).await?;
-        if let Obtained::Made {
-            booted_in,
-            saved_in,
-        } = obtained
-        {
-            self.common.recorder.record(Event::Note {
-                text: format!(
-                    "a machine of this kind was booted in {:.2} s and frozen in {:.0} ms",
-                    booted_in.as_secs_f64(),
-                    precise_ms(saved_in)
-                ),
-            });
-        }
-        let _turn = self.common.resuming.acquire().await;
-        if let (Some(file), Some(frozen)) = (self.own_memory().await?, snapshot.memory_file()) {
-            copy_memory(frozen, file.clone()).await?;
-            spec.memory = Memory::Own(file);
-        }
-        let loaded = snapshot.resume(spec, vec![self.plug_in()?]).await?;
-        let booting = loaded.go().await?;
-        let ready = booting.ready(self.common.boot_timeout).await;
-        Ok(ready.map_err(Box::new)?)
-    }
-
-    /// Gives the machine's port a new socket and returns the machine's end.
-    pub(crate) fn plug_in(&self) -> Result<OwnedFd, NodeError> {
-        let attached = self.common.network.switch().reattach(self.port);
-        attached.map_err(|source| NodeError::Switch {
-            machine: self.name().to_owned(),
-            source,
-        })
-    }
-
-    /// A file for the memory of a machine whose state is to be saved, not there yet.
-    async fn own_memory(&self) -> Result<Option<PathBuf>, NodeError> {
-        match self.common.memory {
-            MemoryPlan::Shared => Ok(None),
-            MemoryPlan::Own => {
-                let file = self.scratch_file("ram");
-                match tokio::fs::remove_file(&file).await {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        Err(NodeError::Memory { file, source })
-                    }
-                    _ => Ok(Some(file)),
-                }
-            }
-        }
-    }
-
-    /// A file of this machine's among those that the run removes.
-    pub(crate) fn scratch_file(&self, kind: &str) -> PathBuf {
-        let name = format!("{}.{kind}", self.name());
-        self.common.scratch.path().join(name)
-    }
-
-    pub(crate) fn next_spec(&self) -> MachineSpec {
-        lock(&self.spec).clone()
-    }
-
-    /// Notes that the machine is up and answers.
-    pub(crate) fn came_up(
-        &self,
-        machine: &mut Option<Running>,
-        running: Running,
-        way: Way,
-        began: Instant,
-    ) {
-        self.set_agent(Some(running.agent().clone()));
-        *machine = Some(running);
-        self.paused.store(false, Ordering::Relaxed);
-        self.entered(MachineState::AgentUp);
-        self.common.recorder.record(Event::CameUp {
-            machine: self.name().to_owned(),
-            way,
-            duration_ms: precise_ms(began.elapsed()),
-        });
     }
 
     /// Kills the machine at once; its memory is gone, its data disk keeps what the guest flushed. No effect if
@@ -603,27 +336,6 @@ impl Node {
         });
     }
 
-    fn identity(&self) -> Identity {
-        Identity {
-            hostname: self.name().to_owned(),
-            machine_id: Some(self.member.machine_id()),
-            interfaces: vec![mvm_agent::client::Interface {
-                mac: MacAddress::of_card(0).0,
-                address: Some(self.member.mac().0),
-                name: Some("eth1".to_owned()),
-                addresses: self.member.addresses(),
-            }],
-            hosts: self.common.hosts.clone(),
-            mounts: self
-                .member
-                .config
-                .data_disk
-                .then(DataDisk::mount)
-                .into_iter()
-                .collect(),
-        }
-    }
-
     /// Takes the running machine, noting how much memory it used.
     async fn take(&self) -> Option<Running> {
         let running = self.machine.lock().await.take()?;
@@ -729,17 +441,6 @@ impl Node {
             output: shown,
         }
     }
-}
-
-/// Begins a machine's own memory as a copy of a frozen one.
-pub(crate) async fn copy_memory(frozen: PathBuf, file: PathBuf) -> Result<(), NodeError> {
-    let (source, target) = (frozen, file.clone());
-    let copied = tokio::task::spawn_blocking(move || files::copy_sparse(&source, &target)).await;
-    let copied = copied.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    copied.map_err(|error| NodeError::Memory {
-        file,
-        source: io::Error::other(error),
-    })
 }
 
 pub(crate) fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {

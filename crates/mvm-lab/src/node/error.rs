@@ -1,0 +1,114 @@
+//! Why something could not be done with a machine.
+
+use std::{io, path::PathBuf};
+
+use mvm_agent::client::AgentError;
+use mvm_fabric::AttachError;
+use mvm_machine::{
+    machine::{BootError, LaunchError},
+    qmp::QmpError,
+};
+
+use crate::{service::ServiceError, wait::WaitError};
+
+/// Why something could not be done with a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The machine is off.
+    #[error("could not use machine {machine}: it is off")]
+    Off {
+        /// The machine.
+        machine: String,
+    },
+    /// It is on already.
+    #[error("could not start machine {machine}: it is on")]
+    On {
+        /// The machine.
+        machine: String,
+    },
+    /// No boot token could be had.
+    #[error("could not take a boot token in {folder:?}: {source}")]
+    Token {
+        /// The folder of the tokens.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The switch gave no socket.
+    #[error("could not connect machine {machine} to the switch: {source}")]
+    Switch {
+        /// The machine.
+        machine: String,
+        /// What the switch said.
+        source: AttachError,
+    },
+    /// A file for the machine's memory could not be handled.
+    #[error("could not use the memory file {file:?}: {source}")]
+    Memory {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// QEMU did not start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The guest did not come up.
+    #[error(transparent)]
+    Boot(Box<BootError>),
+    /// The agent channel failed.
+    #[error("could not talk to the agent on {machine}: {source}")]
+    Agent {
+        /// The machine.
+        machine: String,
+        /// What the channel said.
+        source: AgentError,
+    },
+    /// The monitor failed.
+    #[error("could not control machine {machine}: {source}")]
+    Monitor {
+        /// The machine.
+        machine: String,
+        /// What the monitor said.
+        source: QmpError,
+    },
+    /// A service could not be handled.
+    #[error("on machine {machine}: {source}")]
+    Service {
+        /// The machine.
+        machine: String,
+        /// Why.
+        source: ServiceError,
+    },
+    /// A command ended otherwise than it should have.
+    #[error("command {command:?} on {machine} {how}{output}")]
+    Command {
+        /// The machine.
+        machine: String,
+        /// The command.
+        command: String,
+        /// What it did instead.
+        how: String,
+        /// Its output, shortened.
+        output: String,
+    },
+    /// A condition did not come to hold.
+    #[error("on machine {machine}: {source}")]
+    Wait {
+        /// The machine.
+        machine: String,
+        /// What was waited for and seen.
+        source: WaitError,
+    },
+}
+
+impl NodeError {
+    /// Tells whether the system under test is to blame, rather than the lab.
+    pub fn is_assertion(&self) -> bool {
+        match self {
+            NodeError::Command { .. } | NodeError::Wait { .. } => true,
+            NodeError::Agent { source, .. } => matches!(source, AgentError::PortClosed { .. }),
+            _ => false,
+        }
+    }
+}

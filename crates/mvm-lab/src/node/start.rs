@@ -1,0 +1,215 @@
+//! Bringing a machine up: by a snapshot or cold, with its own identity.
+
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::atomic::Ordering, time::Instant};
+
+use mvm_agent::client::{Identity, Interface};
+use mvm_machine::{
+    boot_tokens,
+    data_disk::DataDisk,
+    files,
+    machine::{BootError, Booting, LoadError, MacAddress, MachineSpec, Memory, Running},
+    snapshot::{Obtained, Snapshot, SnapshotError},
+};
+
+use super::{Node, NodeError, lock};
+use crate::{
+    event::{Event, MachineState, Way, precise_ms},
+    lab::StartBy,
+    topology::MemoryPlan,
+};
+
+/// Why a machine could not be resumed. It can be booted.
+#[derive(Debug, thiserror::Error)]
+enum WakeError {
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Boot(#[from] Box<BootError>),
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+impl Node {
+    /// Brings the machine up, gives it its identity and starts its services.
+    ///
+    /// It is resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
+    /// has its data disk as it was left.
+    pub async fn start(&self) -> Result<(), NodeError> {
+        let mut machine = self.machine.lock().await;
+        if machine.is_some() {
+            return Err(NodeError::On {
+                machine: self.name().to_owned(),
+            });
+        }
+        let began = Instant::now();
+        let (running, way) = self.bring_up().await?;
+        let agent = running.agent().clone();
+        agent
+            .configure(self.identity())
+            .await
+            .map_err(|source| self.agent_error(source))?;
+        agent
+            .set_clock()
+            .await
+            .map_err(|source| self.agent_error(source))?;
+        self.came_up(&mut machine, running, way, began);
+        drop(machine);
+        for service in &self.member.config.services {
+            self.start_service(&service.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn bring_up(&self) -> Result<(Running, Way), NodeError> {
+        if self.common.start == StartBy::Snapshot {
+            match self.wake().await {
+                Ok(running) => return Ok((running, Way::Resumed)),
+                Err(error) => self.common.recorder.record(Event::Warning {
+                    text: format!("machine {} is booted cold: {error}", self.name()),
+                }),
+            }
+        }
+        Ok((self.boot().await?, Way::Cold))
+    }
+
+    /// Boots the machine; waits for one of the host's boot tokens first.
+    async fn boot(&self) -> Result<Running, NodeError> {
+        self.entered(MachineState::Waiting);
+        let tokens = self.common.environment.tokens();
+        let _token = boot_tokens::acquire(&tokens)
+            .await
+            .map_err(|source| NodeError::Token {
+                folder: tokens.clone(),
+                source,
+            })?;
+        let socket = self.plug_in()?;
+        self.entered(MachineState::Booting);
+        let mut spec = self.next_spec();
+        if let Some(file) = self.own_memory().await? {
+            spec.memory = Memory::Own(file);
+        }
+        let booting = Booting::launch(spec, vec![socket]).await?;
+        booting
+            .ready(self.common.boot_timeout)
+            .await
+            .map_err(|error| NodeError::Boot(Box::new(error)))
+    }
+
+    /// Resumes the machine from a snapshot of one like it.
+    async fn wake(&self) -> Result<Running, WakeError> {
+        self.entered(MachineState::Booting);
+        let mut spec = self.next_spec();
+        let cache = &self.common.environment.cache;
+        let (snapshot, obtained) = Snapshot::obtain(cache, &spec, self.common.boot_timeout).await?;
+        if let Obtained::Made {
+            booted_in,
+            saved_in,
+        } = obtained
+        {
+            self.common.recorder.record(Event::Note {
+                text: format!(
+                    "a machine of this kind was booted in {:.2} s and frozen in {:.0} ms",
+                    booted_in.as_secs_f64(),
+                    precise_ms(saved_in)
+                ),
+            });
+        }
+        let _turn = self.common.resuming.acquire().await;
+        if let (Some(file), Some(frozen)) = (self.own_memory().await?, snapshot.memory_file()) {
+            copy_memory(frozen, file.clone()).await?;
+            spec.memory = Memory::Own(file);
+        }
+        let loaded = snapshot.resume(spec, vec![self.plug_in()?]).await?;
+        let booting = loaded.go().await?;
+        let ready = booting.ready(self.common.boot_timeout).await;
+        Ok(ready.map_err(Box::new)?)
+    }
+
+    /// Gives the machine's port a new socket and returns the machine's end.
+    pub(crate) fn plug_in(&self) -> Result<OwnedFd, NodeError> {
+        let attached = self.common.network.switch().reattach(self.port);
+        attached.map_err(|source| NodeError::Switch {
+            machine: self.name().to_owned(),
+            source,
+        })
+    }
+
+    /// A file for the memory of a machine whose state is to be saved, not there yet.
+    async fn own_memory(&self) -> Result<Option<PathBuf>, NodeError> {
+        match self.common.memory {
+            MemoryPlan::Shared => Ok(None),
+            MemoryPlan::Own => {
+                let file = self.scratch_file("ram");
+                match tokio::fs::remove_file(&file).await {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        Err(NodeError::Memory { file, source })
+                    }
+                    _ => Ok(Some(file)),
+                }
+            }
+        }
+    }
+
+    /// A file of this machine's among those that the run removes.
+    pub(crate) fn scratch_file(&self, kind: &str) -> PathBuf {
+        let name = format!("{}.{kind}", self.name());
+        self.common.scratch.path().join(name)
+    }
+
+    pub(crate) fn next_spec(&self) -> MachineSpec {
+        lock(&self.spec).clone()
+    }
+
+    /// Notes that the machine is up and answers.
+    pub(crate) fn came_up(
+        &self,
+        machine: &mut Option<Running>,
+        running: Running,
+        way: Way,
+        began: Instant,
+    ) {
+        self.set_agent(Some(running.agent().clone()));
+        *machine = Some(running);
+        self.paused.store(false, Ordering::Relaxed);
+        self.entered(MachineState::AgentUp);
+        self.common.recorder.record(Event::CameUp {
+            machine: self.name().to_owned(),
+            way,
+            duration_ms: precise_ms(began.elapsed()),
+        });
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            hostname: self.name().to_owned(),
+            machine_id: Some(self.member.machine_id()),
+            interfaces: vec![Interface {
+                mac: MacAddress::of_card(0).0,
+                address: Some(self.member.mac().0),
+                name: Some("eth1".to_owned()),
+                addresses: self.member.addresses(),
+            }],
+            hosts: self.common.hosts.clone(),
+            mounts: self
+                .member
+                .config
+                .data_disk
+                .then(DataDisk::mount)
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+/// Begins a machine's own memory as a copy of a frozen one.
+pub(crate) async fn copy_memory(frozen: PathBuf, file: PathBuf) -> Result<(), NodeError> {
+    let (source, target) = (frozen, file.clone());
+    let copied = tokio::task::spawn_blocking(move || files::copy_sparse(&source, &target)).await;
+    let copied = copied.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    copied.map_err(|error| NodeError::Memory {
+        file,
+        source: io::Error::other(error),
+    })
+}
