@@ -45,6 +45,9 @@ fn topology(memory: MemoryPlan) -> Topology {
     }
     machines[0].services.push(service("hear", HEAR));
     machines[1].services.push(service("count", COUNT));
+    machines[1]
+        .services
+        .push(service("done", "echo done; exit 3"));
     Topology {
         memory,
         ..Topology::new(machines)
@@ -107,6 +110,23 @@ async fn heard(lab: &Lab, count: usize) -> Outcome<usize> {
         .map_err(|_| Failure::broken(format!("{told:?} is no count")))
 }
 
+/// How services ended is known before a checkpoint, after it, and after a restore; what runs, runs.
+async fn ends_are_known(lab: &Lab) -> Outcome {
+    let node2 = lab.node("node2");
+    let ended = || async {
+        match node2.service_ended("done").await {
+            Some(how) => mvm_lab::wait::Seen::Done(how),
+            None => mvm_lab::wait::Seen::NotYet("it runs".to_owned()),
+        }
+    };
+    let how = node2.wait_for("the end of service done", ALLOWED, ended);
+    let how = how.await?;
+    ensure!(how == "exit code 3", "it ended with {how}");
+    let count = node2.service_ended("count").await;
+    ensure!(count.is_none(), "count ended: {count:?}");
+    Ok(())
+}
+
 /// Every number once and in order: the connection lost and doubled nothing.
 async fn heard_all_in_order(lab: &Lab) -> Outcome {
     let wrong = "awk '$1 != NR && $1 != \"\" { print NR \": \" $0; exit 1 }' /tmp/heard";
@@ -123,7 +143,9 @@ async fn the_parent_goes_on_and_two_restores_are_alike(run: &Run) -> Outcome {
     lab.network().cut("node1", "node2")?;
     lab.network().heal("node1", "node2")?;
 
+    ends_are_known(lab).await?;
     lab.checkpoint("counting").await?;
+    ends_are_known(lab).await?;
     let at_checkpoint = heard(lab, 1).await?;
     node2.succeed("echo after > /data/mark && sync").await?;
     heard(lab, at_checkpoint + 50).await?;
@@ -137,6 +159,7 @@ async fn the_parent_goes_on_and_two_restores_are_alike(run: &Run) -> Outcome {
             now < at_checkpoint + 50,
             "{now} were heard right after the restore, {at_checkpoint} at the checkpoint"
         );
+        ends_are_known(lab).await?;
         let mark = lab.node("node2").succeed("cat /data/mark").await?;
         ensure!(mark.trim() == "before", "the disk says {mark:?}");
         heard(lab, now + 50).await?;

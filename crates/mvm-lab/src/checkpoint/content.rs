@@ -38,7 +38,7 @@ pub(super) struct MachineContent {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RunningContent {
     pub(super) memory: StateMemory,
-    /// How much of each service's output was logged.
+    /// How much of each service's output was logged; all, for one that has ended.
     pub(super) services: BTreeMap<String, u64>,
 }
 

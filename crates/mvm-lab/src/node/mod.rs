@@ -268,13 +268,16 @@ impl Node {
             .and_then(Service::ended)
     }
 
-    /// Follows services of a machine that came back, each from where its log ends.
+    /// Follows services of a machine that came back, each from where its log ends, unless its end is known here.
     pub(crate) async fn follow_services(
         &self,
         positions: &BTreeMap<String, u64>,
     ) -> Result<(), NodeError> {
         let mut services = self.services.lock().await;
         for (name, offset) in positions {
+            if services.contains_key(name) {
+                continue;
+            }
             let followed = Service::follow(self.service_place(name)?, name, *offset).await;
             let service = followed.map_err(|source| self.service_error(source))?;
             services.insert(name.clone(), service);
@@ -282,11 +285,16 @@ impl Node {
         Ok(())
     }
 
-    /// Leaves the services of a machine whose conversation was ended alone; returns where each one's log ends.
+    /// Leaves the services of a machine whose conversation was ended alone; returns where each one's log ends. Of those
+    /// that have ended only that counts, and it stays known here.
     pub(crate) async fn leave_services(&self) -> BTreeMap<String, u64> {
+        let mut services = self.services.lock().await;
         let mut positions = BTreeMap::new();
-        for (name, service) in std::mem::take(&mut *self.services.lock().await) {
-            if service.ended().is_none() {
+        for (name, service) in std::mem::take(&mut *services) {
+            if service.ended().is_some() {
+                positions.insert(name.clone(), u64::MAX);
+                services.insert(name, service);
+            } else {
                 positions.insert(name, service.parted().await);
             }
         }
