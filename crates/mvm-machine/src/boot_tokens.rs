@@ -19,24 +19,41 @@ pub struct BootToken {
 }
 
 /// Waits for a token. `folder` is where the lock files live. Cancel safe.
-pub async fn acquire(folder: &Path) -> io::Result<BootToken> {
-    std::fs::create_dir_all(folder)?;
-    let count = available_parallelism()
-        .map_or(TOKENS_MIN, usize::from)
-        .max(TOKENS_MIN);
+///
+/// Where no lock file can be made there is no token, and a warning: the bound keeps a host responsive, which is no
+/// reason not to boot.
+pub async fn acquire(folder: &Path) -> Option<BootToken> {
     loop {
-        for index in 0..count {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(folder.join(format!("boot-{index}")))?;
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                return Ok(BootToken { _lock: file });
+        match try_acquire(folder) {
+            Ok(Some(token)) => return Some(token),
+            Ok(None) => tokio::time::sleep(POLL_INTERVAL).await,
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "booting without a boot token");
+                return None;
             }
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+fn try_acquire(folder: &Path) -> io::Result<Option<BootToken>> {
+    std::fs::create_dir_all(folder)?;
+    for index in 0..count() {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join(format!("boot-{index}")))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Some(BootToken { _lock: file }));
+        }
+    }
+    Ok(None)
+}
+
+fn count() -> usize {
+    available_parallelism()
+        .map_or(TOKENS_MIN, usize::from)
+        .max(TOKENS_MIN)
 }
 
 #[cfg(test)]
@@ -46,11 +63,8 @@ mod tests {
     #[tokio::test]
     async fn a_token_comes_back_when_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let count = available_parallelism()
-            .map_or(TOKENS_MIN, usize::from)
-            .max(TOKENS_MIN);
         let mut held = Vec::new();
-        for _ in 0..count {
+        for _ in 0..count() {
             held.push(acquire(folder.path()).await.unwrap());
         }
         let wait = tokio::time::timeout(Duration::from_millis(100), acquire(folder.path())).await;
@@ -58,5 +72,11 @@ mod tests {
         held.pop();
         let wait = tokio::time::timeout(Duration::from_secs(10), acquire(folder.path())).await;
         wait.expect("a freed token was not given out").unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_no_lock_can_be_made_nobody_waits_for_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(acquire(&file.path().join("locks")).await.is_none());
     }
 }

@@ -26,14 +26,6 @@ pub enum NodeError {
         /// The machine.
         machine: String,
     },
-    /// No boot token could be had.
-    #[error("could not take a boot token in {folder:?}: {source}")]
-    Token {
-        /// The folder of the tokens.
-        folder: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// The switch gave no socket.
     #[error("could not connect machine {machine} to the switch: {source}")]
     Switch {

@@ -77,13 +77,7 @@ impl Node {
     /// Boots the machine; waits for one of the host's boot tokens first.
     async fn boot(&self) -> Result<Running, NodeError> {
         self.entered(MachineState::Waiting);
-        let tokens = self.common.environment.tokens();
-        let _token = boot_tokens::acquire(&tokens)
-            .await
-            .map_err(|source| NodeError::Token {
-                folder: tokens.clone(),
-                source,
-            })?;
+        let _token = boot_tokens::acquire(&self.common.environment.tokens()).await;
         let socket = self.plug_in()?;
         self.entered(MachineState::Booting);
         let mut spec = self.next_spec();

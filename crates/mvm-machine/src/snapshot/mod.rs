@@ -282,9 +282,7 @@ async fn freeze(
         qemu_log: scratch.join("qemu.log"),
         ..spec.clone()
     };
-    let _token = boot_tokens::acquire(&cache.root().join("locks"))
-        .await
-        .map_err(SnapshotError::Thread)?;
+    let _token = boot_tokens::acquire(&cache.root().join("locks")).await;
     // Nothing is behind its network cards, and nothing is said on them.
     let (_ends, nic_sockets) = unconnected(spec.nics).map_err(SnapshotError::Thread)?;
     let booting = Booting::launch(spec, nic_sockets).await?;
