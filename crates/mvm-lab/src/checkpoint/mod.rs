@@ -20,7 +20,12 @@ mod bring_back;
 mod content;
 mod take;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use mvm_agent::client::AgentError;
 use mvm_fabric::{CaptureError, RestoreError, Stopped};
@@ -176,13 +181,11 @@ impl Checkpoint {
     /// Opens a checkpoint, if it is what was taken and fits `environment`. Blocks.
     fn open(
         cache: &Cache,
+        lease: Lease,
         key: &ContentKey,
         name: &str,
         environment: &Environment,
-    ) -> Result<Option<Checkpoint>, CheckpointError> {
-        let Some(lease) = cache.lease(CHECKPOINTS, key) else {
-            return Ok(None);
-        };
+    ) -> Result<Checkpoint, CheckpointError> {
         let content: Content =
             sealed::open(lease.path()).map_err(|source| CheckpointError::Stale {
                 name: name.to_owned(),
@@ -198,13 +201,13 @@ impl Checkpoint {
                 })
         });
         let based_on = based_on.collect::<Result<_, _>>()?;
-        Ok(Some(Checkpoint {
+        Ok(Checkpoint {
             name: name.to_owned(),
             key: key.clone(),
             lease,
             content,
             _based_on: based_on,
-        }))
+        })
     }
 }
 
@@ -216,18 +219,30 @@ pub(crate) fn find(
     name: &str,
 ) -> Result<Option<Checkpoint>, CheckpointError> {
     let pointer = pointer(environment, topology, name);
-    let Some(key) = std::fs::read(&pointer)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok())
-    else {
+    let cache = &environment.cache;
+    let Some(mut key) = pointed(&pointer) else {
         return Ok(None);
     };
-    let cache = &environment.cache;
-    let opened = Checkpoint::open(cache, &key, name, environment);
+    let lease = loop {
+        if let Some(lease) = cache.lease(CHECKPOINTS, &key) {
+            break lease;
+        }
+        // Another run may have put a newer one in its place meanwhile.
+        match pointed(&pointer) {
+            Some(newer) if newer != key => key = newer,
+            Some(_) | None => return Ok(None),
+        }
+    };
+    let opened = Checkpoint::open(cache, lease, &key, name, environment);
     if opened.is_err() {
         cache.remove(CHECKPOINTS, &key);
     }
-    opened
+    opened.map(Some)
+}
+
+/// The checkpoint that a pointer leads to.
+fn pointed(pointer: &Path) -> Option<ContentKey> {
+    serde_json::from_slice(&std::fs::read(pointer).ok()?).ok()
 }
 
 /// The file that names the last checkpoint taken under a name.

@@ -20,7 +20,7 @@ use tokio::sync::MutexGuard;
 use super::{
     CHECKPOINTS, Checkpoint, CheckpointError, blocking,
     content::{Content, MachineContent, RunningContent, disk_file, memory_file, state_file},
-    pointer,
+    pointed, pointer,
 };
 use crate::{
     event::{Event, precise_ms},
@@ -102,22 +102,16 @@ pub(super) async fn take(
     let (environment, name) = (lab.common.environment.clone(), name.to_owned());
     blocking(move || {
         sealed::seal(workspace.path(), &content)?;
-        cache.publish(CHECKPOINTS, &key, workspace)?;
-        let earlier = std::fs::read(&pointer)
-            .ok()
-            .and_then(|text| serde_json::from_slice::<ContentKey>(&text).ok());
+        let lease = cache.publish(CHECKPOINTS, &key, workspace)?;
+        let earlier = pointed(&pointer);
         let text = serde_json::to_vec(&key).expect("keys serialize");
         files::replace(&pointer, &text)?;
-        // Nothing leads to it any more; whoever uses it holds a lease.
+        // Nothing leads to it any more; whoever uses it holds a lease. Another run may replace ours as soon.
         if let Some(earlier) = earlier {
             cache.remove(CHECKPOINTS, &earlier);
         }
         storage::keep_bound(&cache);
-        let opened = Checkpoint::open(&cache, &key, &name, &environment)?;
-        opened.ok_or_else(|| CheckpointError::Unknown {
-            name,
-            known: Vec::new(),
-        })
+        Checkpoint::open(&cache, lease, &key, &name, &environment)
     })
     .await
 }

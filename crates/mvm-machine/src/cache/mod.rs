@@ -5,8 +5,9 @@
 //!
 //! An entry is a directory. It is made under a temporary name beside its place, flushed, and renamed, so
 //! whoever sees it sees all of it. Making takes the entry's lock; a second process that wants the same
-//! entry waits and then finds it. The temporary name is derived from the key, and only the lock's owner
-//! may use it: a temporary directory whose lock is free belongs to a process that died, and is removed.
+//! entry waits and then finds it. The temporary name tells the key, and only the lock's owner may use it: a
+//! temporary directory whose lock is free belongs to a process that died, and is removed, by the watcher of
+//! [`crate::process`] or by whoever makes the next entry.
 
 mod key;
 mod storage;
@@ -25,6 +26,7 @@ pub use self::storage::{BYTES_MAX_DEFAULT, Entry, Freed};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::files::{self, FileError, Naming};
+use crate::process::{Keeper, PathGuard};
 
 /// A cache could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -110,19 +112,24 @@ impl Cache {
         }
         make(workspace.path())?;
         flush(workspace.path())?;
-        Ok(self.publish(shelf, key, workspace)?)
+        Ok(self.publish(shelf, key, workspace)?.path)
     }
 
-    /// Makes a filled workspace the entry of its key.
+    /// Makes a filled workspace the entry of its key, with a lease from its first moment.
     pub fn publish(
         &self,
         shelf: Shelf,
         key: &ContentKey,
-        workspace: Workspace,
-    ) -> Result<PathBuf, FileError> {
+        mut workspace: Workspace,
+    ) -> Result<Lease, FileError> {
         let place = self.place(shelf, key);
+        // Opened under its old name: nobody can remove an entry that is leased before it is seen.
+        let lease = Lease::hold(workspace.path(), &place).naming("lease", workspace.path())?;
+        if let Some(guard) = workspace.guard.take() {
+            guard.let_go();
+        }
         fs::rename(workspace.path(), &place).naming("move into place", &place)?;
-        Ok(place)
+        Ok(lease)
     }
 
     /// Finds an entry and keeps it from being removed while the lease lives.
@@ -151,8 +158,10 @@ impl Cache {
     pub fn workspace(&self, shelf: Shelf, key: &ContentKey) -> Result<Workspace, FileError> {
         let lock = self.lock(shelf, key)?;
         self.tidy(shelf);
+        let path = self.scratch(shelf, key);
         let workspace = Workspace {
-            path: self.scratch(shelf, key),
+            guard: guard(&path),
+            path,
             _lock: lock,
         };
         workspace.refresh()?;
@@ -175,8 +184,12 @@ impl Cache {
         self.shelf(shelf).join(key.as_str())
     }
 
+    /// Where this process makes an entry. Should it be killed, what it left may still be being removed when another
+    /// makes the same entry, which therefore works elsewhere.
     fn scratch(&self, shelf: Shelf, key: &ContentKey) -> PathBuf {
-        self.shelf(shelf).join(format!("{UNFINISHED}{key}"))
+        let process = std::process::id();
+        self.shelf(shelf)
+            .join(format!("{UNFINISHED}{key}-{process}"))
     }
 
     fn lock_path(&self, shelf: Shelf, name: &str) -> PathBuf {
@@ -207,7 +220,7 @@ impl Cache {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             let (key, abandoned) = match name.strip_prefix(UNFINISHED) {
-                Some(key) => (key, true),
+                Some(rest) => (rest.split('-').next().unwrap_or_default(), true),
                 None => (name, false),
             };
             if !abandoned
@@ -232,7 +245,10 @@ impl Cache {
     /// Removes a finished entry that nobody holds a lease on; true if it is gone. The caller holds its lock.
     fn discard(&self, shelf: Shelf, key: &str) -> bool {
         let place = self.shelf(shelf).join(key);
-        let doomed = self.shelf(shelf).join(format!("{UNFINISHED}{key}"));
+        let process = std::process::id();
+        let doomed = self
+            .shelf(shelf)
+            .join(format!("{UNFINISHED}{key}-{process}"));
         let Ok(directory) = File::open(&place) else {
             return false;
         };
@@ -261,20 +277,26 @@ fn is_unused(entry: &Path, limit: Duration) -> bool {
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
-    _directory: File,
+    directory: File,
 }
 
 impl Lease {
+    /// Holds a directory that is about to get the name `path`.
+    fn hold(directory: &Path, path: &Path) -> io::Result<Lease> {
+        let directory = File::open(directory)?;
+        flock(&directory, FlockOperation::LockShared)?;
+        Ok(Lease {
+            path: path.to_owned(),
+            directory,
+        })
+    }
+
     /// `None` if the entry was removed before it could be taken.
     fn take(path: PathBuf) -> Option<Lease> {
-        let directory = File::open(&path).ok()?;
-        flock(&directory, FlockOperation::LockShared).ok()?;
-        let (held, named) = (directory.metadata().ok()?, fs::metadata(&path).ok()?);
+        let lease = Lease::hold(&path, &path).ok()?;
+        let (held, named) = (lease.directory.metadata().ok()?, fs::metadata(&path).ok()?);
         let same = (held.dev(), held.ino()) == (named.dev(), named.ino());
-        same.then_some(Lease {
-            path,
-            _directory: directory,
-        })
+        same.then_some(lease)
     }
 
     /// The entry's directory.
@@ -283,9 +305,11 @@ impl Lease {
     }
 }
 
-/// A directory that is removed when dropped, unless it was renamed away, and its lock.
+/// A directory that is removed when dropped or when this process is killed, unless it was published, and its lock.
 pub struct Workspace {
     path: PathBuf,
+    /// Absent where we could not be watched; what a killed process left then waits for the next to tidy up.
+    guard: Option<PathGuard>,
     // Dropped after the directory is gone.
     _lock: Lock,
 }
@@ -378,6 +402,13 @@ impl Drop for Lock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn guard(path: &Path) -> Option<PathGuard> {
+    let guarded = Keeper::get().and_then(|keeper| keeper.guard_path(path));
+    guarded
+        .inspect_err(|error| tracing::warn!(%error, "a cache entry is made without a guard"))
+        .ok()
 }
 
 /// Brings an entry to the disk before its name does: after a power cut the name must not stand for less.

@@ -83,6 +83,20 @@ fn what_a_living_process_makes_stays() {
 }
 
 #[test]
+fn what_is_published_cannot_be_removed_before_its_maker_has_seen_it() {
+    let (_directory, cache) = cache();
+    let workspace = cache.workspace(SHELF, &key("a")).unwrap();
+    files::write(&workspace.path().join("f"), b"whole").unwrap();
+    let lease = cache.publish(SHELF, &key("a"), workspace).unwrap();
+    assert!(!cache.remove(SHELF, &key("a")));
+    assert_eq!(cache.shrink(&[SHELF], 0).entries, 0);
+    assert_eq!(fs::read(lease.path().join("f")).unwrap(), b"whole");
+    drop(lease);
+    assert!(cache.remove(SHELF, &key("a")));
+    assert!(names(&cache).is_empty());
+}
+
+#[test]
 fn entries_unused_for_long_go() {
     let (_directory, cache) = cache();
     let old = cache

@@ -131,6 +131,18 @@ impl PathGuard {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Ends the guarding and leaves the path alone.
+    pub fn let_go(self) {
+        self.forget();
+        std::mem::forget(self);
+    }
+
+    fn forget(&self) {
+        if let Ok(keeper) = Keeper::get() {
+            keeper.watcher.forget_path(&self.path);
+        }
+    }
 }
 
 impl Drop for PathGuard {
@@ -144,11 +156,7 @@ impl Drop for PathGuard {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %self.path.display(), %error, "could not remove a temporary path");
             }
-            _ => {
-                if let Ok(keeper) = Keeper::get() {
-                    keeper.watcher.forget_path(&self.path);
-                }
-            }
+            _ => self.forget(),
         }
     }
 }

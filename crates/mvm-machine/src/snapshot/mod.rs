@@ -249,13 +249,8 @@ fn publish(
     key: &ContentKey,
     workspace: Workspace,
 ) -> Result<Snapshot, SnapshotError> {
-    let path = cache.publish(SNAPSHOTS, key, workspace)?;
-    let Content { memory } = sealed::open(&path)?;
-    let lease = cache.lease(SNAPSHOTS, key).ok_or_else(|| {
-        SnapshotError::Thread(std::io::Error::other(
-            "it was removed from the cache at once",
-        ))
-    })?;
+    let lease = cache.publish(SNAPSHOTS, key, workspace)?;
+    let Content { memory } = sealed::open(lease.path())?;
     Ok(Snapshot { lease, memory })
 }
 
