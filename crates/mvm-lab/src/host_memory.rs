@@ -2,7 +2,7 @@
 //!
 //! A machine's nominal memory says little: most of it is never touched. So each machine counts with
 //! the private memory that machines of its kind were measured to use, and only one never seen before
-//! counts with its nominal size.
+//! counts with its nominal size. Of one kind are machines of one nominal size that run the same.
 
 use std::{collections::BTreeMap, io, path::PathBuf};
 
@@ -71,12 +71,21 @@ impl HostMemory {
     }
 }
 
-/// The most private memory that machines of a kind were seen to use, by nominal MiB, kept in a file.
+/// A machine, as far as its memory goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) machine: String,
+    pub(crate) nominal_mib: u32,
+    /// Names what such machines are and run.
+    pub(crate) kind: String,
+}
+
+/// The most private memory that machines of a kind were seen to use, kept in a file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Measured {
     #[serde(skip)]
     path: PathBuf,
-    bytes_by_nominal_mib: BTreeMap<u32, u64>,
+    bytes_by_kind: BTreeMap<String, u64>,
 }
 
 impl Measured {
@@ -92,8 +101,8 @@ impl Measured {
     }
 
     /// Keeps the larger of what was known and `bytes`.
-    pub(crate) fn observe(&mut self, nominal_mib: u32, bytes: u64) {
-        let known = self.bytes_by_nominal_mib.entry(nominal_mib).or_default();
+    pub(crate) fn observe(&mut self, kind: &str, bytes: u64) {
+        let known = self.bytes_by_kind.entry(kind.to_owned()).or_default();
         *known = bytes.max(*known);
     }
 
@@ -106,32 +115,36 @@ impl Measured {
         Ok(())
     }
 
-    fn expected_bytes(&self, nominal_mib: u32) -> u64 {
-        self.bytes_by_nominal_mib
-            .get(&nominal_mib)
-            .copied()
-            .unwrap_or(u64::from(nominal_mib) * MIB)
+    fn expected_bytes(&self, asked: &Asked) -> u64 {
+        let known = self.bytes_by_kind.get(&asked.kind).copied();
+        known.unwrap_or(u64::from(asked.nominal_mib) * MIB)
     }
 }
 
-/// Checks that `machines`, each a name and its nominal MiB, fit into `host`.
+/// Checks that `machines` fit into `host`.
 pub(crate) fn check(
     host: HostMemory,
-    machines: &[(String, u32)],
+    machines: &[Asked],
     measured: &Measured,
 ) -> Result<(), MemoryError> {
-    for (machine, nominal_mib) in machines {
-        if u64::from(*nominal_mib) * MIB > host.total_bytes {
+    for Asked {
+        machine,
+        nominal_mib,
+        ..
+    } in machines
+    {
+        let asked_mib = u64::from(*nominal_mib);
+        if asked_mib * MIB > host.total_bytes {
             return Err(MemoryError::MachineTooLarge {
                 machine: machine.clone(),
-                asked_mib: u64::from(*nominal_mib),
+                asked_mib,
                 host_mib: host.total_bytes / MIB,
             });
         }
     }
     let needed: u64 = machines
         .iter()
-        .map(|(_, nominal_mib)| measured.expected_bytes(*nominal_mib))
+        .map(|asked| measured.expected_bytes(asked))
         .sum();
     if needed > host.available_bytes {
         return Err(MemoryError::TooMany {
@@ -152,10 +165,13 @@ mod tests {
         available_bytes: 1024 * MIB,
     };
 
-    fn machines(nominal_mib: u32, count: usize) -> Vec<(String, u32)> {
-        (1..=count)
-            .map(|number| (format!("node{number}"), nominal_mib))
-            .collect()
+    fn machines(nominal_mib: u32, count: usize) -> Vec<Asked> {
+        let machine = |number| Asked {
+            machine: format!("node{number}"),
+            nominal_mib,
+            kind: format!("{nominal_mib} MiB"),
+        };
+        (1..=count).map(machine).collect()
     }
 
     #[test]
@@ -169,8 +185,8 @@ mod tests {
                 ..
             })
         ));
-        measured.observe(512, 100 * MIB);
-        measured.observe(512, 90 * MIB);
+        measured.observe("512 MiB", 100 * MIB);
+        measured.observe("512 MiB", 90 * MIB);
         assert!(check(HOST, &machines(512, 10), &measured).is_ok());
         assert!(check(HOST, &machines(512, 11), &measured).is_err());
     }
@@ -189,10 +205,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.json");
         let mut measured = Measured::load(path.clone());
-        measured.observe(256, 7);
+        measured.observe("256 MiB", 7);
         measured.save().unwrap();
-        assert_eq!(Measured::load(path.clone()).expected_bytes(256), 7);
+        let asked = &machines(256, 1)[0];
+        assert_eq!(Measured::load(path.clone()).expected_bytes(asked), 7);
         std::fs::write(&path, "garbage").unwrap();
-        assert_eq!(Measured::load(path).expected_bytes(256), 256 * MIB);
+        assert_eq!(Measured::load(path).expected_bytes(asked), 256 * MIB);
     }
 }

@@ -29,12 +29,12 @@ use crate::{
     checkpoint::Checkpoint,
     environment::Environment,
     event::Recorder,
-    host_memory::{self, HostMemory, Measured, MemoryError},
+    host_memory::{self, Asked, HostMemory, Measured, MemoryError},
     network::{ConnectError, Network, NetworkError},
     node::{Common, Node, NodeError, lock},
     run_folder::RunFolder,
     scratch,
-    topology::{Member, Topology, TopologyError},
+    topology::{MachineConfig, Member, MemoryPlan, Topology, TopologyError},
 };
 
 /// Sparse, so it costs what the guest writes.
@@ -109,14 +109,18 @@ impl Lab {
         recorder: &Recorder,
     ) -> Result<Lab, LabError> {
         let members = topology.members()?;
-        let measured = Measured::load(environment.cache.root().join("measured-memory.json"));
+        let measured = Measured::load(environment.cache.root().join("memory-by-kind.json"));
         let host = HostMemory::read().map_err(|source| LabError::Host {
             what: "read the host's memory",
             source,
         })?;
         let asked: Vec<_> = members
             .values()
-            .map(|member| (member.config.name.clone(), member.config.memory_mib))
+            .map(|member| Asked {
+                machine: member.config.name.clone(),
+                nominal_mib: member.config.memory_mib,
+                kind: kind(&member.config, topology.memory),
+            })
             .collect();
         host_memory::check(host, &asked, &measured)?;
 
@@ -209,13 +213,21 @@ impl Lab {
             node.end().await;
             let most = *lock(&node.private_bytes_max);
             if most > 0 {
-                lock(&self.measured).observe(node.member.config.memory_mib, most);
+                let kind = kind(&node.member.config, self.common.memory);
+                lock(&self.measured).observe(&kind, most);
             }
         }
         if let Err(error) = lock(&self.measured).save() {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
     }
+}
+
+/// Names the machines that use memory like this one: as large, and running the same.
+fn kind(machine: &MachineConfig, memory: MemoryPlan) -> String {
+    let services = machine.services.iter();
+    let services: Vec<_> = services.map(|service| service.command.join(" ")).collect();
+    format!("{} MiB, {memory:?}: {services:?}", machine.memory_mib)
 }
 
 fn data_disk(
@@ -260,6 +272,7 @@ fn node(
         spec: StdMutex::new(spec),
         machine: Mutex::new(None),
         paused: AtomicBool::new(false),
+        known: AtomicBool::new(false),
         agent: StdMutex::new(None),
         services: Mutex::new(BTreeMap::new()),
         private_bytes_max: StdMutex::new(0),

@@ -8,6 +8,7 @@ pub mod topology;
 
 pub mod checkpoint;
 pub mod environment;
+pub mod greeting;
 pub mod lab;
 pub mod network;
 pub mod node;

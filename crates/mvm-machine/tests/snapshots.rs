@@ -69,6 +69,7 @@ fn identity(number: u8) -> Identity {
                 (format!("192.168.1.{number}").parse().unwrap(), 24),
                 (format!("2001:db8:1::{number}").parse().unwrap(), 64),
             ],
+            announce: true,
         }],
         hosts: vec![(
             format!("192.168.1.{number}").parse().unwrap(),

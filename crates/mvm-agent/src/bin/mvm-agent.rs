@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use mvm_agent::daemon;
 
@@ -9,6 +10,8 @@ const USAGE: &str = "usage:
   mvm-agent             as PID 1: makes the machine usable and serves its agent port
   mvm-agent service     serves the agent port of a machine with another PID 1
   mvm-agent --fd N      serves the inherited descriptor N
+  mvm-agent greet PORT MILLISECONDS
+                        greets all hosts and tells who was heard, as lines of orders say
   mvm-agent watch --fd N  cleans up what it is told of over the pipe N, once that closes";
 
 fn main() -> ExitCode {
@@ -23,6 +26,15 @@ fn main() -> ExitCode {
         ["--fd", number] => number
             .parse()
             .map_or_else(|_| usage(), daemon::run_on_descriptor),
+        ["greet", port, milliseconds] => match (port.parse(), milliseconds.parse()) {
+            (Ok(port), Ok(milliseconds)) => daemon::greet(
+                port,
+                Duration::from_millis(milliseconds),
+                &mut std::io::stdin().lock(),
+                &mut std::io::stdout().lock(),
+            ),
+            _ => usage(),
+        },
         ["watch", "--fd", number] => number.parse().map_or_else(|_| usage(), daemon::watch),
         _ => usage(),
     };

@@ -18,6 +18,7 @@ const ALL_NODES: HardwareAddress = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+const ARP_REQUEST: u8 = 1;
 const NEXT_HEADER_ICMP: u8 = 58;
 /// Neighbours refuse an advertisement that may have crossed a router.
 const HOP_LIMIT: u8 = 255;
@@ -25,13 +26,6 @@ const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// Take this in place of what you remember.
 const OVERRIDE: u8 = 0x20;
 const OPTION_TARGET_LINK_ADDRESS: u8 = 2;
-
-/// The two forms of an ARP packet. There are neighbours that take note of one only.
-#[derive(Debug, Clone, Copy)]
-enum ArpForm {
-    Request = 1,
-    Reply = 2,
-}
 
 /// Announces that the card with this index and hardware address has `addresses`.
 pub(super) fn announce(
@@ -49,9 +43,7 @@ pub(super) fn announce(
     for address in addresses {
         match address {
             IpAddr::V4(address) => {
-                for form in [ArpForm::Request, ArpForm::Reply] {
-                    sys::send_on_link(&socket, index, &gratuitous_arp(form, mac, address))?;
-                }
+                sys::send_on_link(&socket, index, &arp_announcement(mac, address))?;
             }
             IpAddr::V6(address) => {
                 sys::send_on_link(&socket, index, &neighbour_advertisement(mac, address))?;
@@ -61,18 +53,15 @@ pub(super) fn announce(
     Ok(())
 }
 
-fn gratuitous_arp(form: ArpForm, mac: HardwareAddress, address: Ipv4Addr) -> Vec<u8> {
-    // A request asks for the hardware address, so it names none.
-    let target = match form {
-        ArpForm::Request => [0; 6],
-        ArpForm::Reply => BROADCAST,
-    };
+/// A request for one's own address: what RFC 5227 has machines announce themselves with.
+fn arp_announcement(mac: HardwareAddress, address: Ipv4Addr) -> Vec<u8> {
     let mut frame = ethernet(BROADCAST, mac, ARP);
     // Ethernet, IPv4, and the lengths of their addresses.
-    frame.extend([0, 1, 0x08, 0, 6, 4, 0, form as u8]);
+    frame.extend([0, 1, 0x08, 0, 6, 4, 0, ARP_REQUEST]);
     frame.extend(mac);
     frame.extend(address.octets());
-    frame.extend(target);
+    // It asks for the hardware address, so it names none.
+    frame.extend([0; 6]);
     frame.extend(address.octets());
     frame
 }
@@ -145,17 +134,10 @@ mod tests {
     fn an_arp_announcement_names_its_own_address_twice() {
         let address = Ipv4Addr::new(192, 168, 1, 7);
         assert_eq!(
-            gratuitous_arp(ArpForm::Request, MAC, address),
+            arp_announcement(MAC, address),
             bytes(
                 "ffffffffffff 525400123456 0806 0001 0800 06 04 0001 \
                  525400123456 c0a80107 000000000000 c0a80107"
-            )
-        );
-        assert_eq!(
-            gratuitous_arp(ArpForm::Reply, MAC, address),
-            bytes(
-                "ffffffffffff 525400123456 0806 0001 0800 06 04 0002 \
-                 525400123456 c0a80107 ffffffffffff c0a80107"
             )
         );
     }

@@ -62,6 +62,8 @@ fn carry_out(plan: &BootPlan) {
             mounts::mount_planned(mount),
         );
     }
+    // Some are there only now that their modules are.
+    attempt("prepare the network cards", network::prepare_cards());
 }
 
 fn attempt(what: &str, result: io::Result<()>) {

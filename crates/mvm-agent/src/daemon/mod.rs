@@ -5,8 +5,8 @@
 //! ([`services`]) belong to no conversation. As PID 1 the daemon first makes the system usable ([`init`])
 //! and at the end stops it ([`shutdown`]).
 //!
-//! A second mode has nothing to do with guests: [`watch`] runs on the host and cleans up after a killed
-//! runner.
+//! Two more modes: [`greet`] is a command that a lab runs in all machines to see who hears whom; [`watch`] has
+//! nothing to do with guests, it runs on the host and cleans up after a killed runner.
 //!
 //! Uploads, downloads and the identity are done within the loop: while a disk hangs, a transfer to it holds
 //! up everything else. Commands do not.
@@ -16,6 +16,7 @@ mod backlog;
 mod command;
 mod conversation;
 mod follow;
+mod greet;
 mod identity;
 mod init;
 mod mounts;
@@ -36,6 +37,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::ioctl_fionbio;
 
+pub use self::greet::greet;
 pub use self::watcher::watch;
 
 /// Serves as the machine's PID 1; never returns.

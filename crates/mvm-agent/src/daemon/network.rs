@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{
@@ -32,9 +32,43 @@ const NO_DUPLICATE_DETECTION: u8 = 0x02;
 /// A new name for an interface has at most this many bytes (IFNAMSIZ less its terminator).
 const NAME_BYTES_MAX: usize = 15;
 const HEADER_BYTES: usize = 16;
+/// A value of `addr_gen_mode`: no link-local address is made (ip-sysctl).
+const GENERATE_NO_ADDRESS: &str = "1";
+const LINK_LOCAL_PREFIX: u8 = 64;
 
 pub(super) fn bring_up_loopback() -> io::Result<()> {
+    let flags = fs::read_to_string("/sys/class/net/lo/flags")?;
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
+    if flags.is_ok_and(|flags| flags & UP != 0) {
+        return Ok(());
+    }
     set_link(&open()?, index_of("lo")?, Link::Up)
+}
+
+/// Brings all cards up under the names that most identities give them, `eth1` upward, with no address whatever: a frozen
+/// machine has that behind it, which saves each one resumed from it 80 ms under an emulator.
+pub(super) fn prepare_cards() -> io::Result<()> {
+    let socket = open()?;
+    let mut numbered: Vec<(u32, String)> = cards()?
+        .into_iter()
+        .filter_map(|card| Some((card.name.strip_prefix("eth")?.parse().ok()?, card.name)))
+        .collect();
+    // The last first, so that no name is taken.
+    numbered.sort_by(|one, other| other.cmp(one));
+    for (number, name) in numbered {
+        let index = index_of(&name)?;
+        let name = format!("eth{}", number + 1);
+        set_link(&socket, index, Link::Name(&name))?;
+        // A link-local address of now would follow a hardware address that changes.
+        fs::write(generation_mode(&name), GENERATE_NO_ADDRESS)?;
+        set_link(&socket, index, Link::Up)?;
+    }
+    Ok(())
+}
+
+/// Where the kernel keeps how it makes link-local addresses for a card.
+fn generation_mode(card: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{card}/addr_gen_mode")
 }
 
 /// Finds the card, renames it and changes its hardware address if asked, brings it up, adds its addresses
@@ -53,13 +87,12 @@ pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
             "{name:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes"
         )));
     }
-    if name.is_some() || address.is_some() {
-        // Only a card that is down can be renamed. And one that comes up anew gets a link-local address
-        // that follows its new hardware address.
+    if name.is_some() {
+        // Only a card that is down can be renamed.
         set_link(&socket, index, Link::Down)?;
     }
     if let Some(address) = address {
-        set_link(&socket, index, Link::HardwareAddress(address))?;
+        set_hardware_address(&socket, index, address)?;
     }
     if let Some(name) = name {
         set_link(&socket, index, Link::Name(name))?;
@@ -68,6 +101,14 @@ pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
     for (address, prefix) in &interface.addresses {
         add_address(&socket, index, *address, *prefix)?;
     }
+    let mode = fs::read_to_string(generation_mode(name.unwrap_or(&card.name)));
+    if mode.is_ok_and(|mode| mode.trim() == GENERATE_NO_ADDRESS) {
+        let address = link_local(address.unwrap_or(card.mac));
+        add_address(&socket, index, address.into(), LINK_LOCAL_PREFIX)?;
+    }
+    if !interface.announce {
+        return Ok(());
+    }
     let addresses = interface.addresses.iter().map(|(address, _)| *address);
     if let Err(error) = announce::announce(index, address.unwrap_or(card.mac), addresses) {
         // Packet sockets may be a module that is not here. Neighbours who remember another card then take
@@ -75,6 +116,39 @@ pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
         init::console(&format!("mvm-agent: could not announce addresses: {error}"));
     }
     Ok(())
+}
+
+/// Most cards take a new address as they are, some only when they are down.
+fn set_hardware_address(socket: &OwnedFd, index: u32, address: [u8; 6]) -> io::Result<()> {
+    match set_link(socket, index, Link::HardwareAddress(address)) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            set_link(socket, index, Link::Down)?;
+            set_link(socket, index, Link::HardwareAddress(address))
+        }
+        set => set,
+    }
+}
+
+/// The link-local address that follows from a hardware address (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ])
 }
 
 struct Card {
@@ -231,6 +305,12 @@ fn acknowledged(answer: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn link_local_addresses_follow_the_hardware_address() {
+        let address = link_local([0x52, 0x54, 0, 0x12, 1, 3]);
+        assert_eq!(address.to_string(), "fe80::5054:ff:fe12:103");
+    }
 
     #[test]
     fn hardware_addresses_have_six_bytes() {

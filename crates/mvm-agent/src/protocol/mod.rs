@@ -22,7 +22,7 @@ use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;
@@ -437,6 +437,7 @@ mod tests {
                 address: new_address,
                 name: None,
                 addresses: vec![(ip, prefix)],
+                announce: true,
             });
         let mount = (any::<Option<String>>(), any::<bool>()).prop_map(|(serial, flag)| Mount {
             source: serial.map_or(MountSource::Virtual, |serial| MountSource::Disk { serial }),

@@ -308,6 +308,9 @@ pub struct Interface {
     pub name: Option<String>,
     /// Its addresses with their prefix lengths, added to those it has.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether its neighbours are told (RFC 5227, RFC 4861), who may remember another card with these addresses. All of
+    /// them hear it, which costs a lab of a hundred machines more than starting them.
+    pub announce: bool,
 }
 
 #[cfg(test)]

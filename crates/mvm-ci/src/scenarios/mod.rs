@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod cluster_nodes;
+mod hundred;
 mod ledger;
 mod pair;
 mod simple_network;
@@ -17,6 +18,7 @@ use mvm_lab::scenario::Scenario;
 pub fn all(program: &Path) -> Vec<Scenario> {
     vec![
         simple_network::scenario(),
+        hundred::scenario(),
         cluster::scenario(program),
         pair::scenario(program),
     ]

@@ -71,6 +71,8 @@ pub struct Node {
     pub(crate) spec: StdMutex<MachineSpec>,
     pub(crate) machine: Mutex<Option<Running>>,
     pub(crate) paused: AtomicBool,
+    /// Others may remember it: it was up before.
+    pub(crate) known: AtomicBool,
     pub(crate) agent: StdMutex<Option<Agent>>,
     pub(crate) services: Mutex<BTreeMap<String, Service>>,
     pub(crate) private_bytes_max: StdMutex<u64>,

@@ -167,6 +167,7 @@ impl Node {
         self.set_agent(Some(running.agent().clone()));
         *machine = Some(running);
         self.paused.store(false, Ordering::Relaxed);
+        self.known.store(true, Ordering::Relaxed);
         self.entered(MachineState::AgentUp);
         self.common.recorder.record(Event::CameUp {
             machine: self.name().to_owned(),
@@ -184,6 +185,7 @@ impl Node {
                 address: Some(self.member.mac().0),
                 name: Some("eth1".to_owned()),
                 addresses: self.member.addresses(),
+                announce: self.known.load(Ordering::Relaxed),
             }],
             hosts: self.common.hosts.clone(),
             mounts: self
