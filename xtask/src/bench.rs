@@ -103,6 +103,11 @@ impl Program {
                 target: "cluster",
                 profile: "dev",
             },
+            Subject::Fabric => Self {
+                package: "mvm-fabric",
+                target: "fabric",
+                profile: "bench",
+            },
         }
     }
 
@@ -125,7 +130,10 @@ impl Program {
 }
 
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
-    setup::setup(runner).await?;
+    match options.subject {
+        Subject::Boot | Subject::Cluster => setup::setup(runner).await?,
+        Subject::Fabric => setup::peer_switch(runner).await?,
+    }
     let program = Program::of(options.subject);
     let target = program.target;
     let mut build = program.command();
