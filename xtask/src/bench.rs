@@ -30,6 +30,8 @@ struct Sample {
     value: f64,
     /// The goal, an upper bound for the median; absent for numbers that only stand beside others.
     at_most: Option<f64>,
+    /// The goal, a lower bound for the median.
+    at_least: Option<f64>,
 }
 
 /// The JSON file.
@@ -45,10 +47,39 @@ struct Report {
 struct Measurement {
     name: String,
     unit: String,
-    at_most: Option<f64>,
+    #[serde(flatten)]
+    goal: Goal,
     #[serde(flatten)]
     summary: Summary,
     samples: Vec<f64>,
+}
+
+/// The bounds for a median. Most measurements have none or one.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Goal {
+    at_most: Option<f64>,
+    at_least: Option<f64>,
+}
+
+impl Goal {
+    /// The bounds as people write them; empty without any.
+    fn describe(self, number: impl Fn(f64) -> String) -> String {
+        let upper = self.at_most.map(|bound| format!("<= {}", number(bound)));
+        let lower = self.at_least.map(|bound| format!(">= {}", number(bound)));
+        let bounds: Vec<String> = lower.into_iter().chain(upper).collect();
+        bounds.join(", ")
+    }
+
+    /// What to say about a median; nothing without a bound.
+    fn judge(self, median: f64) -> &'static str {
+        let upper = self.at_most.map(|bound| median <= bound);
+        let lower = self.at_least.map(|bound| median >= bound);
+        match (upper, lower) {
+            (None, None) => "",
+            (Some(false), _) | (_, Some(false)) => "missed",
+            (Some(true), _) | (_, Some(true)) => "reached",
+        }
+    }
 }
 
 /// Where a measuring program is found.
@@ -72,6 +103,11 @@ impl Program {
                 target: "cluster",
                 profile: "dev",
             },
+            Subject::Fabric => Self {
+                package: "mvm-fabric",
+                target: "fabric",
+                profile: "bench",
+            },
         }
     }
 
@@ -94,7 +130,10 @@ impl Program {
 }
 
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
-    setup::setup(runner).await?;
+    match options.subject {
+        Subject::Boot | Subject::Cluster => setup::setup(runner).await?,
+        Subject::Fabric => setup::peer_switch(runner).await?,
+    }
     let program = Program::of(options.subject);
     let target = program.target;
     let mut build = program.command();
@@ -160,6 +199,7 @@ fn gather(samples: Vec<Sample>) -> Vec<Measurement> {
         unit,
         value,
         at_most,
+        at_least,
     } in samples
     {
         match measurements
@@ -176,7 +216,7 @@ fn gather(samples: Vec<Sample>) -> Vec<Measurement> {
                 measurements.push(Measurement {
                     name,
                     unit,
-                    at_most,
+                    goal: Goal { at_most, at_least },
                     summary,
                     samples: vec![value],
                 });
@@ -194,18 +234,13 @@ fn render(report: &Report) -> String {
     let rows = report.measurements.iter().map(|measurement| {
         let number = |value: f64| format!("{value:.1} {}", measurement.unit);
         let Summary { median, min, max } = measurement.summary;
-        let (goal, judgment) = match measurement.at_most {
-            None => (String::new(), ""),
-            Some(goal) if median <= goal => (format!("<= {}", number(goal)), "reached"),
-            Some(goal) => (format!("<= {}", number(goal)), "missed"),
-        };
         [
             measurement.name.clone(),
             number(median),
             number(min),
             number(max),
-            goal,
-            judgment.to_owned(),
+            measurement.goal.describe(number),
+            measurement.goal.judge(median).to_owned(),
         ]
     });
     table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
@@ -228,6 +263,8 @@ mod tests {
 {"name":"agent round trip","unit":"ms","value":3.5,"at_most":3.0}
 {"name":"one minimal machine","unit":"ms","value":1500.0,"at_most":1400.0}
 {"name":"one minimal machine","unit":"ms","value":1250.0,"at_most":1400.0}
+{"name":"ours to theirs","unit":"x","value":3.5,"at_least":3.0}
+{"name":"theirs to ours","unit":"x","value":2.5,"at_least":3.0}
 "#;
 
     #[test]
@@ -242,6 +279,8 @@ mod tests {
             one minimal machine  1300.0 ms  1250.0 ms  1500.0 ms  <= 1400.0 ms  reached
             bare kernel           900.0 ms   900.0 ms   900.0 ms
             agent round trip        3.5 ms     3.5 ms     3.5 ms     <= 3.0 ms   missed
+            ours to theirs           3.5 x      3.5 x      3.5 x      >= 3.0 x  reached
+            theirs to ours           2.5 x      2.5 x      2.5 x      >= 3.0 x   missed
         "#]]
         .assert_eq(&render(&report));
     }
@@ -255,7 +294,7 @@ mod tests {
         };
         let json = serde_json::to_value(&report).unwrap();
         let first = serde_json::json!({
-            "name": "one minimal machine", "unit": "ms", "at_most": 1400.0,
+            "name": "one minimal machine", "unit": "ms", "at_most": 1400.0, "at_least": null,
             "median": 1300.0, "min": 1250.0, "max": 1500.0, "samples": [1300.0, 1500.0, 1250.0],
         });
         assert_eq!(json["measurements"][0], first);

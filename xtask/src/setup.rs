@@ -3,6 +3,7 @@
 //!
 //! When nothing is missing it needs no network, takes a fraction of a second and says one line.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use mvm_machine::cache::Cache;
@@ -36,6 +37,27 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
         "xtask: set-up: ready in {seconds:.2} s; QEMU {qemu}; kernel {release} from {origin}"
     ));
     Ok(())
+}
+
+/// Installs `vde_switch`, unless it is there. Only `bench fabric` needs it, so no survey looks for it.
+pub(crate) async fn peer_switch(runner: &mut Runner) -> anyhow::Result<()> {
+    const PROGRAM: &str = "vde_switch";
+    const PACKAGE: &str = "vde2";
+    let cache = Cache::for_user().map_err(|error| unfit(error.to_string()))?;
+    let host = HostView::of_this_host(cache.root().to_path_buf());
+    if host.find_program(PROGRAM).is_some() {
+        return Ok(());
+    }
+    talk::say(format_args!(
+        "xtask: set-up: {PROGRAM} missing; without it, the switch cannot be measured beside its peer"
+    ));
+    apt::install(runner, &host, &BTreeSet::from([PACKAGE])).await?;
+    match host.find_program(PROGRAM) {
+        Some(_) => Ok(()),
+        None => Err(unfit(format!(
+            "{PACKAGE} is installed and brought no {PROGRAM}"
+        ))),
+    }
 }
 
 /// The kernel that machines boot, and their BusyBox, fetched when the cache has none.
