@@ -5,11 +5,12 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mvm_fabric::{
     AddPortError, CapturedFrame, CapturedLink, Cause, Drops, FRAME_BYTES_MAX, FRAME_BYTES_MIN,
-    Limits, Link, LinkError, Port, Segment, SegmentState, StateError,
+    Impairment, Limits, Link, LinkError, Links, Loss, Port, Probability, Scope, Segment,
+    SegmentState, StateError,
 };
 use support::{EVERYBODY, frame, sequence, station, unpacked};
 
@@ -17,20 +18,20 @@ use support::{EVERYBODY, frame, sequence, station, unpacked};
 struct Net {
     segment: Segment,
     ports: Vec<Port>,
-    now: Instant,
+    now: Duration,
 }
 
 impl Net {
     /// Nobody has spoken yet.
     fn silent(ports: u8, limits: Limits) -> Net {
-        let mut segment = Segment::new(limits);
+        let mut segment = Segment::new(limits, 0);
         let ports = (0..ports)
             .map(|n| segment.add_port(&char::from(b'a' + n).to_string()).unwrap())
             .collect();
         Net {
             segment,
             ports,
-            now: Instant::now(),
+            now: Duration::ZERO,
         }
     }
 
@@ -87,6 +88,26 @@ impl Net {
         self.segment.counters().ports[index]
             .dropped_to
             .frames(cause)
+    }
+
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Links, &[Port]) -> Result<T, LinkError>,
+    ) -> Result<T, LinkError> {
+        let ports = &self.ports;
+        self.segment.change(|links| change(links, ports))
+    }
+
+    fn cut_link(&mut self, from: usize, to: usize) {
+        let link = self.link(from, to);
+        self.segment.change(|links| links.cut_link(link)).unwrap();
+    }
+
+    fn link(&self, from: usize, to: usize) -> Link {
+        Link {
+            from: self.ports[from],
+            to: self.ports[to],
+        }
     }
 
     /// For every ordered pair, whether a frame between two stations arrives.
@@ -194,22 +215,29 @@ fn a_guest_inventing_addresses_does_not_unlearn_others() {
     assert_eq!(net.receivers(), [1]);
 }
 
+fn link(from: Port, to: Port) -> Link {
+    Link { from, to }
+}
+
 #[track_caller]
 fn check_reach(
-    change: impl FnOnce(&mut Segment, &[Port]) -> Result<(), LinkError>,
+    change: impl FnOnce(&mut Links, &[Port]) -> Result<(), LinkError>,
     expected: [&str; 4],
 ) {
     let mut net = Net::acquainted(4);
-    change(&mut net.segment, &net.ports).unwrap();
+    net.change(change).unwrap();
     assert_eq!(net.reach(), expected);
 }
+
+/// Of four, by seed 3.
+const RANDOM_MINORITY: [&str; 4] = [".++-", "+.+-", "++.-", "---."];
 
 #[test]
 fn changes_of_links_decide_who_reaches_whom() {
     check_reach(|_, _| Ok(()), [".+++", "+.++", "++.+", "+++."]);
     check_reach(|s, p| s.cut(p[0], p[1]), [".-++", "-.++", "++.+", "+++."]);
     check_reach(
-        |s, p| s.cut_one_way(p[0], p[1]),
+        |s, p| s.cut_link(link(p[0], p[1])),
         [".-++", "+.++", "++.+", "+++."],
     );
     check_reach(|s, p| s.isolate(p[2]), [".+-+", "+.-+", "--.-", "++-."]);
@@ -222,6 +250,28 @@ fn changes_of_links_decide_who_reaches_whom() {
         |s, p| s.partition(&[[p[1]]]),
         [".-++", "-.--", "+-.+", "+-+."],
     );
+    check_reach(
+        |s, p| s.one_way(&p[..1], &p[2..]),
+        [".+--", "+.++", "++.+", "+++."],
+    );
+    check_reach(|s, p| s.bridge(p, p[3]), [".--+", "-.++", "-+.+", "+++."]);
+    check_reach(
+        |s, p| s.bridge(&p[..3], p[0]),
+        [".+++", "+.-+", "+-.+", "+++."],
+    );
+    check_reach(
+        |s, p| s.majorities_ring(p),
+        [".+-+", "+.+-", "-+.+", "+-+."],
+    );
+    check_reach(
+        |s, p| {
+            let minority = s.random_minority(p, 3)?;
+            s.heal_all();
+            s.partition(&[minority])
+        },
+        RANDOM_MINORITY,
+    );
+    check_reach(|s, p| s.random_minority(p, 3).map(|_| ()), RANDOM_MINORITY);
     check_reach(|s, p| s.partition(&[p]), [".+++", "+.++", "++.+", "+++."]);
     check_reach(
         |s, _| s.partition::<Vec<Port>>(&[]),
@@ -237,7 +287,10 @@ fn later_changes_build_on_earlier_ones_or_replace_them() {
         whole,
     );
     check_reach(
-        |s, p| s.cut_one_way(p[0], p[1]).and_then(|()| s.heal(p[1], p[0])),
+        |s, p| {
+            s.cut_link(link(p[0], p[1]))
+                .and_then(|()| s.heal(p[1], p[0]))
+        },
         whole,
     );
     check_reach(
@@ -247,6 +300,26 @@ fn later_changes_build_on_earlier_ones_or_replace_them() {
             Ok(())
         },
         whole,
+    );
+    check_reach(
+        |s, p| s.isolate(p[0]).and_then(|()| s.heal_one(p[0])),
+        whole,
+    );
+    check_reach(
+        |s, p| {
+            s.isolate(p[0])?;
+            s.cut(p[1], p[2])?;
+            s.heal_one(p[1])
+        },
+        [".+--", "+.++", "-+.+", "-++."],
+    );
+    check_reach(
+        |s, p| s.isolate(p[0]).and_then(|()| s.heal_link(link(p[3], p[0]))),
+        [".---", "-.++", "-+.+", "+++."],
+    );
+    check_reach(
+        |s, p| s.cut(p[0], p[1]).and_then(|()| s.bridge(&p[1..], p[1])),
+        [".+++", "+.++", "++.-", "++-."],
     );
     check_reach(
         |s, p| s.isolate(p[0]).and_then(|()| s.heal(p[0], p[3])),
@@ -261,7 +334,7 @@ fn later_changes_build_on_earlier_ones_or_replace_them() {
 #[test]
 fn a_flood_over_a_cut_link_is_counted_at_both_ends() {
     let mut net = Net::acquainted(3);
-    net.segment.cut_one_way(net.ports[0], net.ports[1]).unwrap();
+    net.cut_link(0, 1);
     net.send(0, &frame(EVERYBODY, station(1), 1, 64));
     assert_eq!(net.receivers(), [2]);
     assert_eq!(net.dropped_from(0, Cause::Cut), 1);
@@ -277,7 +350,7 @@ fn cutting_drops_what_waits_except_a_frame_sent_in_part() {
         net.send_to(2, 1, number + 10);
     }
     net.segment.sent(net.ports[1], 10);
-    net.segment.cut_one_way(net.ports[0], net.ports[1]).unwrap();
+    net.cut_link(0, 1);
     assert_eq!(net.dropped_to(1, Cause::Cut), 2);
     let rest = net.segment.pending(net.ports[1]).to_vec();
     // 58 bytes are the rest of the first frame.
@@ -309,7 +382,7 @@ fn a_full_queue_drops_the_newest_and_counts_it() {
 #[test]
 fn a_port_that_is_down_gets_nothing_and_returns_with_its_cuts() {
     let mut net = Net::acquainted(3);
-    net.segment.cut(net.ports[0], net.ports[1]).unwrap();
+    net.change(|links, p| links.cut(p[0], p[1])).unwrap();
     net.send_to(2, 1, 1);
     net.segment.lower(net.ports[1]);
     assert_eq!(
@@ -344,6 +417,15 @@ fn counters_show_frames_and_bytes() {
     assert_eq!(&*port(2).name, "c");
 }
 
+const LOSSY: Impairment = Impairment {
+    loss: Loss::Independent(Probability::ALWAYS),
+    ..Impairment::NONE
+};
+
+fn twice_same(name: &str) -> LinkError {
+    LinkError::SamePort { name: name.into() }
+}
+
 #[test]
 fn senseless_changes_are_refused_and_change_nothing() {
     let mut net = Net::acquainted(2);
@@ -353,29 +435,56 @@ fn senseless_changes_are_refused_and_change_nothing() {
         port: stranger,
         ports: 2,
     };
-    let segment = &mut net.segment;
-    assert_eq!(segment.cut(a, stranger), Err(unknown.clone()));
-    assert_eq!(segment.heal(stranger, a), Err(unknown.clone()));
-    assert_eq!(segment.isolate(stranger), Err(unknown.clone()));
-    assert_eq!(
-        segment.is_cut(Link {
-            from: a,
-            to: stranger
-        }),
-        Err(unknown.clone())
+    let same = LinkError::SamePort { name: "a".into() };
+    let twice = |name: &str| LinkError::NamedTwice { name: name.into() };
+    let too_few = |nodes| LinkError::TooFewNodes {
+        nodes,
+        nodes_min: 3,
+    };
+    let mut check = |change: &dyn Fn(&mut Links) -> Result<(), LinkError>, expected: &LinkError| {
+        assert_eq!(net.segment.change(change), Err(expected.clone()));
+    };
+    check(&|s| s.cut(a, stranger), &unknown);
+    check(&|s| s.cut_link(link(stranger, a)), &unknown);
+    check(&|s| s.heal(stranger, a), &unknown);
+    check(&|s| s.heal_link(link(a, stranger)), &unknown);
+    check(&|s| s.heal_one(stranger), &unknown);
+    check(&|s| s.isolate(stranger), &unknown);
+    check(&|s| s.is_cut(link(a, stranger)).map(|_| ()), &unknown);
+    check(&|s| s.cut(a, a), &same);
+    check(&|s| s.heal_link(link(a, a)), &same);
+    check(&|s| s.partition(&[[a], [stranger]]), &unknown);
+    check(&|s| s.partition(&[[a], [a]]), &twice("a"));
+    check(&|s| s.partition(&[[b, b]]), &twice("b"));
+    check(&|s| s.one_way(&[a], &[b, a]), &twice("a"));
+    check(&|s| s.one_way(&[a], &[stranger]), &unknown);
+    check(&|s| s.bridge(&[a, b], a), &too_few(2));
+    check(&|s| s.bridge(&[a, b, b], a), &twice("b"));
+    check(&|s| s.bridge(&[a, b], stranger), &unknown);
+    check(&|s| s.majorities_ring(&[]), &too_few(0));
+    check(&|s| s.majorities_ring(&[a, a]), &twice("a"));
+    check(&|s| s.random_minority(&[b], 1).map(|_| ()), &too_few(1));
+    check(&|s| s.impair(Scope::From(stranger), LOSSY), &unknown);
+    check(
+        &|s| s.impair(Scope::Link(link(a, stranger)), LOSSY),
+        &unknown,
     );
-    assert_eq!(
-        segment.cut(a, a),
-        Err(LinkError::SamePort { name: "a".into() })
+    check(
+        &|s| s.impair(Scope::Link(link(b, b)), LOSSY),
+        &twice_same("b"),
     );
-    assert_eq!(segment.partition(&[[a], [stranger]]), Err(unknown));
-    assert_eq!(
-        segment.partition(&[[a], [a]]),
-        Err(LinkError::NamedTwice { name: "a".into() })
+    check(&|s| s.clear(Scope::To(stranger)), &unknown);
+    // What succeeded before a failure in one change is undone with it.
+    check(
+        &|s| s.cut(a, b).and_then(|()| s.isolate(stranger)),
+        &unknown,
     );
-    assert_eq!(
-        segment.partition(&[[b, b]]),
-        Err(LinkError::NamedTwice { name: "b".into() })
+    check(
+        &|s| {
+            s.impair(Scope::All, LOSSY)
+                .and_then(|()| s.isolate(stranger))
+        },
+        &unknown,
     );
     assert_eq!(net.reach(), [".+", "+."]);
 }
@@ -405,7 +514,7 @@ fn ports_are_found_by_name_and_bounded() {
 
 /// Makes a segment from the state of another, written and read.
 fn restored(net: &Net) -> Net {
-    let file = postcard::to_stdvec(&net.segment.capture()).unwrap();
+    let file = postcard::to_stdvec(&net.segment.capture(net.now)).unwrap();
     let state: SegmentState = postcard::from_bytes(&file).unwrap();
     Net {
         segment: Segment::restore(Limits::DEFAULT, &state).unwrap(),
@@ -417,7 +526,7 @@ fn restored(net: &Net) -> Net {
 #[test]
 fn a_restored_segment_goes_on_where_the_captured_one_was() {
     let mut net = Net::acquainted(4);
-    net.segment.cut_one_way(net.ports[0], net.ports[3]).unwrap();
+    net.cut_link(0, 3);
     net.segment.lower(net.ports[2]);
     net.send_to(0, 1, 1);
     net.send_to(3, 1, 2);
@@ -426,7 +535,7 @@ fn a_restored_segment_goes_on_where_the_captured_one_was() {
 
     let mut copy = restored(&net);
     assert_eq!(copy.segment.counters(), net.segment.counters());
-    assert_eq!(copy.segment.capture(), net.segment.capture());
+    assert_eq!(copy.segment.capture(copy.now), net.segment.capture(net.now));
     assert_eq!(copy.segment.begun(copy.ports[1]), []);
     // From its beginning, for the connection is new.
     assert_eq!(copy.take(1), [1, 2]);
@@ -443,7 +552,7 @@ fn a_frame_sent_in_part_over_a_direction_cut_since_is_dropped_by_a_restore() {
     let mut net = Net::acquainted(2);
     net.send_to(0, 1, 1);
     net.segment.sent(net.ports[1], 10);
-    net.segment.cut(net.ports[0], net.ports[1]).unwrap();
+    net.change(|links, p| links.cut(p[0], p[1])).unwrap();
     assert_eq!(net.dropped_to(1, Cause::Cut), 0);
     let mut copy = restored(&net);
     assert_eq!(copy.dropped_to(1, Cause::Cut), 1);
@@ -458,10 +567,11 @@ fn check_refused(spoil: impl FnOnce(&mut SegmentState), expected: &StateError) {
     net.send_to(0, 1, 1);
     let limits = Limits {
         ports_max: 3,
-        queue_bytes_max: 200,
+        queue_bytes_max: 100,
+        in_flight_bytes_max: 100,
         ..Limits::DEFAULT
     };
-    let mut state = net.segment.capture();
+    let mut state = net.segment.capture(net.now);
     Segment::restore(limits, &state).expect("the state is sound before");
     spoil(&mut state);
     assert_eq!(
@@ -512,30 +622,32 @@ fn a_state_no_segment_can_be_in_is_refused() {
         },
         &StateError::QueueFull {
             name: "b".to_owned(),
-            queue_bytes_max: 200,
+            bytes_max: 200,
         },
     );
     check_refused(
         |state| state.ports[1].up = false,
         &StateError::PortDown {
             name: "b".to_owned(),
-            frames: 1,
         },
     );
     let counters = StateError::Counters {
         name: "c".to_owned(),
     };
-    check_refused(|state| state.ports[2].sent.frames = u64::MAX, &counters);
-    let numbers = postcard::to_stdvec(&[0, u64::MAX, 0, 0, 0, 0, 0]).unwrap();
+    check_refused(
+        |state| state.ports[2].tally.sent.frames = u64::MAX,
+        &counters,
+    );
+    let numbers = postcard::to_stdvec(&[0, u64::MAX, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     let drops: Drops = postcard::from_bytes(&numbers).unwrap();
-    check_refused(|state| state.ports[2].dropped_to = drops, &counters);
+    check_refused(|state| state.ports[2].tally.dropped_to = drops, &counters);
 }
 
 #[test]
 fn a_state_that_names_ports_not_there_is_refused() {
     #[track_caller]
     fn check(spoil: impl FnOnce(&mut SegmentState)) {
-        let mut state = Net::acquainted(3).segment.capture();
+        let mut state = Net::acquainted(3).segment.capture(Duration::ZERO);
         spoil(&mut state);
         let error = Segment::restore(Limits::DEFAULT, &state).map(|_| ());
         assert!(
