@@ -8,13 +8,14 @@
 //! are, and when to disturb them, is decided elsewhere (`mvm-machine`, `mvm-lab`).
 //!
 //! ```text
-//!  QEMU  ──socket──▶ deframer ─┐                                   ┌─▶ queue ──socket──▶  QEMU
-//!  (ingress port)              ▼                                   │       (egress port)
-//!                           runt? ─▶ learn source ─▶ egress ports ─┤ link, once per direction
-//!                                                                  │
-//!            ┌─────────────────────────────────────────────────────┴──────────────────┐
-//!            │ cut? MTU? loss? ─▶ corrupt ─▶ duplicate ─▶ rate ─▶ delay, jitter ─▶ reorder │ ─▶ in flight
-//!            └────────────────────────────────────────────────────────────────────────┘     until due
+//!  QEMU ──socket──▶ deframer ──▶ runt? ──▶ learn source ──▶ egress ports ──┐
+//!  (ingress port)                                                          ▼
+//!                           ┌─────────────── in order ─────────── link, once per direction
+//!                           │                                              │ cut or impaired
+//!                           │                                              ▼
+//!                           │   cut? MTU? loss? ─▶ corrupt ─▶ duplicate ─▶ rate ─▶ delay ─▶ reorder
+//!                           ▼                                                                  │
+//!  QEMU ◀──socket── queue (egress port) ◀────────── when due ───────── in flight ◀─────────────┘
 //! ```
 //!
 //! # Impairments
@@ -34,7 +35,7 @@
 //!   under one [`Cause`].
 //! - Frames of one direction (ingress port, egress port) keep their order, except those held back by
 //!   [`Reorder`]; and never return to their port.
-//! - No frame arrives before the time its delay and rate give it.
+//! - No frame arrives before the time its delay and rate give it, unless its direction is put in order.
 //! - A direction with which nothing is wrong has nothing in flight, copies nothing and allocates nothing.
 //! - A change of links takes effect between two frames, as a whole. It concerns Ethernet frames, so IPv4, IPv6
 //!   and everything else are met alike.

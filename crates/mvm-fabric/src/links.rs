@@ -17,6 +17,13 @@ pub(crate) struct Cell {
     pub(crate) impaired: bool,
 }
 
+impl Cell {
+    /// Tells whether frames pass as if there were no link at all.
+    pub(crate) fn is_in_order(self) -> bool {
+        !self.cut && !self.impaired
+    }
+}
+
 /// The ports by name, and the state of every direction between two of them.
 ///
 /// Each change is made as a whole, or not at all if it returns an error. Cuts and impairments are apart:

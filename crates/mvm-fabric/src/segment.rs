@@ -252,6 +252,17 @@ impl Segment {
 
     /// Takes one copy of a frame to the queue of its egress port, or on its way there.
     fn pass(&mut self, link: Link, frame: &Frame<'_>, now: Duration) {
+        // The fast path: most links are in order most of the time.
+        if self.links().cell(link).is_in_order() && self.ports[link.to.index()].up {
+            self.deliver(link, frame.bytes());
+        } else {
+            self.pass_disturbed(link, frame, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_disturbed(&mut self, link: Link, frame: &Frame<'_>, now: Duration) {
         if !self.ports[link.to.index()].up {
             let is_cut = self.links().cell(link).cut;
             let cause = if is_cut { Cause::Cut } else { Cause::PortDown };

@@ -76,7 +76,7 @@ pub enum ChangeError {
 pub struct SwitchOptions {
     /// Its bounds.
     pub limits: Limits,
-    /// What random choices of impaired links are made from, see [`Links::seed`].
+    /// What random choices of impaired links are made from, see [`Links::seed`](crate::Links::seed).
     pub seed: u64,
 }
 
@@ -98,7 +98,8 @@ impl SwitchOptions {
 ///
 /// When the call returns. The [`Instant`] it returns lies between the last frame under the old links and
 /// the first under the new ones. A frame sent by a machine and not yet read by the switch falls under the new
-/// links. A frame that is in flight or waits for its machine is dropped if its direction is now cut, with two exceptions:
+/// links. A frame that is in flight or waits for its machine is dropped if its direction is now cut, with two
+/// exceptions:
 /// what the kernel has already taken for the machine (bounded by the socket's buffer), and the rest
 /// of a frame whose first bytes it has taken, because the machine could not tell frames apart otherwise.
 #[derive(Debug)]
