@@ -5,13 +5,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rule::Port;
+use crate::link::Port;
 
 /// Why a frame, or one copy of it, was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// The direction is cut, or was cut while the frame waited for its egress port.
+    /// The direction is cut, or was cut while the frame was on its way.
     Cut,
+    /// The payload is larger than the MTU of the direction.
+    TooLarge,
+    /// Lost by chance, as the impairment of the direction says.
+    Lost,
+    /// The rate of the direction leaves too much waiting already.
+    RateQueueFull,
+    /// Too many bytes are on their way to the egress port.
+    InFlightFull,
     /// The machine behind the egress port reads too slowly: its queue is full.
     QueueFull,
     /// The egress port has no machine, or lost it while the frame waited.
@@ -29,8 +37,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, in the order of declaration.
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 11] = [
         Cause::Cut,
+        Cause::TooLarge,
+        Cause::Lost,
+        Cause::RateQueueFull,
+        Cause::InFlightFull,
         Cause::QueueFull,
         Cause::PortDown,
         Cause::SelfAddressed,
@@ -43,6 +55,10 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Cause::Cut => "cut",
+            Cause::TooLarge => "too large",
+            Cause::Lost => "lost",
+            Cause::RateQueueFull => "rate queue full",
+            Cause::InFlightFull => "in flight full",
             Cause::QueueFull => "queue full",
             Cause::PortDown => "port down",
             Cause::SelfAddressed => "self-addressed",
@@ -82,6 +98,12 @@ impl Traffic {
     pub(crate) fn add_frame(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes as u64;
+    }
+
+    /// Counts one frame less, which was counted before.
+    pub(crate) fn subtract_frame(&mut self, bytes: usize) {
+        self.frames -= 1;
+        self.bytes -= bytes as u64;
     }
 
     /// Adds another amount to this one.
@@ -131,11 +153,47 @@ impl Drops {
     }
 }
 
+/// The counters of one port that only grow; what each is for is told at [`PortCounters`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Frames the machine sent.
+    pub received: Traffic,
+    /// Frames handed over to the machine.
+    pub sent: Traffic,
+    /// Copies for this machine that were added by duplication.
+    pub duplicated: u64,
+    /// Copies for this machine that were corrupted.
+    pub corrupted: u64,
+    /// Copies from this machine that nobody got.
+    pub dropped_from: Drops,
+    /// Copies for this machine that it did not get.
+    pub dropped_to: Drops,
+}
+
+impl Tally {
+    /// Tells whether a switch may have counted this.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.received.is_plausible()
+            && self.sent.is_plausible()
+            && self.duplicated < COUNT_MAX
+            && self.corrupted < COUNT_MAX
+            && self.dropped_from.is_plausible()
+            && self.dropped_to.is_plausible()
+    }
+
+    /// Counts what was done to a frame for this machine.
+    pub(crate) fn add_delivery(&mut self, corrupted: bool, twice: bool) {
+        let copies = 1 + u64::from(twice);
+        self.duplicated += u64::from(twice);
+        self.corrupted += copies * u64::from(corrupted);
+    }
+}
+
 /// What one port has seen since it was attached for the first time.
 ///
-/// A frame for several ports has a copy for each, and each copy has its own fate. The fates are counted at
-/// both ends: summed over all ports, the copies with an egress port in `dropped_from` and in `dropped_to`
-/// are the same ones.
+/// A frame for several ports has a copy for each, duplication adds one more, and each copy has its own fate:
+/// it is sent, queued, in flight, or dropped under one cause. Drops are counted at both ends: summed over
+/// all ports, the copies with an egress port in `dropped_from` and in `dropped_to` are the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortCounters {
     /// The port.
@@ -150,10 +208,47 @@ pub struct PortCounters {
     pub sent: Traffic,
     /// Frames waiting for the machine to read, one perhaps sent in part.
     pub queued: Traffic,
+    /// Frames on their way to the machine, by rate, delay or reordering.
+    pub in_flight: Traffic,
+    /// Copies for this machine that were added by duplication, whatever became of them.
+    pub duplicated: u64,
+    /// Copies for this machine that were corrupted, whatever became of them.
+    pub corrupted: u64,
     /// Copies of frames from this machine that nobody got.
     pub dropped_from: Drops,
     /// Copies of frames for this machine that it did not get.
     pub dropped_to: Drops,
+}
+
+/// What has set out for a port and is not there yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) queued: Traffic,
+    pub(crate) in_flight: Traffic,
+}
+
+impl PortCounters {
+    pub(crate) fn new(
+        port: Port,
+        name: &Arc<str>,
+        up: bool,
+        waiting: Waiting,
+        tally: &Tally,
+    ) -> PortCounters {
+        PortCounters {
+            port,
+            name: Arc::clone(name),
+            up,
+            received: tally.received,
+            sent: tally.sent,
+            queued: waiting.queued,
+            in_flight: waiting.in_flight,
+            duplicated: tally.duplicated,
+            corrupted: tally.corrupted,
+            dropped_from: tally.dropped_from,
+            dropped_to: tally.dropped_to,
+        }
+    }
 }
 
 /// The counters of all ports at one moment between two frames.
@@ -184,7 +279,7 @@ mod tests {
         }
         let expected: Vec<(Cause, u64)> = Cause::ALL.into_iter().zip(1..).collect();
         assert_eq!(drops.iter().collect::<Vec<_>>(), expected);
-        assert_eq!(drops.total(), 28);
+        assert_eq!(drops.total(), 66);
         let names: std::collections::BTreeSet<_> =
             Cause::ALL.iter().map(|cause| cause.name()).collect();
         assert_eq!(names.len(), Cause::ALL.len());

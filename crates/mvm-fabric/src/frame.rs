@@ -4,6 +4,8 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::transit::Payload;
+
 /// The smallest frame that has a header: two addresses and a type.
 ///
 /// Network cards pad frames to 60 bytes, QEMU does not.
@@ -72,6 +74,26 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl Payload for [u8] {
+    fn wire_bytes(&self) -> usize {
+        self.len()
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.len().saturating_sub(FRAME_BYTES_MIN)
+    }
+
+    /// Flips one bit of the payload.
+    fn corrupt(owned: &mut Vec<u8>, random: u64) {
+        let payload = owned.get_mut(FRAME_BYTES_MIN..).unwrap_or_default();
+        if payload.is_empty() {
+            return;
+        }
+        let bit = random % (8 * payload.len() as u64);
+        payload[(bit / 8) as usize] ^= 1 << (bit % 8);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,5 +121,26 @@ mod tests {
         assert_eq!(frame.target(), Address::from_bytes([0, 1, 2, 3, 4, 5]));
         assert_eq!(frame.source(), Address::from_bytes([6, 7, 8, 9, 10, 11]));
         assert_eq!(frame.bytes(), bytes);
+    }
+
+    #[test]
+    fn corruption_flips_one_bit_and_spares_the_header() {
+        let mut touched = [false; 3 * 8];
+        for random in 0..1000_u64 {
+            let mut frame = vec![0xa5; FRAME_BYTES_MIN + 3];
+            <[u8]>::corrupt(&mut frame, random.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let (header, payload) = frame.split_at(FRAME_BYTES_MIN);
+            assert_eq!(header, [0xa5; FRAME_BYTES_MIN]);
+            let flipped = |bit: &usize| (payload[bit / 8] ^ 0xa5) >> (bit % 8) & 1 == 1;
+            let bits: Vec<usize> = (0..24).filter(flipped).collect();
+            assert_eq!(bits.len(), 1);
+            touched[bits[0]] = true;
+        }
+        assert_eq!(touched, [true; 3 * 8]);
+        for bytes in [0, 1, FRAME_BYTES_MIN] {
+            let mut frame = vec![0xa5; bytes];
+            <[u8]>::corrupt(&mut frame, 1);
+            assert_eq!(frame, vec![0xa5; bytes]);
+        }
     }
 }

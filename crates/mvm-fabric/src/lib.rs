@@ -1,57 +1,94 @@
-//! A user-space Ethernet switch whose links can be cut.
+//! A user-space Ethernet switch whose links can be cut, delayed, and made to lose what they carry.
 //!
-//! Two layers live here. [`Segment`] is the core: ports, learned addresses, rules, egress queues and
-//! counters. It does no I/O and reads no clock, so a simulated network can use it as it is. [`Switch`]
-//! is the rim: one thread that moves frames between the sockets of virtual machines and a segment.
-//! What machines are, and when to disturb them, is decided elsewhere (`mvm-machine`, `mvm-lab`).
+//! Three layers live here. The core of the core decides what a link does to what is sent over it, and keeps
+//! what arrives later: [`Links`] are the settings, and time is an argument. [`Segment`] makes an Ethernet
+//! segment of it: ports, learned addresses, egress queues and counters; it does no I/O and reads no clock.
+//! [`Switch`] is the rim: one thread that moves frames between the sockets of virtual machines and a segment.
+//! [`simulated`] is a network of plain messages over the same links, for tests without machines. What machines
+//! are, and when to disturb them, is decided elsewhere (`mvm-machine`, `mvm-lab`).
 //!
 //! ```text
-//!  QEMU  ──socket──▶ deframer ─┐                                   ┌─▶ queue ──socket──▶  QEMU
-//!  (ingress port)              ▼                                   │       (egress port)
-//!                           runt? ─▶ learn source ─▶ egress ports ─┤ rules, once per direction
-//!                                                                  └─▶ drop, counted by cause
+//!  QEMU ──socket──▶ deframer ──▶ runt? ──▶ learn source ──▶ egress ports ──┐
+//!  (ingress port)                                                          ▼
+//!                           ┌─────────────── in order ─────────── link, once per direction
+//!                           │                                              │ cut or impaired
+//!                           │                                              ▼
+//!                           │   cut? MTU? loss? ─▶ corrupt ─▶ duplicate ─▶ rate ─▶ delay ─▶ reorder
+//!                           ▼                                                                  │
+//!  QEMU ◀──socket── queue (egress port) ◀────────── when due ───────── in flight ◀─────────────┘
 //! ```
+//!
+//! # Impairments
+//!
+//! An [`Impairment`] is set for a [`Scope`]; for each direction the most specific scope counts, as a whole. Its
+//! parts compose in the order drawn above, and after duplication each copy goes on for itself. Every direction
+//! has a state of its own, whichever scope impairs it: a rate is not shared by the directions of a scope.
+//! Random choices are made from a seed, see [`Links::seed`].
+//!
+//! Cuts and impairments are apart. Healing removes cuts only, clearing removes impairments only. A cut drops
+//! what is in flight; a change from one impairment to another leaves to frames in flight the times they have;
+//! and a direction with which nothing is wrong any more delivers them at once.
 //!
 //! # Invariants
 //!
-//! - Every copy of a frame is delivered, waits in a queue, or is counted under one [`Cause`].
-//! - Frames of one direction (ingress port, egress port) keep their order, and never return to their port.
-//! - A change of links takes effect between two frames. It concerns Ethernet frames, so IPv4, IPv6 and
-//!   everything else are cut alike.
+//! - Every copy of a frame, duplicates included, is delivered, waits in a queue, is in flight, or is counted
+//!   under one [`Cause`].
+//! - Frames of one direction (ingress port, egress port) keep their order, except those held back by
+//!   [`Reorder`]; and never return to their port.
+//! - No frame arrives before the time its delay and rate give it, unless its direction is put in order.
+//! - A direction with which nothing is wrong has nothing in flight, copies nothing and allocates nothing.
+//! - A change of links takes effect between two frames, as a whole. It concerns Ethernet frames, so IPv4, IPv6
+//!   and everything else are met alike.
 //! - Memory is bounded by [`Limits`] per port, whatever guests send or fail to read.
-//! - A held switch sends no machine a new frame. Captured and restored, it has each waiting frame still, once
-//!   and in its place, and its counters go on.
+//! - A held switch sends no machine a new frame, and its clock stands. Captured and restored, it has each waiting
+//!   frame still, once and in its place, and each frame in flight with the time it still had to go; its random
+//!   choices and its counters go on.
 //!
 //! # What is deliberately absent
 //!
 //! No spanning tree: a loop made inside guests makes a storm, bounded only by the queues. No back-pressure:
 //! a machine that reads too slowly loses frames, as behind a real switch. No VLAN awareness: tags pass
-//! unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut.
+//! unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut. No rate shared by
+//! several directions, and no loss that depends on what a frame carries. Delays are met as well as the host
+//! schedules the thread: never early, and late by what it takes to wake up.
 
 // Not `forbid`, for the one call in `socket`.
 #![deny(unsafe_code)]
 
 mod addresses;
+mod chance;
 mod counters;
-mod cuts;
 mod deframer;
+mod direction;
+mod flight;
 mod frame;
+mod impairment;
+mod link;
+mod links;
+mod partition;
 mod queue;
-mod rule;
 mod segment;
+pub mod simulated;
 mod socket;
 mod switch;
+mod transit;
 mod worker;
 
-pub use counters::{Cause, Counters, Drops, PortCounters, Traffic};
+pub use counters::{Cause, Counters, Drops, PortCounters, Tally, Traffic};
 pub use frame::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
-pub use rule::{Link, Port};
+pub use impairment::{
+    Delay, GilbertElliott, Impairment, Jitter, Latency, LatencyError, Loss, Probability,
+    ProbabilityError, Rate, RateError, Reorder,
+};
+pub use link::{AddPortError, Link, LinkError, Port, Scope};
+pub use links::Links;
 pub use segment::{
-    AddPortError, CapturedFrame, CapturedLink, CapturedPort, Limits, LinkError, Segment,
-    SegmentState, StateError,
+    CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,
+    Limits, Segment, SegmentState, StateError,
 };
 pub use socket::Connection;
 pub use switch::{
     AttachError, CaptureError, ChangeError, Drained, RestoreError, STATE_VERSION, Stopped, Switch,
-    SwitchState, Unread, UnreadError,
+    SwitchOptions, SwitchState, Unread, UnreadError,
 };
+pub use transit::Payload;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::counters::Traffic;
 use crate::deframer::PREFIX_BYTES;
-use crate::rule::Port;
+use crate::link::Port;
 
 /// A frame in the queue; its bytes are in [`Queue::bytes`], in the same order.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,14 @@ impl Queue {
     /// Appends a frame; false, and nothing done, if there is no room.
     #[must_use]
     pub(crate) fn push(&mut self, from: Port, frame: &[u8]) -> bool {
+        self.push_beyond(from, frame, 0)
+    }
+
+    /// Appends a frame that may wait with so many bytes above the bound before it.
+    #[must_use]
+    pub(crate) fn push_beyond(&mut self, from: Port, frame: &[u8], extra_bytes: usize) -> bool {
         let bytes = PREFIX_BYTES + frame.len();
-        if self.pending().len() + bytes > self.bytes_max {
+        if self.pending().len() + bytes > self.bytes_max + extra_bytes {
             return false;
         }
         self.compact();
@@ -56,13 +62,13 @@ impl Queue {
     /// Appends a frame that waited when a queue was captured; false, and nothing done, if there is no room.
     ///
     /// The first frame may have been sent in part and counts as if all but one byte had been, for that much
-    /// may have waited within the bound.
+    /// may have waited within the bound and `extra_bytes`.
     #[must_use]
-    pub(crate) fn restore(&mut self, from: Port, frame: &[u8]) -> bool {
+    pub(crate) fn restore(&mut self, from: Port, frame: &[u8], extra_bytes: usize) -> bool {
         assert_eq!(self.head, 0, "a queue is restored before it is sent");
         if let Some(first) = self.frames.front() {
             let behind = self.bytes.len() - first.bytes as usize;
-            if behind + PREFIX_BYTES + frame.len() >= self.bytes_max {
+            if behind + PREFIX_BYTES + frame.len() >= self.bytes_max + extra_bytes {
                 return false;
             }
         }
@@ -126,6 +132,8 @@ impl Queue {
         if self.frames.is_empty() {
             self.bytes.clear();
             self.head = 0;
+            // Only what went beyond the bound once takes so much; it is not kept for that.
+            self.bytes.shrink_to(4 * self.bytes_max);
         }
         completed
     }
@@ -135,6 +143,9 @@ impl Queue {
     /// A first frame of which a part is sent stays: the machine could not tell frames apart any more.
     pub(crate) fn remove(&mut self, drops: impl Fn(Port) -> bool) -> Vec<Port> {
         let mut removed = Vec::new();
+        if !self.frames.iter().any(|queued| drops(queued.from)) {
+            return removed;
+        }
         let mut kept_bytes = Vec::new();
         let mut kept = VecDeque::new();
         let mut rest = &self.bytes[self.head - self.first_sent..];
@@ -307,13 +318,13 @@ mod tests {
         assert!(full.push(Port(0), &[4; 5]));
         let mut restored = queue();
         for (from, frame) in full.frames() {
-            assert!(restored.restore(from, frame));
+            assert!(restored.restore(from, frame, 0));
         }
         assert_eq!(
             restored.pending(),
             [stream(&[1, 2, 3]), [0, 0, 0, 5, 4, 4, 4, 4, 4].to_vec()].concat()
         );
-        assert!(!restored.restore(Port(0), &[5]));
+        assert!(!restored.restore(Port(0), &[5], 0));
         assert!(!restored.push(Port(0), &[5]));
     }
 

@@ -1,22 +1,26 @@
 //! The core of the switch: what becomes of a frame, and of the links between ports.
 //!
 //! No I/O and no clock here: frames, time and the progress of sending are arguments, and what is to be
-//! sent waits in a queue per port. Taking a segment down as a plain value and making one from it is in
+//! sent waits in a queue per port. What impaired links do to frames is in `transit`. Taking a segment down as a plain value and making one from it is in
 //! `segment::state`. Sockets are in `worker`, the thread's handle in `switch`.
 
 mod state;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addresses::AddressTable;
-use crate::counters::{Cause, Counters, Drops, PortCounters, Traffic};
+use crate::counters::{Cause, Counters, PortCounters, Tally, Waiting};
 use crate::frame::Frame;
+use crate::link::{AddPortError, Link, LinkError, Port};
+use crate::links::Links;
 use crate::queue::Queue;
-use crate::rule::{Link, Port, Rules, Verdict};
+use crate::transit::{Changed, Fate, Transit, Verdict};
 
-pub use state::{CapturedFrame, CapturedLink, CapturedPort, SegmentState, StateError};
+pub use state::{
+    CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,
+    SegmentState, StateError,
+};
 
 /// The bounds of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,9 @@ pub struct Limits {
     pub ports_max: usize,
     /// How many bytes may wait for one machine, four per frame included.
     pub queue_bytes_max: usize,
+    /// How many bytes may be on their way to one machine over impaired links, some overhead per frame
+    /// included.
+    pub in_flight_bytes_max: usize,
     /// How many stations are remembered behind one port. Frames to others are flooded.
     pub addresses_per_port_max: usize,
     /// How long a station is remembered after its last frame.
@@ -38,6 +45,8 @@ impl Limits {
         ports_max: 1024,
         // Some fifteen milliseconds of the fastest guest seen (600 Mbit/s), seven hundred full frames.
         queue_bytes_max: 1024 * 1024,
+        // Twenty thousand full frames: a quarter of a second at a gigabit.
+        in_flight_bytes_max: 32 * 1024 * 1024,
         // One per network card, and many containers behind bridges inside a guest.
         addresses_per_port_max: 256,
         // What IEEE 802.1D recommends and every bridge does.
@@ -45,60 +54,16 @@ impl Limits {
     };
 }
 
-/// A port could not be added.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddPortError {
-    /// Another port has the name.
-    #[error("the name {name:?} is taken by another port")]
-    NameTaken {
-        /// The name asked for.
-        name: String,
-    },
-    /// The segment is full.
-    #[error("all {ports_max} ports are in use")]
-    TooManyPorts {
-        /// The bound from [`Limits`].
-        ports_max: usize,
-    },
-}
-
-/// Links could not be changed; nothing was.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// The port belongs to another switch.
-    #[error("port number {} is not of this switch, which has {ports}", port.index())]
-    UnknownPort {
-        /// The port given.
-        port: Port,
-        /// How many ports there are.
-        ports: usize,
-    },
-    /// Both ends of a link are the same port.
-    #[error("{name:?} has no link to itself")]
-    SamePort {
-        /// The name of the port.
-        name: Arc<str>,
-    },
-    /// A port is in two groups of a partition, or twice in one.
-    #[error("{name:?} is named twice in the partition")]
-    NamedTwice {
-        /// The name of the port.
-        name: Arc<str>,
-    },
-}
-
 #[derive(Debug)]
 struct PortState {
-    name: Arc<str>,
     up: bool,
     queue: Queue,
-    received: Traffic,
-    sent: Traffic,
-    dropped_from: Drops,
-    dropped_to: Drops,
+    tally: Tally,
 }
 
-/// One Ethernet segment: ports, learned stations, rules, queues.
+/// One Ethernet segment: ports, learned stations, links, queues.
+///
+/// Time is told as the [`Duration`] since any fixed moment, the same for all calls, and never goes back.
 ///
 /// Ports are never removed, only down, so a [`Port`] stays valid as long as its segment.
 ///
@@ -107,73 +72,50 @@ struct PortState {
 pub struct Segment {
     limits: Limits,
     ports: Vec<PortState>,
-    names: HashMap<Arc<str>, Port>,
     addresses: AddressTable,
-    rules: Rules,
+    transit: Transit<[u8]>,
 }
 
 impl Segment {
-    /// Makes a segment without ports.
-    pub fn new(limits: Limits) -> Segment {
+    /// Makes a segment without ports, whose random choices are made from `seed`.
+    pub fn new(limits: Limits, seed: u64) -> Segment {
         Segment {
             limits,
             ports: Vec::new(),
-            names: HashMap::new(),
             addresses: AddressTable::new(limits.addresses_per_port_max, limits.address_age_max),
-            rules: Rules::default(),
+            transit: Transit::new(seed, limits.in_flight_bytes_max),
         }
     }
 
-    /// Adds a port, which is up, and whose links are all whole, even while others are partitioned.
+    /// Adds a port, which is up, and with no direction cut, even while others are partitioned.
     ///
     /// # Errors
     ///
     /// If the name is taken or the segment is full.
     pub fn add_port(&mut self, name: &str) -> Result<Port, AddPortError> {
-        let Limits {
-            ports_max,
-            queue_bytes_max,
-            ..
-        } = self.limits;
-        if self.names.contains_key(name) {
-            return Err(AddPortError::NameTaken {
-                name: name.to_owned(),
-            });
-        }
-        let number = u32::try_from(self.ports.len()).ok();
-        let Some(number) = number.filter(|_| self.ports.len() < ports_max) else {
-            return Err(AddPortError::TooManyPorts { ports_max });
-        };
-        let port = Port(number);
-        let name: Arc<str> = name.into();
-        self.names.insert(Arc::clone(&name), port);
+        let port = self.transit.add_port(name, self.limits.ports_max)?;
         self.ports.push(PortState {
-            name,
             up: true,
-            queue: Queue::new(queue_bytes_max),
-            received: Traffic::default(),
-            sent: Traffic::default(),
-            dropped_from: Drops::default(),
-            dropped_to: Drops::default(),
+            queue: Queue::new(self.limits.queue_bytes_max),
+            tally: Tally::default(),
         });
         self.addresses.add_port();
-        self.rules.cuts.add_port();
         Ok(port)
     }
 
     /// Finds a port by its name.
     pub fn port(&self, name: &str) -> Option<Port> {
-        self.names.get(name).copied()
+        self.links().port(name)
     }
 
     /// The name of a port.
     pub fn name(&self, port: Port) -> &Arc<str> {
-        &self.ports[port.index()].name
+        self.links().name(port)
     }
 
     /// All ports, in the order they were added.
     pub fn ports(&self) -> impl Iterator<Item = Port> + use<> {
-        (0..self.ports.len() as u32).map(Port)
+        self.links().ports()
     }
 
     /// Marks a port as having a machine again. Its counters and links are as they were.
@@ -181,28 +123,31 @@ impl Segment {
         self.ports[port.index()].up = true;
     }
 
-    /// Marks a port as having no machine: what waits for it is dropped, and its stations are forgotten.
+    /// Marks a port as having no machine: what is on its way to it is dropped, and its stations are forgotten.
     pub fn lower(&mut self, port: Port) {
         self.ports[port.index()].up = false;
         self.addresses.forget(port);
         for from in self.ports[port.index()].queue.clear() {
             self.drop_copy(Link { from, to: port }, Cause::PortDown);
         }
+        for link in self.transit.drop_to(port) {
+            self.drop_copy(link, Cause::PortDown);
+        }
     }
 
     /// Takes a frame from the machine behind `from` and queues it for the ports it is for.
     ///
     /// The source is learned. A frame for a known station goes to its port, any other to all other ports.
-    /// `now` never goes back from call to call.
-    pub fn forward(&mut self, from: Port, bytes: &[u8], now: Instant) {
+    /// A copy whose link is impaired may arrive later, by [`Segment::advance`].
+    pub fn forward(&mut self, from: Port, bytes: &[u8], now: Duration) {
         let ingress = &mut self.ports[from.index()];
-        ingress.received.add_frame(bytes.len());
+        ingress.tally.received.add_frame(bytes.len());
         if !ingress.up {
-            ingress.dropped_from.add_frame(Cause::PortDown);
+            ingress.tally.dropped_from.add_frame(Cause::PortDown);
             return;
         }
         let Some(frame) = Frame::parse(bytes) else {
-            ingress.dropped_from.add_frame(Cause::Runt);
+            ingress.tally.dropped_from.add_frame(Cause::Runt);
             return;
         };
         self.addresses.learn(frame.source(), from, now);
@@ -238,139 +183,64 @@ impl Segment {
     pub fn sent(&mut self, port: Port, bytes: usize) {
         let egress = &mut self.ports[port.index()];
         let completed = egress.queue.sent(bytes);
-        egress.sent.add(completed);
+        egress.tally.sent.add(completed);
     }
 
-    /// Cuts one direction.
+    /// How the links are.
+    pub fn links(&self) -> &Links {
+        self.transit.links()
+    }
+
+    /// Changes links, between two frames. Several changes of one call take effect together.
     ///
-    /// Here and in all cuts below, frames that wait in the queue of a cut direction are dropped, except one
-    /// that is partly sent.
+    /// Frames on their way over a direction that is cut now are dropped. Those on their way over one with
+    /// which nothing is wrong any more are queued at once for their egress port, if need be beyond the bound
+    /// of its queue by as much as can be in flight.
     ///
     /// # Errors
     ///
-    /// If a port is unknown or both are the same.
-    pub fn cut_one_way(&mut self, from: Port, to: Port) -> Result<(), LinkError> {
-        self.check_pair(from, to)?;
-        self.rules.cuts.set(Link { from, to }, true);
-        self.drop_cut();
-        Ok(())
+    /// Whatever `change` returns; nothing is changed then.
+    pub fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Links) -> Result<T, LinkError>,
+    ) -> Result<T, LinkError> {
+        let (answer, changed) = self.transit.change(change)?;
+        self.apply(changed);
+        Ok(answer)
     }
 
-    /// Cuts both directions of a pair.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn cut(&mut self, a: Port, b: Port) -> Result<(), LinkError> {
-        self.check_pair(a, b)?;
-        self.rules.cuts.set(Link { from: a, to: b }, true);
-        self.rules.cuts.set(Link { from: b, to: a }, true);
-        self.drop_cut();
-        Ok(())
+    /// When [`Segment::advance`] next has something to do; `None` if no frame is in flight.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.transit.next_due()
     }
 
-    /// Makes both directions of a pair whole, however they were cut.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn heal(&mut self, a: Port, b: Port) -> Result<(), LinkError> {
-        self.check_pair(a, b)?;
-        self.rules.cuts.set(Link { from: a, to: b }, false);
-        self.rules.cuts.set(Link { from: b, to: a }, false);
-        Ok(())
-    }
-
-    /// Makes all directions whole.
-    pub fn heal_all(&mut self) {
-        self.rules.cuts.set_all(|_| false);
-    }
-
-    /// Cuts both directions between `one` and every other port there is now, and leaves the others alone.
-    ///
-    /// # Errors
-    ///
-    /// If the port is unknown.
-    pub fn isolate(&mut self, one: Port) -> Result<(), LinkError> {
-        self.check_port(one)?;
-        for other in self.ports().filter(|other| *other != one) {
-            self.rules.cuts.set(
-                Link {
-                    from: one,
-                    to: other,
-                },
-                true,
-            );
-            self.rules.cuts.set(
-                Link {
-                    from: other,
-                    to: one,
-                },
-                true,
-            );
+    /// Queues frames in flight that have arrived by now for their egress ports, at most `frames_max` of them,
+    /// and tells how many those were.
+    pub fn advance(&mut self, now: Duration, frames_max: usize) -> usize {
+        for done in 0..frames_max {
+            let Some((link, frame)) = self.transit.pop_due(now) else {
+                return done;
+            };
+            self.deliver(link, &frame);
         }
-        self.drop_cut();
-        Ok(())
-    }
-
-    /// Splits the segment: ports of different groups exchange no frames, ports of one group all do.
-    ///
-    /// Ports that are not named form one more group together. Earlier cuts are replaced, so one partition
-    /// can follow another with no healed moment between.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or named twice.
-    pub fn partition<G: AsRef<[Port]>>(&mut self, groups: &[G]) -> Result<(), LinkError> {
-        let mut group_of = vec![None; self.ports.len()];
-        for (group, ports) in groups.iter().enumerate() {
-            for port in ports.as_ref() {
-                self.check_port(*port)?;
-                if group_of[port.index()].replace(group).is_some() {
-                    return Err(LinkError::NamedTwice {
-                        name: Arc::clone(self.name(*port)),
-                    });
-                }
-            }
-        }
-        self.rules
-            .cuts
-            .set_all(|link| group_of[link.from.index()] != group_of[link.to.index()]);
-        self.drop_cut();
-        Ok(())
-    }
-
-    /// Tells whether one direction is cut.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn is_cut(&self, link: Link) -> Result<bool, LinkError> {
-        self.check_pair(link.from, link.to)?;
-        Ok(self.rules.cuts.is_cut(link))
+        frames_max
     }
 
     /// What all ports have seen so far.
     pub fn counters(&self) -> Counters {
-        let ports = self
-            .ports()
-            .zip(&self.ports)
-            .map(|(port, state)| PortCounters {
-                port,
-                name: Arc::clone(&state.name),
-                up: state.up,
-                received: state.received,
-                sent: state.sent,
+        let ports = self.ports().zip(&self.ports).map(|(port, state)| {
+            let waiting = Waiting {
                 queued: state.queue.waiting(),
-                dropped_from: state.dropped_from,
-                dropped_to: state.dropped_to,
-            });
+                in_flight: self.transit.flight.amount(port),
+            };
+            PortCounters::new(port, self.name(port), state.up, waiting, &state.tally)
+        });
         Counters {
             ports: ports.collect(),
         }
     }
 
-    fn flood(&mut self, from: Port, frame: &Frame<'_>, now: Instant) {
+    fn flood(&mut self, from: Port, frame: &Frame<'_>, now: Duration) {
         if self.ports.len() == 1 {
             self.drop_frame(from, Cause::NoOtherPort);
             return;
@@ -380,63 +250,84 @@ impl Segment {
         }
     }
 
-    /// Takes one copy of a frame past the rules into the queue of its egress port.
-    fn pass(&mut self, link: Link, frame: &Frame<'_>, now: Instant) {
-        match self.rules.judge(link, frame, now) {
+    /// Takes one copy of a frame to the queue of its egress port, or on its way there.
+    fn pass(&mut self, link: Link, frame: &Frame<'_>, now: Duration) {
+        // The fast path: most links are in order most of the time.
+        if self.links().cell(link).is_in_order() && self.ports[link.to.index()].up {
+            self.deliver(link, frame.bytes());
+        } else {
+            self.pass_disturbed(link, frame, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pass_disturbed(&mut self, link: Link, frame: &Frame<'_>, now: Duration) {
+        if !self.ports[link.to.index()].up {
+            let is_cut = self.links().cell(link).cut;
+            let cause = if is_cut { Cause::Cut } else { Cause::PortDown };
+            return self.drop_copy(link, cause);
+        }
+        match self.transit.judge(link, frame.bytes(), now) {
             Verdict::Pass => self.deliver(link, frame.bytes()),
             Verdict::Drop(cause) => self.drop_copy(link, cause),
+            Verdict::Deliver(delivery) => {
+                let tally = &mut self.ports[link.to.index()].tally;
+                tally.add_delivery(delivery.corrupted, delivery.second.is_some());
+                for fate in [Some(delivery.first), delivery.second]
+                    .into_iter()
+                    .flatten()
+                {
+                    match fate {
+                        Fate::Arrives(bytes) => self.deliver(link, &bytes),
+                        Fate::InFlight => {}
+                        Fate::Dropped(cause) => self.drop_copy(link, cause),
+                    }
+                }
+            }
         }
     }
 
     fn deliver(&mut self, link: Link, bytes: &[u8]) {
-        let egress = &mut self.ports[link.to.index()];
-        if !egress.up {
-            self.drop_copy(link, Cause::PortDown);
-        } else if !egress.queue.push(link.from, bytes) {
+        if !self.ports[link.to.index()].queue.push(link.from, bytes) {
             self.drop_copy(link, Cause::QueueFull);
         }
     }
 
-    /// Drops what waits in queues and came over a direction that is now cut.
+    /// Does for queues and counters what a change of links has done to frames in flight.
+    fn apply(&mut self, changed: Changed<Vec<u8>>) {
+        self.drop_cut();
+        for link in changed.cut {
+            self.drop_copy(link, Cause::Cut);
+        }
+        for (link, bytes) in changed.released {
+            let extra_bytes = self.limits.in_flight_bytes_max;
+            let queue = &mut self.ports[link.to.index()].queue;
+            if !queue.push_beyond(link.from, &bytes, extra_bytes) {
+                self.drop_copy(link, Cause::QueueFull);
+            }
+        }
+    }
+
+    /// Drops what waits in queues and came over a direction that is cut.
     fn drop_cut(&mut self) {
         for to in self.ports() {
-            let cuts = &self.rules.cuts;
+            let links = self.transit.links();
             let queue = &mut self.ports[to.index()].queue;
-            if queue.pending().is_empty() {
-                continue;
-            }
-            for from in queue.remove(|from| cuts.is_cut(Link { from, to })) {
+            for from in queue.remove(|from| links.cell(Link { from, to }).cut) {
                 self.drop_copy(Link { from, to }, Cause::Cut);
             }
         }
     }
 
     fn drop_copy(&mut self, link: Link, cause: Cause) {
-        self.ports[link.from.index()].dropped_from.add_frame(cause);
-        self.ports[link.to.index()].dropped_to.add_frame(cause);
+        self.drop_frame(link.from, cause);
+        let egress = &mut self.ports[link.to.index()];
+        egress.tally.dropped_to.add_frame(cause);
     }
 
     fn drop_frame(&mut self, from: Port, cause: Cause) {
-        self.ports[from.index()].dropped_from.add_frame(cause);
-    }
-
-    pub(crate) fn check_port(&self, port: Port) -> Result<(), LinkError> {
-        let ports = self.ports.len();
-        if port.index() < ports {
-            Ok(())
-        } else {
-            Err(LinkError::UnknownPort { port, ports })
-        }
-    }
-
-    fn check_pair(&self, a: Port, b: Port) -> Result<(), LinkError> {
-        self.check_port(a)?;
-        self.check_port(b)?;
-        if a == b {
-            return Err(LinkError::SamePort {
-                name: Arc::clone(self.name(a)),
-            });
-        }
-        Ok(())
+        let ingress = &mut self.ports[from.index()];
+        ingress.tally.dropped_from.add_frame(cause);
     }
 }

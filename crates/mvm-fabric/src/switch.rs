@@ -1,9 +1,10 @@
 //! The handle of a running switch: starts the thread, sends it commands, stops it.
 //!
 //! What commands mean is in `segment`; how frames flow is in `worker`. Holding, capturing and restoring a
-//! switch is in `switch::checkpoint`.
+//! switch is in `switch::checkpoint`, changing its links in `switch::links`.
 
 mod checkpoint;
+mod links;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,8 +16,8 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::counters::Counters;
-use crate::rule::{Link, Port};
-use crate::segment::{AddPortError, Limits, LinkError, Segment};
+use crate::link::{AddPortError, LinkError, Port};
+use crate::segment::{Limits, Segment};
 use crate::worker::{Command, Worker};
 
 pub use checkpoint::{
@@ -70,6 +71,23 @@ pub enum ChangeError {
     Stopped(#[from] Stopped),
 }
 
+/// How a switch is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchOptions {
+    /// Its bounds.
+    pub limits: Limits,
+    /// What random choices of impaired links are made from, see [`Links::seed`](crate::Links::seed).
+    pub seed: u64,
+}
+
+impl SwitchOptions {
+    /// [`Limits::DEFAULT`], and seed 0: two runs that do not choose a seed choose alike.
+    pub const DEFAULT: SwitchOptions = SwitchOptions {
+        limits: Limits::DEFAULT,
+        seed: 0,
+    };
+}
+
 /// A running Ethernet switch.
 ///
 /// One thread forwards frames between the machines attached. All methods may be called from any thread.
@@ -80,7 +98,8 @@ pub enum ChangeError {
 ///
 /// When the call returns. The [`Instant`] it returns lies between the last frame under the old links and
 /// the first under the new ones. A frame sent by a machine and not yet read by the switch falls under the new
-/// links. A frame that waits for its machine is dropped if its direction is now cut, with two exceptions:
+/// links. A frame that is in flight or waits for its machine is dropped if its direction is now cut, with two
+/// exceptions:
 /// what the kernel has already taken for the machine (bounded by the socket's buffer), and the rest
 /// of a frame whose first bytes it has taken, because the machine could not tell frames apart otherwise.
 #[derive(Debug)]
@@ -93,13 +112,23 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// Starts a switch without ports, within [`Limits::DEFAULT`].
+    /// Starts a switch without ports, with [`SwitchOptions::DEFAULT`].
     ///
     /// # Errors
     ///
     /// If the kernel gives no descriptors or no thread.
     pub fn start() -> io::Result<Switch> {
-        Switch::launch(Segment::new(Limits::DEFAULT), |worker| worker)
+        Switch::start_with(SwitchOptions::DEFAULT)
+    }
+
+    /// Starts a switch without ports.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no descriptors or no thread.
+    pub fn start_with(options: SwitchOptions) -> io::Result<Switch> {
+        let segment = Segment::new(options.limits, options.seed);
+        Switch::launch(segment, |worker| worker)
     }
 
     /// Starts the thread over a segment, with its worker as `prepare` makes it.
@@ -122,7 +151,7 @@ impl Switch {
     ///
     /// The end is close-on-exec: whoever spawns QEMU clears that in the child, and closes its own copy
     /// afterwards. As long as any copy is open, the port counts as up.
-    /// A new port's links are all whole, even while others are partitioned.
+    /// No direction of a new port is cut, even while others are partitioned.
     ///
     /// # Errors
     ///
@@ -156,7 +185,7 @@ impl Switch {
     /// If the port is unknown.
     pub fn detach(&self, port: Port) -> Result<Instant, ChangeError> {
         self.call(move |worker| {
-            worker.segment.check_port(port)?;
+            worker.segment.links().check_port(port)?;
             worker.detach(port);
             Ok(Instant::now())
         })?
@@ -172,76 +201,6 @@ impl Switch {
         self.call(move |worker| worker.segment.port(&name))
     }
 
-    /// Cuts both directions between two ports.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn cut(&self, a: Port, b: Port) -> Result<Instant, ChangeError> {
-        self.change(move |segment| segment.cut(a, b))
-    }
-
-    /// Cuts one direction: `to` no longer hears `from`.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn cut_one_way(&self, from: Port, to: Port) -> Result<Instant, ChangeError> {
-        self.change(move |segment| segment.cut_one_way(from, to))
-    }
-
-    /// Makes both directions between two ports whole, however they were cut.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn heal(&self, a: Port, b: Port) -> Result<Instant, ChangeError> {
-        self.change(move |segment| segment.heal(a, b))
-    }
-
-    /// Makes all directions whole.
-    ///
-    /// # Errors
-    ///
-    /// If the switch has stopped.
-    pub fn heal_all(&self) -> Result<Instant, ChangeError> {
-        self.change(|segment| {
-            segment.heal_all();
-            Ok(())
-        })
-    }
-
-    /// Cuts both directions between one port and all others, and leaves the others alone.
-    ///
-    /// # Errors
-    ///
-    /// If the port is unknown.
-    pub fn isolate(&self, one: Port) -> Result<Instant, ChangeError> {
-        self.change(move |segment| segment.isolate(one))
-    }
-
-    /// Splits the machines: ports of different groups exchange no frames, ports of one group all do.
-    ///
-    /// Ports that are not named form one more group together. Earlier cuts are replaced, so one partition
-    /// can follow another with no healed moment between.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or named twice.
-    pub fn partition<G: AsRef<[Port]>>(&self, groups: &[G]) -> Result<Instant, ChangeError> {
-        let groups: Vec<Vec<Port>> = groups.iter().map(|group| group.as_ref().to_vec()).collect();
-        self.change(move |segment| segment.partition(&groups))
-    }
-
-    /// Tells whether one direction is cut.
-    ///
-    /// # Errors
-    ///
-    /// If a port is unknown or both are the same.
-    pub fn is_cut(&self, link: Link) -> Result<bool, ChangeError> {
-        Ok(self.call(move |worker| worker.segment.is_cut(link))??)
-    }
-
     /// What all ports have seen so far, all at the same moment.
     ///
     /// # Errors
@@ -249,16 +208,6 @@ impl Switch {
     /// If the switch has stopped.
     pub fn counters(&self) -> Result<Counters, Stopped> {
         self.call(|worker| worker.counters())
-    }
-
-    fn change<C>(&self, change: C) -> Result<Instant, ChangeError>
-    where
-        C: FnOnce(&mut Segment) -> Result<(), LinkError> + Send + 'static,
-    {
-        self.call(|worker| {
-            change(&mut worker.segment)?;
-            Ok(Instant::now())
-        })?
     }
 
     /// Runs `action` on the thread, between two frames, and waits for what it returns.

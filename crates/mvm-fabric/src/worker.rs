@@ -4,23 +4,25 @@
 //! [`crate::Switch`] run between two batches, hence between two frames. The thread never blocks on a
 //! machine: its own socket ends are non-blocking, and a machine that does not read only fills its queue.
 //!
-//! Sockets are made and measured in `socket`. What a held switch does otherwise is in `worker::checkpoint`.
+//! Frames in flight wake it by a timer, see `worker::clock`. Sockets are made and measured in `socket`. What a held switch does otherwise is in `worker::checkpoint`.
 
 mod checkpoint;
+mod clock;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
+use self::clock::{Alarm, Clock};
 use crate::deframer::{Deframer, MalformedLength};
-use crate::rule::Port;
+use crate::link::Port;
 use crate::segment::Segment;
 use crate::socket::{self, Connection};
 use crate::switch::AttachError;
@@ -30,6 +32,12 @@ pub(crate) type Command = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// The event number of the descriptor that announces commands; ports have theirs from zero.
 const WAKE: u64 = u64::MAX;
+
+/// The event number of the descriptor that announces frames due.
+const ALARM: u64 = u64::MAX - 1;
+
+/// How many frames that are due are queued before queues are written, lest they fill.
+const DUE_FRAMES_MAX: usize = 64;
 
 /// How many events are taken at once. More only delays the first port's egress.
 const EVENTS_MAX: usize = 64;
@@ -63,8 +71,9 @@ pub(crate) struct Worker {
     pub(crate) segment: Segment,
     /// By port number; `None` while the port is down.
     sockets: Vec<Option<Socket>>,
-    /// Nothing is sent but the rest of frames begun.
-    held: bool,
+    /// While it stands the switch is held: nothing is sent but the rest of frames begun.
+    clock: Clock,
+    alarm: Alarm,
     /// Of ports that were restored and have no connection yet: the beginning of a frame received.
     partial: BTreeMap<Port, Vec<u8>>,
     epoll: OwnedFd,
@@ -80,10 +89,14 @@ impl Worker {
     ) -> io::Result<Worker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN)?;
+        let alarm = Alarm::new()?;
+        let number = EventData::new_u64(ALARM);
+        epoll::add(&epoll, alarm.descriptor(), number, EventFlags::IN)?;
         Ok(Worker {
             sockets: segment.ports().map(|_| None).collect(),
             segment,
-            held: false,
+            clock: Clock::new(),
+            alarm,
             partial: BTreeMap::new(),
             epoll,
             wake,
@@ -95,7 +108,12 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while self.run_commands() {
+            self.deliver_due();
             self.flush(0);
+            if let Err(error) = self.set_alarm() {
+                tracing::error!(%error, "the switch stops: could not set its timer");
+                return;
+            }
             events.clear();
             match epoll::wait(
                 &self.epoll,
@@ -216,6 +234,11 @@ impl Worker {
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
             return self.run_commands();
         }
+        if event.data.u64() == ALARM {
+            self.alarm.forget();
+            self.deliver_due();
+            return self.run_commands();
+        }
         let port = Port(event.data.u64() as u32);
         // Copied out, for the structure is packed as the kernel's is.
         let flags = event.flags;
@@ -225,8 +248,32 @@ impl Worker {
         // An error or hang-up may belong to a connection that a command has replaced since. Reading finds
         // out: from the right one it gets the last frames and then the end.
         self.receive(port);
+        self.deliver_due();
         self.flush(FLUSH_EARLY_BYTES);
         self.run_commands()
+    }
+
+    /// Queues the frames in flight that are due. Those of a held switch are not, for its clock stands.
+    fn deliver_due(&mut self) {
+        // Spares most switches a look at the clock.
+        let Some(due) = self.segment.next_due() else {
+            return;
+        };
+        let now = self.clock.now();
+        if due > now {
+            return;
+        }
+        while self.segment.advance(now, DUE_FRAMES_MAX) == DUE_FRAMES_MAX {
+            self.flush(FLUSH_EARLY_BYTES);
+        }
+    }
+
+    fn set_alarm(&mut self) -> io::Result<()> {
+        let due = self
+            .segment
+            .next_due()
+            .filter(|_| !self.clock.is_standing());
+        self.alarm.set(due, self.clock.now())
     }
 
     /// Reads one batch from a machine and forwards its frames. Gives the number of bytes read.
@@ -238,7 +285,7 @@ impl Worker {
             Ok(0) => self.hang_up(port, None),
             Ok(bytes) => {
                 socket.deframer.filled(bytes);
-                self.forward(port, Instant::now());
+                self.forward(port, self.clock.now());
                 return bytes;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -248,7 +295,7 @@ impl Worker {
     }
 
     /// Forwards all whole frames received from a machine.
-    fn forward(&mut self, port: Port, now: Instant) {
+    fn forward(&mut self, port: Port, now: Duration) {
         let Some(socket) = &mut self.sockets[port.index()] else {
             return;
         };
@@ -283,7 +330,7 @@ impl Worker {
 
     /// What may be sent to a machine now.
     fn sendable(&self, port: Port) -> &[u8] {
-        if self.held {
+        if self.clock.is_standing() {
             self.segment.begun(port)
         } else {
             self.segment.pending(port)

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use mvm_fabric::{
-    AddPortError, AttachError, CaptureError, CapturedFrame, Cause, Connection, RestoreError,
+    AddPortError, AttachError, CaptureError, CapturedFrame, Cause, Connection, Link, RestoreError,
     STATE_VERSION, StateError, Switch, SwitchState, Unread,
 };
 use support::machine::{
@@ -267,7 +267,12 @@ fn what_is_cut_when_captured_stays_cut() {
     switch
         .partition(&[vec![a.port, b.port], vec![c.port]])
         .unwrap();
-    switch.cut_one_way(a.port, b.port).unwrap();
+    switch
+        .cut_link(Link {
+            from: a.port,
+            to: b.port,
+        })
+        .unwrap();
     switch.hold().unwrap();
     let restored = Switch::restore(&checkpoint(&switch)).unwrap();
     let [mut a, mut b, mut c] = reattached(&restored);
@@ -400,7 +405,7 @@ fn a_state_no_switch_can_be_in_is_refused() {
             from: 0,
             bytes: vec![0; 60_000],
         };
-        state.segment.ports[1].waiting = vec![frame; 20];
+        state.segment.ports[1].waiting = vec![frame; 600];
     });
     assert!(
         matches!(error, RestoreError::State(StateError::QueueFull { .. })),

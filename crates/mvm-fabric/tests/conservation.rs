@@ -11,9 +11,9 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::Duration;
 
-use mvm_fabric::{Cause, Limits, Port, Segment, SegmentState};
+use mvm_fabric::{Cause, Limits, Link, Port, Segment, SegmentState};
 use proptest::prelude::*;
 use support::{EVERYBODY, frame, sequence, station};
 
@@ -84,7 +84,7 @@ type Dropped = BTreeMap<(usize, Cause), u64>;
 struct Model {
     segment: Segment,
     ports: Vec<Port>,
-    now: Instant,
+    now: Duration,
     up: [bool; PORTS],
     cut: BTreeSet<(usize, usize)>,
     learned: BTreeMap<u8, usize>,
@@ -103,14 +103,14 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        let mut segment = Segment::new(LIMITS);
+        let mut segment = Segment::new(LIMITS, 0);
         let ports = (0..PORTS)
             .map(|index| segment.add_port(&format!("node{index}")).unwrap())
             .collect();
         Model {
             segment,
             ports,
-            now: Instant::now(),
+            now: Duration::ZERO,
             up: [true; PORTS],
             cut: BTreeSet::new(),
             learned: BTreeMap::new(),
@@ -148,32 +148,32 @@ impl Model {
             }
             Step::Send { to, bytes } => self.send(to, bytes),
             Step::Cut(a, b) => {
-                if self.segment.cut(self.ports[a], self.ports[b]).is_ok() {
+                let (one, other) = (self.ports[a], self.ports[b]);
+                if self.segment.change(|links| links.cut(one, other)).is_ok() {
                     self.cut.extend([(a, b), (b, a)]);
                 }
             }
             Step::CutOneWay(a, b) => {
-                if self
-                    .segment
-                    .cut_one_way(self.ports[a], self.ports[b])
-                    .is_ok()
-                {
+                let link = self.link(a, b);
+                if self.segment.change(|links| links.cut_link(link)).is_ok() {
                     self.cut.insert((a, b));
                 }
             }
             Step::Heal(a, b) => {
-                if self.segment.heal(self.ports[a], self.ports[b]).is_ok() {
+                let (one, other) = (self.ports[a], self.ports[b]);
+                if self.segment.change(|links| links.heal(one, other)).is_ok() {
                     self.cut.retain(|pair| *pair != (a, b) && *pair != (b, a));
                 }
             }
             Step::Isolate(one) => {
-                self.segment.isolate(self.ports[one]).unwrap();
+                let port = self.ports[one];
+                self.segment.change(|links| links.isolate(port)).unwrap();
                 self.cut
                     .extend(pairs().filter(|(from, to)| *from == one || *to == one));
             }
             Step::Partition(groups) => self.partition(groups),
             Step::HealAll => {
-                self.segment.heal_all();
+                self.heal_all();
                 self.cut.clear();
             }
             Step::Lower(index) => {
@@ -190,6 +190,21 @@ impl Model {
             Step::Restore => self.restore(),
         }
         self.drop_what_is_cut();
+    }
+
+    fn link(&self, from: usize, to: usize) -> Link {
+        Link {
+            from: self.ports[from],
+            to: self.ports[to],
+        }
+    }
+
+    fn heal_all(&mut self) {
+        let heal_all = self.segment.change(|links| {
+            links.heal_all();
+            Ok(())
+        });
+        heal_all.unwrap();
     }
 
     fn forward(&mut self, from: usize, target: u8, source: u8, bytes: usize) {
@@ -237,13 +252,13 @@ impl Model {
 
     /// Stations and what machines had got in part are forgotten, and nothing else is.
     fn restore(&mut self) {
-        let state = self.segment.capture();
+        let state = self.segment.capture(self.now);
         let file = postcard::to_stdvec(&state).unwrap();
         let read: SegmentState = postcard::from_bytes(&file).unwrap();
         assert_eq!(read, state);
         self.segment = Segment::restore(LIMITS, &read).unwrap();
-        let again = Segment::restore(LIMITS, &self.segment.capture()).unwrap();
-        assert_eq!(again.capture(), self.segment.capture());
+        let again = Segment::restore(LIMITS, &self.segment.capture(self.now)).unwrap();
+        assert_eq!(again.capture(self.now), self.segment.capture(self.now));
         for (index, port) in self.ports.iter_mut().enumerate() {
             *port = self.segment.port(&format!("node{index}")).unwrap();
         }
@@ -260,7 +275,9 @@ impl Model {
                     .collect()
             })
             .collect();
-        self.segment.partition(&named).unwrap();
+        self.segment
+            .change(|links| links.partition(&named))
+            .unwrap();
         self.cut = pairs()
             .filter(|(from, to)| groups[*from] != groups[*to])
             .collect();

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mvm_fabric::{AddPortError, AttachError, Cause, ChangeError, FRAME_BYTES_MAX, LinkError};
+use mvm_fabric::{AddPortError, AttachError, Cause, ChangeError, FRAME_BYTES_MAX, Link, LinkError};
 use support::machine::{
     Machine, acquainted_lab, counters_of, lab, unicast, wait_for_down, wait_for_drops, wait_until,
 };
@@ -87,7 +87,12 @@ fn a_partition_separates_groups_until_healed() {
 #[test]
 fn a_cut_of_one_direction_leaves_the_other() {
     let (switch, [mut a, mut b]) = acquainted_lab();
-    switch.cut_one_way(a.port, b.port).unwrap();
+    switch
+        .cut_link(Link {
+            from: a.port,
+            to: b.port,
+        })
+        .unwrap();
     a.send(&unicast(1, 2, 1));
     b.send(&unicast(2, 1, 2));
     a.expect(2);

@@ -25,11 +25,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttachError, Stopped, Switch};
 use crate::deframer::is_partial;
-use crate::rule::Port;
+use crate::link::Port;
 use crate::segment::{Limits, Segment, SegmentState, StateError};
 
 /// The version of [`SwitchState`] that this crate writes, and the only one it reads.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// A switch between two frames, as [`Switch::capture`] gives it, to be kept in a file.
 ///
@@ -38,7 +38,7 @@ pub const STATE_VERSION: u32 = 1;
 pub struct SwitchState {
     /// [`STATE_VERSION`] at the time of writing.
     pub version: u32,
-    /// Ports, cuts, counters and the frames that wait.
+    /// Ports, links, counters and the frames that wait or are in flight.
     pub segment: SegmentState,
     /// By port number, what its machine had sent of a frame not yet whole; mostly nothing.
     ///
@@ -143,8 +143,8 @@ pub enum RestoreError {
 impl Switch {
     /// Makes a new switch that goes on where the captured one was, and is held.
     ///
-    /// It has the same ports in the same order, none of them connected, with the same cuts, counters, and
-    /// waiting frames. Each port that was up awaits its machine, by [`Switch::reattach`] or
+    /// It has the same ports in the same order, none of them connected, with the same links, counters, and
+    /// waiting frames; frames in flight take as long as they still had to, from [`Switch::release`] on. Each port that was up awaits its machine, by [`Switch::reattach`] or
     /// [`Switch::adopt`], until [`Switch::release`]; frames for it wait as long. One state may be restored
     /// many times, and the switches know nothing of each other. Stations are learned anew. Ports are found
     /// by name, and those of the captured switch are good for this one, too.
@@ -165,8 +165,9 @@ impl Switch {
             return Err(RestoreError::Version { found: *version });
         }
         check_partial(segment, partial)?;
+        let now = segment.now;
         let segment = Segment::restore(Limits::DEFAULT, segment)?;
-        Switch::launch(segment, |worker| worker.held(partial))
+        Switch::launch(segment, |worker| worker.held(now, partial))
             .map_err(|source| RestoreError::Start { source })
     }
 
@@ -176,6 +177,9 @@ impl Switch {
     /// frames apart otherwise. What machines send is read, judged and queued as ever, so a queue may
     /// overflow ([`Cause::QueueFull`](crate::Cause::QueueFull)) if the hold lasts. Everything else can be
     /// done to a held switch, too; a cut drops what waits on its direction. Does nothing to a held switch.
+    ///
+    /// The clock of the switch stands still: a frame in flight over an impaired link has as long to go after
+    /// [`Switch::release`] as it has now.
     ///
     /// # Errors
     ///

@@ -3,9 +3,12 @@
 //! The order of these is the caller's, see [`crate::Switch::hold`]. The segment's part of a state is in
 //! `segment::state`.
 
+use std::time::Duration;
+
 use super::Worker;
+use super::clock::Clock;
 use crate::counters::Counters;
-use crate::rule::Port;
+use crate::link::Port;
 use crate::socket::{self, MACHINE_SEND_BUFFER_BYTES};
 use crate::switch::{CaptureError, Drained, STATE_VERSION, SwitchState, Unread, UnreadError};
 
@@ -14,22 +17,24 @@ use crate::switch::{CaptureError, Drained, STATE_VERSION, SwitchState, Unread, U
 const DRAIN_BYTES_MAX: usize = 2 * MACHINE_SEND_BUFFER_BYTES;
 
 impl Worker {
-    /// Holds a fresh worker whose segment was restored. `partial` is what machines had sent of a frame, by
-    /// port.
-    pub(crate) fn held(mut self, partial: &[Vec<u8>]) -> Worker {
-        self.held = true;
+    /// Holds a fresh worker whose segment was restored and is at the time `now`. `partial` is what machines
+    /// had sent of a frame, by port.
+    pub(crate) fn held(mut self, now: Duration, partial: &[Vec<u8>]) -> Worker {
+        self.clock = Clock::standing(now);
         self.partial = self.segment.ports().zip(partial.iter().cloned()).collect();
         self
     }
 
     pub(crate) fn hold(&mut self) {
-        tracing::debug!(already = self.held, "switch held");
-        self.held = true;
+        tracing::debug!(already = self.clock.is_standing(), "switch held");
+        self.clock.stand();
     }
 
     pub(crate) fn release(&mut self) {
-        tracing::debug!(held = self.held, "switch released");
-        self.held = false;
+        tracing::debug!(held = self.clock.is_standing(), "switch released");
+        self.clock.go_on();
+        // It may be set by the clock that went before the hold.
+        self.alarm.forget();
         self.partial.clear();
         // Ports that were restored and got no machine in time.
         for port in self.segment.ports() {
@@ -96,13 +101,13 @@ impl Worker {
     }
 
     pub(crate) fn capture(&self) -> Result<SwitchState, CaptureError> {
-        if !self.held {
+        if !self.clock.is_standing() {
             return Err(CaptureError::NotHeld);
         }
         let ports = self.segment.ports();
         Ok(SwitchState {
             version: STATE_VERSION,
-            segment: self.segment.capture(),
+            segment: self.segment.capture(self.clock.now()),
             partial: ports
                 .map(|port| self.received_partial(port).to_vec())
                 .collect(),

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 pub(crate) mod machine;
+pub(crate) mod net;
+pub(crate) mod segment;
 
 /// The hardware address of a numbered station.
 pub(crate) fn station(number: u8) -> [u8; 6] {
