@@ -61,3 +61,8 @@ fn cluster() {
 fn pair() {
     check("pair", StartBy::Snapshot);
 }
+
+#[test]
+fn under_load() {
+    check("under-load", StartBy::Snapshot);
+}

@@ -288,7 +288,8 @@ impl<'a> Cluster<'a> {
             .count(kind)
     }
 
-    async fn listed(&self, name: &str) -> Result<Vec<String>, String> {
+    /// The URLs of the jobs that a node lists, by a linearizable read.
+    pub(super) async fn listed(&self, name: &str) -> Result<Vec<String>, String> {
         let path = format!("/queue/list?limit={LIST_LIMIT}");
         let answer = api::get(self.node(name), &path)
             .await

@@ -9,6 +9,7 @@ mod hundred;
 mod ledger;
 mod pair;
 mod simple_network;
+mod under_load;
 
 use std::path::Path;
 
@@ -21,5 +22,6 @@ pub fn all(program: &Path) -> Vec<Scenario> {
         hundred::scenario(),
         cluster::scenario(program),
         pair::scenario(program),
+        under_load::scenario(program),
     ]
 }

@@ -1,10 +1,4 @@
-//! How long machines take, from QEMU's start to an answering agent, beside the bare kernel.
-//!
-//! Measures each thing once and prints one line of JSON per measurement; `cargo xtask bench boot` repeats it
-//! and prints the medians.
-
-// The lines are this program's output, and a measurement that cannot be made ends it.
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+//! One machine, and three beside one another, by themselves: no lab, no network.
 
 use std::{
     path::PathBuf,
@@ -12,53 +6,38 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::print;
 use mvm_agent::{boot::PROBE_WORD, client::Identity};
 use mvm_machine::{
     accelerator::{self, Accelerator},
-    cache::Cache,
+    cache::{Cache, ContentKey},
     console::Console,
     host::{self, HostView},
-    image::Image,
+    image::{IMAGES, Image},
     kernel::{Kernel, KernelSource},
     machine::{Booting, MachineSpec, Memory, Running},
-    snapshot::Snapshot,
+    snapshot::{Obtained, SNAPSHOTS, Snapshot},
 };
-use serde_json::json;
 
 const BOOT_ALLOWED: Duration = Duration::from_secs(120);
+const MIB: f64 = (1 << 20) as f64;
 /// One round trip is too short to measure alone.
 const ROUND_TRIPS: u32 = 200;
 
-#[tokio::main]
-async fn main() {
+pub(crate) async fn measure() {
     let host = Host::look().await;
-    print(
-        "bare kernel, an init that ends at once",
-        "ms",
-        host.bare_kernel().await,
-        None,
-    );
+    let bare = host.bare_kernel().await;
+    print("bare kernel, an init that ends at once", "ms", bare, None);
     let (running, took) = host.boot("one").await;
     print("one minimal machine, cold", "ms", took, Some(1400.0));
-    print(
-        "agent round trip",
-        "ms",
-        round_trip(&running).await,
-        Some(3.0),
-    );
+    let round_trip = round_trip(&running).await;
+    print("agent round trip", "ms", round_trip, Some(3.0));
     drop(running);
-    print(
-        "one minimal machine, resumed",
-        "ms",
-        host.resumed().await,
-        Some(150.0),
-    );
-    print(
-        "three machines at once, cold",
-        "ms",
-        host.three().await,
-        Some(4000.0),
-    );
+    host.snapshot().await;
+    let resumed = host.resumed().await;
+    print("one minimal machine, resumed", "ms", resumed, Some(150.0));
+    let three = host.three().await;
+    print("three machines at once, cold", "ms", three, Some(4000.0));
 }
 
 struct Host {
@@ -112,6 +91,33 @@ impl Host {
         (running, milliseconds(started.elapsed()))
     }
 
+    /// A machine frozen for the first time, and what it takes in the cache.
+    async fn snapshot(&self) {
+        let mut spec = self.spec("frozen");
+        // Nobody else has one like it.
+        spec.kernel_parameters
+            .push(format!("mvm.bench={}", std::process::id()));
+        let obtained = Snapshot::obtain(&self.cache, &spec, BOOT_ALLOWED).await;
+        let Obtained::Made { saved_in, .. } = obtained.unwrap().1 else {
+            panic!("a machine that was never frozen before was found frozen");
+        };
+        print(
+            "a snapshot taken",
+            "ms",
+            milliseconds(saved_in),
+            Some(100.0),
+        );
+        let key = Snapshot::key(&self.cache, &spec).unwrap();
+        let entries = self.cache.entries(&[IMAGES, SNAPSHOTS]);
+        let mib = |key: &ContentKey| {
+            let entry = entries.iter().find(|entry| entry.key == *key).unwrap();
+            entry.bytes as f64 / MIB
+        };
+        print("an image in the cache", "MiB", mib(&self.image.key), None);
+        print("its snapshot in the cache", "MiB", mib(&key), None);
+        self.cache.remove(SNAPSHOTS, &key);
+    }
+
     /// From the decision to start it to a machine that answers as itself; the snapshot is there.
     async fn resumed(&self) -> f64 {
         let spec = self.spec("resumed");
@@ -159,13 +165,6 @@ async fn round_trip(running: &Running) -> f64 {
         running.agent().ping(BOOT_ALLOWED).await.unwrap();
     }
     milliseconds(started.elapsed() / ROUND_TRIPS)
-}
-
-fn print(name: &str, unit: &str, value: f64, at_most: Option<f64>) {
-    println!(
-        "{}",
-        json!({ "name": name, "unit": unit, "value": value, "at_most": at_most })
-    );
 }
 
 fn milliseconds(duration: Duration) -> f64 {
