@@ -1,0 +1,42 @@
+//! Runs scenarios as tests.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use mvm_ci::scenarios;
+use mvm_lab::{
+    environment::EnvironmentOptions,
+    lab::StartBy,
+    report::{self, Colours},
+    runner::{self, RunOptions},
+    verdict::Verdict,
+};
+
+/// Runs a scenario by name; its lines go to the test's output.
+#[track_caller]
+pub(crate) fn check(name: &str, start: StartBy) {
+    let known = scenarios::all(Path::new(env!("CARGO_BIN_EXE_mvm-ci")));
+    let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
+    let options = RunOptions {
+        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        command: vec![
+            env!("CARGO_BIN_EXE_mvm-ci").to_owned(),
+            "test".to_owned(),
+            name.to_owned(),
+        ],
+        environment: EnvironmentOptions::default(),
+        start,
+        listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let report = runtime.block_on(runner::run(scenario, options)).unwrap();
+    assert_eq!(
+        report.verdict,
+        Verdict::Passed,
+        "{:?}; see {}",
+        report.message,
+        report.folder.display()
+    );
+}
