@@ -165,6 +165,8 @@ pub enum Event {
     Network {
         /// The change, in the field's words.
         change: String,
+        /// The moment from which it counted, between two frames, on the same clock as the event's own.
+        effect_ms: f64,
     },
     /// A step began.
     StepStarted {

@@ -34,6 +34,7 @@ use crate::{
     node::{Common, Node, NodeError, lock},
     run_folder::RunFolder,
     scratch,
+    seed::Seed,
     topology::{MachineConfig, Member, MemoryPlan, Topology, TopologyError},
 };
 
@@ -105,10 +106,12 @@ impl Lab {
         topology: &Topology,
         environment: &Arc<Environment>,
         start: StartBy,
+        seed: Seed,
         folder: &RunFolder,
         recorder: &Recorder,
     ) -> Result<Lab, LabError> {
         let members = topology.members()?;
+        let resolved = topology.resolve_links().map_err(TopologyError::from)?;
         let measured = Measured::load(environment.cache.root().join("memory-by-kind.json"));
         let host = HostMemory::read().map_err(|source| LabError::Host {
             what: "read the host's memory",
@@ -130,7 +133,7 @@ impl Lab {
         })?;
         let common = Arc::new(Common {
             environment: Arc::clone(environment),
-            network: Network::connect(members.keys(), recorder)?,
+            network: Network::connect(members.keys(), &topology.links, &resolved, seed, recorder)?,
             hosts: hosts_entries(&members),
             folder: folder.clone(),
             recorder: recorder.clone(),

@@ -1,4 +1,4 @@
-//! The lab: clusters of virtual machines, a network that can be cut, steps and a verdict.
+//! The lab: clusters of virtual machines, a network that can be bent, steps and a verdict.
 //!
 //! A [`scenario::Scenario`] names its machines and its steps; [`runner::run`] looks at the host, builds
 //! the [`lab::Lab`], runs the steps and leaves a run folder. One machine by itself is `mvm-machine`'s,
@@ -21,6 +21,7 @@ pub mod run_folder;
 pub mod runner;
 pub mod scenario;
 pub mod scratch;
+pub mod seed;
 pub mod storage;
 pub mod verdict;
 

@@ -15,6 +15,7 @@ use crate::{
     prepared,
     run_folder::{RunFolder, RunFolderError, VerdictFile},
     scenario::{Failure, Outcome, Run, Scenario, milliseconds},
+    seed::{SEED_VARIABLE, Seed, SeedError},
     topology::Topology,
     verdict::Verdict,
 };
@@ -47,6 +48,9 @@ pub struct Report {
 /// Why a run could not even begin or conclude.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The seed asked for is none.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
     /// The run folder could not be written.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
@@ -67,8 +71,11 @@ pub enum RunError {
 ///
 /// `SIGINT` and `SIGTERM` end it in order: machines are killed, temporary files removed, the folder
 /// concluded. A second one kills the process, which the watcher then cleans up after.
+///
+/// Random choices are made from a seed, which is noted: [`SEED_VARIABLE`] with that seed makes them again.
 pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report, RunError> {
     let started = Instant::now();
+    let seed = Seed::of_environment()?;
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, scenario.name)?;
     let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
@@ -86,8 +93,12 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         command: options.command.clone(),
     });
 
+    recorder.record(Event::Note {
+        text: format!("seed {seed}; {SEED_VARIABLE}={seed} repeats the network's random choices"),
+    });
+
     let outcome = tokio::select! {
-        outcome = attempt(scenario, &options, &folder, &recorder) => outcome,
+        outcome = attempt(scenario, &options, seed, &folder, &recorder) => outcome,
         name = interrupts.next() => {
             Err(Failure { verdict: Verdict::Interrupted, message: format!("stopped by {name}") })
         }
@@ -121,6 +132,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
 async fn attempt(
     scenario: &Scenario,
     options: &RunOptions,
+    seed: Seed,
     folder: &RunFolder,
     recorder: &Recorder,
 ) -> Outcome {
@@ -139,6 +151,7 @@ async fn attempt(
     let stage = Stage {
         environment: Arc::new(environment),
         start: options.start,
+        seed,
         folder,
         recorder,
     };
@@ -163,6 +176,7 @@ async fn attempt(
 pub(crate) struct Stage<'a> {
     pub(crate) environment: Arc<Environment>,
     pub(crate) start: StartBy,
+    pub(crate) seed: Seed,
     pub(crate) folder: &'a RunFolder,
     pub(crate) recorder: &'a Recorder,
 }
@@ -171,7 +185,8 @@ impl Stage<'_> {
     /// Sets up a lab with all machines off.
     pub(crate) async fn build(&self, topology: &Topology) -> Outcome<Run> {
         let (environment, start) = (&self.environment, self.start);
-        let lab = Lab::build(topology, environment, start, self.folder, self.recorder).await?;
+        let (seed, folder) = (self.seed, self.folder);
+        let lab = Lab::build(topology, environment, start, seed, folder, self.recorder).await?;
         Ok(Run {
             lab,
             folder: self.folder.clone(),

@@ -13,7 +13,10 @@ use std::{
 
 use mvm_machine::{cache::ContentKey, machine::MacAddress};
 
-use crate::service::ServiceSpec;
+use crate::{
+    network::{LinkPlan, PlanError, Resolved},
+    service::ServiceSpec,
+};
 
 /// Enough for a small service; the guest's own kernel and agent need about 60 MiB.
 const MEMORY_MIB_DEFAULT: u32 = 256;
@@ -59,6 +62,9 @@ pub enum TopologyError {
         /// What was asked.
         memory_mib: u32,
     },
+    /// The machines cannot be linked as asked.
+    #[error("could not build the topology's links: {0}")]
+    Links(#[from] PlanError),
 }
 
 /// One machine as the scenario asks for it.
@@ -108,6 +114,8 @@ pub struct Topology {
     pub image: ImageContents,
     /// Where the machines' memory lies, which decides how quick a checkpoint of them is.
     pub memory: MemoryPlan,
+    /// Which machines are linked, and how far apart they are.
+    pub links: LinkPlan,
     /// How long a machine may take from launch to an answering agent.
     pub boot_timeout: Duration,
 }
@@ -163,12 +171,13 @@ impl Member {
 }
 
 impl Topology {
-    /// A topology of `machines` with nothing special in their image.
+    /// A topology of `machines`, each linked with each, with nothing special in their image.
     pub fn new(machines: Vec<MachineConfig>) -> Topology {
         Topology {
             machines,
             image: ImageContents::default(),
             memory: MemoryPlan::Shared,
+            links: LinkPlan::FullMesh,
             boot_timeout: Duration::from_secs(60),
         }
     }
@@ -195,6 +204,7 @@ impl Topology {
                 return Err(TopologyError::NameTwice { name });
             }
         }
+        self.resolve_links()?;
         let numbered = by_name.into_iter().zip(1u8..);
         Ok(numbered
             .map(|((name, config), number)| {
@@ -207,6 +217,17 @@ impl Topology {
                 )
             })
             .collect())
+    }
+
+    /// Tells which links there are between the machines, by their numbers less one.
+    pub(crate) fn resolve_links(&self) -> Result<Resolved, PlanError> {
+        let mut names: Vec<&str> = self
+            .machines
+            .iter()
+            .map(|machine| machine.name.as_str())
+            .collect();
+        names.sort_unstable();
+        self.links.resolve(&names)
     }
 }
 
@@ -253,6 +274,18 @@ mod tests {
         assert_eq!(members["node19"].ipv6().to_string(), "2001:db8:1::10");
     }
 
+    #[test]
+    fn machines_linked_otherwise_have_other_checkpoints() {
+        let mesh = topology(&["node1", "node2", "node3"]);
+        let line = Topology {
+            links: LinkPlan::Line,
+            ..mesh.clone()
+        };
+        let key = crate::checkpoint::topology_key;
+        assert_eq!(key(&mesh), key(&mesh.clone()));
+        assert_ne!(key(&mesh), key(&line));
+    }
+
     #[track_caller]
     fn check_refused(names: &[&str], expected: &str) {
         assert_eq!(
@@ -286,5 +319,13 @@ mod tests {
             small.members(),
             Err(TopologyError::TooLittleMemory { .. })
         ));
+        let mut star = topology(&["node1"]);
+        star.links = LinkPlan::Star {
+            centre: "hub".to_owned(),
+        };
+        assert_eq!(
+            star.members().unwrap_err().to_string(),
+            "could not build the topology's links: there is no machine \"hub\", there are [\"node1\"]"
+        );
     }
 }

@@ -51,7 +51,7 @@ async fn replace_all(
     let began = Instant::now();
     end_all(lab).await;
     let switch = Switch::restore(&checkpoint.content.switch)?;
-    lab.common.network.replace_switch(switch);
+    lab.common.network.replace_switch(switch)?;
     lab.keep_base(checkpoint);
     let loads = lab.nodes.values().map(|node| load(lab, node, checkpoint));
     let loaded = try_join_all(loads).await?;

@@ -328,6 +328,7 @@ impl Lab {
                 &self.topology,
                 &self.common.environment,
                 self.common.start,
+                self.network().seed(),
                 &folder,
                 &self.common.recorder,
             )

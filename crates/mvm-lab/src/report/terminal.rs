@@ -100,7 +100,7 @@ impl Teller {
                 self.machine(stamped, machine, &text);
             }
             Event::Role { machine, role } => self.machine(stamped, machine, role),
-            Event::Network { change } => self.line(&format!("    network: {change}")),
+            Event::Network { change, .. } => self.line(&format!("    network: {change}")),
             Event::StepStarted { step } => self.step_started(step),
             Event::StepEnded {
                 step,
