@@ -5,11 +5,16 @@
 mod api;
 mod cluster;
 mod cluster_nodes;
+mod flap;
 mod hundred;
+mod latency;
 mod ledger;
+mod lossy;
+mod one_way;
 mod pair;
 mod simple_network;
 mod under_load;
+mod writes;
 
 use std::path::Path;
 
@@ -23,5 +28,9 @@ pub fn all(program: &Path) -> Vec<Scenario> {
         cluster::scenario(program),
         pair::scenario(program),
         under_load::scenario(program),
+        latency::scenario(program),
+        lossy::scenario(program),
+        one_way::scenario(program),
+        flap::scenario(program),
     ]
 }
