@@ -159,6 +159,15 @@ fn minorities_are_drawn_from_the_seed() {
 }
 
 #[test]
+fn a_restored_switch_draws_from_the_seed_of_the_run() {
+    let fixture = Fixture::seeded(&LinkPlan::FullMesh, 2, Seed(7));
+    assert_eq!(fixture.network.switch().seed(), Ok(7));
+    let restored = Switch::start().unwrap();
+    fixture.network.replace_switch(restored).unwrap();
+    assert_eq!(fixture.network.switch().seed(), Ok(7));
+}
+
+#[test]
 fn nothing_heals_what_the_topology_does_not_link() {
     const LINE: [&str; 5] = [".+---", "+.+--", "-+.+-", "--+.+", "---+."];
     let fixture = Fixture::new(&LinkPlan::Line, 5);
