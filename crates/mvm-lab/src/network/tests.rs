@@ -159,6 +159,15 @@ fn minorities_are_drawn_from_the_seed() {
 }
 
 #[test]
+fn a_restored_switch_draws_from_the_seed_of_the_run() {
+    let fixture = Fixture::seeded(&LinkPlan::FullMesh, 2, Seed(7));
+    assert_eq!(fixture.network.switch().seed(), Ok(7));
+    let restored = Switch::start().unwrap();
+    fixture.network.replace_switch(restored).unwrap();
+    assert_eq!(fixture.network.switch().seed(), Ok(7));
+}
+
+#[test]
 fn nothing_heals_what_the_topology_does_not_link() {
     const LINE: [&str; 5] = [".+---", "+.+--", "-+.+-", "--+.+", "---+."];
     let fixture = Fixture::new(&LinkPlan::Line, 5);
@@ -368,7 +377,8 @@ fn a_guard_puts_back_what_it_changed_and_nothing_else() {
     let guard = network.disturb(|network| {
         network.halves()?;
         network.of("n1")?.loss(0.5)?;
-        network.direction("n1", "n3")?.delay(Duration::ZERO)
+        network.direction("n1", "n3")?.delay(Duration::ZERO)?;
+        network.link("n3", "n4")?.corrupt(0.5)
     });
     let guard = guard.unwrap();
     assert_eq!(fixture.heard(), HALVES);
@@ -377,11 +387,13 @@ fn a_guard_puts_back_what_it_changed_and_nothing_else() {
     drop(guard);
     assert_eq!(
         fixture.last_event(),
-        "put back: partition n1, n2 | n3, n4, n5; loss 50 % from and to n1; delay 0 ms n1 -> n3"
+        "put back: partition n1, n2 | n3, n4, n5; loss 50 % from and to n1; delay 0 ms n1 -> n3; \
+         corrupt 50 % n3 - n4"
     );
     let told = |from: &str, to: &str| words::impairment(&network.impairment(from, to).unwrap());
     assert_eq!(told("n1", "n3"), "delay 10 ms");
     assert_eq!(told("n5", "n1"), "delay 10 ms");
+    assert_eq!(told("n4", "n3"), "delay 10 ms", "neither cut nor healed");
     assert_eq!(
         fixture.heard(),
         [".-+++", "-.---", "+-.++", "+-+.-", "+-++."]
