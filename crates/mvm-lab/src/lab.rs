@@ -172,7 +172,10 @@ impl Lab {
 
     /// Keeps a checkpoint in the cache while the machines' disks are based on it.
     pub(crate) fn keep_base(&self, checkpoint: &Arc<Checkpoint>) {
-        lock(&self.based_on).push(Arc::clone(checkpoint));
+        let mut bases = lock(&self.based_on);
+        if !bases.iter().any(|base| Arc::ptr_eq(base, checkpoint)) {
+            bases.push(Arc::clone(checkpoint));
+        }
     }
 
     /// Returns a machine by name.

@@ -84,6 +84,30 @@ impl DataDisk {
         })
     }
 
+    /// Copies this disk to `target` with those layers below it that lie in the folder `own`, beside it; layers
+    /// elsewhere are named as they are. None of them may change meanwhile. The copies may be moved together. Blocks.
+    pub fn copy_with_layers(&self, target: &Path, own: &Path) -> Result<(), OverlayError> {
+        files::copy_sparse(&self.path, target)?;
+        let mut upper = target.to_owned();
+        for number in 1.. {
+            let Some(below) = qcow2::backing(&upper)?.filter(|below| below.starts_with(own)) else {
+                break;
+            };
+            let copy = target.with_extension(format!("{number}.qcow2"));
+            files::copy_sparse(&below, &copy)?;
+            // Named relative to the layer above, wherever the two are moved.
+            qcow2::rename_backing(&upper, Path::new(copy.file_name().unwrap_or_default()))?;
+            upper = copy;
+        }
+        Ok(())
+    }
+
+    /// Tells whether it reads through to a layer in the folder `own`.
+    pub fn has_layers_in(&self, own: &Path) -> Result<bool, OverlayError> {
+        let below = qcow2::backing(&self.path)?;
+        Ok(below.is_some_and(|below| below.starts_with(own)))
+    }
+
     /// How a guest mounts its private disk.
     pub fn mount() -> Mount {
         Mount {
@@ -133,6 +157,34 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+
+    #[test]
+    fn a_copy_takes_its_own_layers_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, kept) = (folder.path().join("own"), folder.path().join("kept"));
+        for folder in [&own, &kept] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        let base = folder.path().join("base");
+        std::fs::write(&base, b"").unwrap();
+        let lowest = own.join("1.qcow2");
+        qcow2::write_overlay(&lowest, 1 << 20, &base, qcow2::Backing::Raw).unwrap();
+        let lowest = DataDisk {
+            path: lowest,
+            bytes: 1 << 20,
+        };
+        let middle = lowest.overlay(&own.join("2.qcow2")).unwrap();
+        let top = middle.overlay(&own.join("3.qcow2")).unwrap();
+        assert!(top.has_layers_in(&own).unwrap() && !lowest.has_layers_in(&own).unwrap());
+
+        let target = kept.join("disk.qcow2");
+        top.copy_with_layers(&target, &own).unwrap();
+        let below = |name: &str| qcow2::backing(&kept.join(name)).unwrap().unwrap();
+        assert_eq!(below("disk.qcow2"), Path::new("disk.1.qcow2"));
+        assert_eq!(below("disk.1.qcow2"), Path::new("disk.2.qcow2"));
+        assert_eq!(below("disk.2.qcow2"), base);
+        assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 3);
+    }
 
     #[test]
     fn a_disk_is_small_until_written_and_its_base_is_a_whole_file_system() {

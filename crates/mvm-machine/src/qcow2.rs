@@ -6,8 +6,13 @@
 //! Source: QEMU, "Qcow2 Image File Format" (docs/interop/qcow2.txt), version 3.
 
 use std::{
+    ffi::OsString,
+    fs::File,
     io::Write,
-    os::unix::ffi::OsStrExt,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::FileExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -30,7 +35,13 @@ pub enum OverlayError {
         /// The size asked for.
         bytes: u64,
     },
-    /// A file could not be written.
+    /// The file is no such disk.
+    #[error("could not tell what is below the disk {path:?}")]
+    NoOverlay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -59,6 +70,9 @@ const BACKING_NAME_BYTES_MAX: usize = 1023;
 /// What one first-level entry describes: a cluster of second-level entries of one cluster each.
 const L1_ENTRY_BYTES: u64 = (CLUSTER_BYTES as u64 / 8) * CLUSTER_BYTES as u64;
 const DISK_BYTES_MAX: u64 = L1_ENTRY_BYTES * (CLUSTER_BYTES as u64 / 8);
+const MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Where the header holds the length of the name of the file below.
+const BACKING_BYTES_AT: u64 = 16;
 const HEADER_BYTES: u32 = 104;
 const BACKING_FORMAT_EXTENSION: u32 = 0xE279_2ACA;
 /// The header, the refcount table, the refcount block and the first-level table: one cluster each.
@@ -98,6 +112,49 @@ pub(crate) fn write_overlay(
         .naming("create", path)?;
     file.write_all(&image).naming("write", path)?;
     Ok(())
+}
+
+/// Reads which file is below a disk, as its header names it.
+pub(crate) fn backing(path: &Path) -> Result<Option<PathBuf>, OverlayError> {
+    let file = File::open(path).naming("open", path)?;
+    let Some((offset, bytes)) = backing_place(&file, path)? else {
+        return Ok(None);
+    };
+    let mut name = vec![0; bytes];
+    file.read_exact_at(&mut name, offset).naming("read", path)?;
+    Ok(Some(OsString::from_vec(name).into()))
+}
+
+/// Names another file as the one below a disk that nobody uses; its name must be no longer than the former.
+pub(crate) fn rename_backing(path: &Path, backing: &Path) -> Result<(), OverlayError> {
+    let file = File::options().read(true).write(true).open(path);
+    let file = file.naming("open", path)?;
+    let name = backing.as_os_str().as_bytes();
+    let place = backing_place(&file, path)?.filter(|(_, bytes)| name.len() <= *bytes);
+    let Some((offset, _)) = place else {
+        return Err(OverlayError::NameTooLong {
+            path: backing.to_owned(),
+        });
+    };
+    let length = u32::try_from(name.len()).expect("bounded by the former name's");
+    file.write_all_at(name, offset).naming("write", path)?;
+    file.write_all_at(&length.to_be_bytes(), BACKING_BYTES_AT)
+        .naming("write", path)?;
+    Ok(())
+}
+
+/// Where in the file the name of the file below is, and its length.
+fn backing_place(file: &File, path: &Path) -> Result<Option<(u64, usize)>, OverlayError> {
+    let mut header = [0; 20];
+    file.read_exact_at(&mut header, 0).naming("read", path)?;
+    let offset = u64::from_be_bytes(header[8..16].try_into().expect("eight bytes"));
+    let bytes = u32::from_be_bytes(header[16..20].try_into().expect("four bytes")) as usize;
+    if header[..4] != MAGIC || bytes > BACKING_NAME_BYTES_MAX {
+        return Err(OverlayError::NoOverlay {
+            path: path.to_owned(),
+        });
+    }
+    Ok((offset != 0).then_some((offset, bytes)))
 }
 
 fn header(bytes: u64, backing: &[u8], format: Backing) -> Vec<u8> {

@@ -62,6 +62,8 @@ async fn replace_all(
             Ok::<_, CheckpointError>((node, running, loaded.go().await?))
         });
     let going = try_join_all(going).await?;
+    // All disks are based on it alone now.
+    *lock(&lab.based_on) = vec![Arc::clone(checkpoint)];
     lab.common.network.switch().release()?;
     try_join_all(
         going
@@ -114,7 +116,14 @@ async fn load<'a>(
             })?;
     let number = lab.next_number();
     let disk = disk(node, content, folder.join(disk_file(name)), number)?;
+    let kept = disk.as_ref().map(|disk| disk.path.clone());
     lock(&node.spec).data_disk = disk;
+    node.clear_scratch(kept.as_deref())
+        .map_err(|source| CheckpointError::Io {
+            what: "clear",
+            path: lab.common.scratch.path().to_owned(),
+            source,
+        })?;
     let Some(running) = &content.running else {
         return Ok(None);
     };

@@ -10,6 +10,7 @@ use futures_util::future::{join_all, try_join_all};
 use mvm_fabric::SwitchState;
 use mvm_machine::{
     cache::ContentKey,
+    data_disk::DataDisk,
     files,
     machine::{Loaded, MachineSpec, Memory, Parted, Running, SavedState, unconnected},
     qmp::StateMemory,
@@ -91,10 +92,7 @@ pub(super) async fn take(
         accelerator: environment.accelerator.accelerator.to_string(),
         machines: kept.machines,
         switch: kept.switch,
-        based_on: lock(&lab.based_on)
-            .iter()
-            .map(|checkpoint| checkpoint.key.clone())
-            .collect(),
+        based_on: bases(lab),
         clock_ms: kept.clock_ms,
         taken_unix_ms: kept.taken_unix_ms,
     };
@@ -114,6 +112,19 @@ pub(super) async fn take(
         Checkpoint::open(&cache, lease, &key, &name, &environment)
     })
     .await
+}
+
+/// Every checkpoint that holds a part of the machines' disks.
+fn bases(lab: &Lab) -> Vec<ContentKey> {
+    let mut bases = Vec::new();
+    for checkpoint in lock(&lab.based_on).iter() {
+        for key in std::iter::once(&checkpoint.key).chain(&checkpoint.content.based_on) {
+            if !bases.contains(key) {
+                bases.push(key.clone());
+            }
+        }
+    }
+    bases
 }
 
 async fn freeze(
@@ -159,6 +170,13 @@ async fn part_all(subjects: &mut [Subject<'_>]) -> Result<(), CheckpointError> {
             return Err(CheckpointError::Paused {
                 machine: subject.node.name().to_owned(),
             });
+        }
+        // One whose monitor does not answer would not stop either; now nothing is disturbed yet.
+        if let Some(running) = subject.machine.as_ref() {
+            running
+                .settle()
+                .await
+                .map_err(|source| monitor(subject.node, source))?;
         }
     }
     for subject in subjects {
@@ -206,14 +224,15 @@ async fn keep_all(
     let mut state = drain(lab, subjects).await?;
     // A new QEMU does not go on with the frame that the old one had begun.
     state.partial.iter_mut().for_each(Vec::clear);
-    let machines = try_join_all(
+    // One that fails leaves the others time to end what QEMU is at: they are to run on.
+    let machines = join_all(
         subjects
             .iter_mut()
             .map(|subject| keep(lab, subject, folder, after)),
     )
-    .await?;
+    .await;
     let kept = Kept {
-        machines: machines.into_iter().collect(),
+        machines: machines.into_iter().collect::<Result<_, _>>()?,
         switch: state,
         clock_ms,
         taken_unix_ms: SystemTime::now()
@@ -250,18 +269,14 @@ async fn keep(
 ) -> Result<(String, MachineContent), CheckpointError> {
     let node = subject.node;
     let machine = node.name().to_owned();
-    let running = match subject.parted.take() {
-        Some(parted) => {
-            let (parted, memory) = keep_running(lab, node, parted, folder, after).await?;
-            subject.parted = parted;
-            Some(RunningContent {
-                memory,
-                services: std::mem::take(&mut subject.positions),
-            })
-        }
+    let running = match subject.parted {
+        Some(_) => Some(RunningContent {
+            memory: keep_running(lab, node, &mut subject.parted, folder, after).await?,
+            services: subject.positions.clone(),
+        }),
         None => {
             if let Some(disk) = node.next_spec().data_disk {
-                copy(disk.path, folder.join(disk_file(&machine))).await?;
+                copy_disk(node, disk, folder).await?;
             }
             None
         }
@@ -274,13 +289,15 @@ async fn keep(
     Ok((machine, content))
 }
 
+/// Keeps a machine that stands still; it is still there afterwards if it is to go on, or if this fails.
 async fn keep_running(
     lab: &Lab,
     node: &Node,
-    mut parted: Parted,
+    subject: &mut Option<Parted>,
     folder: &Path,
     after: After,
-) -> Result<(Option<Parted>, StateMemory), CheckpointError> {
+) -> Result<StateMemory, CheckpointError> {
+    let parted = subject.as_mut().expect("a machine that stands still");
     let machine = node.name();
     let memory_kept = folder.join(memory_file(machine));
     let disk_kept = folder.join(disk_file(machine));
@@ -303,12 +320,16 @@ async fn keep_running(
         (Memory::Own(file), After::GoOn) => copy(file.clone(), memory_kept).await?,
         (Memory::Own(file), After::End) => {
             let file = file.clone();
-            parted.end(END_ALLOWED).await;
+            end(subject).await;
             take_over(file, memory_kept).await?;
             if let Some(disk) = frozen {
-                take_over(disk.path, disk_kept).await?;
+                if layered(node, &disk)? {
+                    copy_disk(node, disk, folder).await?;
+                } else {
+                    take_over(disk.path, disk_kept).await?;
+                }
             }
-            return Ok((None, memory));
+            return Ok(memory);
         }
         (Memory::Anonymous | Memory::Frozen(_), _) => {
             let spec = parted.spec().clone();
@@ -316,15 +337,39 @@ async fn keep_running(
         }
     }
     if let Some(disk) = frozen {
-        copy(disk.path, disk_kept).await?;
+        copy_disk(node, disk, folder).await?;
     }
-    let memory = StateMemory::InSharedFile;
-    match after {
-        After::GoOn => Ok((Some(parted), memory)),
-        After::End => {
-            parted.end(END_ALLOWED).await;
-            Ok((None, memory))
-        }
+    if after == After::End {
+        end(subject).await;
+    }
+    Ok(StateMemory::InSharedFile)
+}
+
+async fn end(subject: &mut Option<Parted>) {
+    if let Some(parted) = subject.take() {
+        parted.end(END_ALLOWED).await;
+    }
+}
+
+/// Tells whether an earlier checkpoint of this run put a disk over the machine's.
+fn layered(node: &Node, disk: &DataDisk) -> Result<bool, CheckpointError> {
+    disk.has_layers_in(node.common.scratch.path())
+        .map_err(|error| disk_error(node, &error))
+}
+
+/// Copies a disk that does not change into the checkpoint, with those of its layers that go with the run.
+async fn copy_disk(node: &Node, disk: DataDisk, folder: &Path) -> Result<(), CheckpointError> {
+    let target = folder.join(disk_file(node.name()));
+    let own = node.common.scratch.path().to_owned();
+    blocking(move || disk.copy_with_layers(&target, &own))
+        .await
+        .map_err(|error| disk_error(node, &error))
+}
+
+fn disk_error(node: &Node, error: &dyn std::error::Error) -> CheckpointError {
+    CheckpointError::Disk {
+        machine: node.name().to_owned(),
+        reason: error.to_string(),
     }
 }
 
@@ -347,10 +392,7 @@ async fn convert(
         Some(disk) => {
             let path = node.scratch_file(&format!("convert-{number}.qcow2"));
             let over = disk.overlay(&path);
-            Some(over.map_err(|error| CheckpointError::Disk {
-                machine: node.name().to_owned(),
-                reason: error.to_string(),
-            })?)
+            Some(over.map_err(|error| disk_error(node, &error))?)
         }
         None => None,
     };
@@ -361,6 +403,11 @@ async fn convert(
         qemu_log: node.scratch_file("convert.log"),
         ..spec
     };
+    let used = [
+        spec.data_disk.as_ref().map(|disk| disk.path.clone()),
+        Some(spec.console.path().to_owned()),
+        Some(spec.qemu_log.clone()),
+    ];
     // Its cards are connected to nothing, since it never runs.
     let (_held, sockets) = unconnected(spec.nics).map_err(|source| CheckpointError::Io {
         what: "make sockets for",
@@ -374,11 +421,14 @@ async fn convert(
         .await
         .map_err(|source| monitor(node, source))?;
     loaded.end(END_ALLOWED).await;
-    std::fs::remove_file(&whole.path).map_err(|source| CheckpointError::Io {
-        what: "remove",
-        path: whole.path,
-        source,
-    })
+    for path in used.into_iter().flatten().chain([whole.path]) {
+        std::fs::remove_file(&path).map_err(|source| CheckpointError::Io {
+            what: "remove",
+            path,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// Lets machines and network run on, and talks to the agents again.
@@ -391,22 +441,29 @@ async fn go_on(lab: &Lab, subjects: &mut [Subject<'_>]) -> Result<(), Checkpoint
     }))
     .await;
     lab.common.network.switch().release()?;
-    for subject in subjects {
-        let Some(parted) = subject.parted.take() else {
-            continue;
-        };
-        let node = subject.node;
-        let running = parted
-            .reconnect(RECONNECT_ALLOWED)
-            .await
-            .map_err(|source| CheckpointError::Reconnect {
-                machine: node.name().to_owned(),
-                source,
-            })?;
-        node.set_agent(Some(running.agent().clone()));
-        *subject.machine = Some(running);
-        node.follow_services(&subject.positions).await?;
-    }
+    // One that is lost takes none of the others with it.
+    let talking = join_all(subjects.iter_mut().map(talk_again)).await;
+    talking.into_iter().collect()
+}
+
+/// Opens a new conversation with a machine that runs on; one that does not answer is lost.
+async fn talk_again(subject: &mut Subject<'_>) -> Result<(), CheckpointError> {
+    let Some(parted) = subject.parted.take() else {
+        return Ok(());
+    };
+    let node = subject.node;
+    // Its disk may be another than before, which the next start must find even if this machine is lost.
+    lock(&node.spec)
+        .data_disk
+        .clone_from(&parted.spec().data_disk);
+    let reconnected = parted.reconnect(RECONNECT_ALLOWED).await;
+    let running = reconnected.map_err(|source| CheckpointError::Reconnect {
+        machine: node.name().to_owned(),
+        source,
+    })?;
+    node.set_agent(Some(running.agent().clone()));
+    *subject.machine = Some(running);
+    node.follow_services(&subject.positions).await?;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use std::{
 use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Output};
 use mvm_fabric::Port;
 use mvm_machine::{
-    machine::{MachineSpec, MemoryUse, Running, Stopped},
+    machine::{MachineSpec, Memory, MemoryUse, Running, Stopped},
     process::PathGuard,
     qmp::QmpError,
 };
@@ -361,8 +361,13 @@ impl Node {
         }
     }
 
-    /// Keeps what the machine that ended leaves to the next: its disk.
+    /// Keeps what the machine that ended leaves to the next, its disk, and removes its memory.
     pub(crate) fn stopped(&self, stopped: Stopped) {
+        if let Memory::Own(file) = &stopped.spec.memory
+            && let Err(error) = std::fs::remove_file(file)
+        {
+            tracing::warn!(file = %file.display(), %error, "could not remove a machine's memory");
+        }
         lock(&self.spec).data_disk = stopped.spec.data_disk;
     }
 

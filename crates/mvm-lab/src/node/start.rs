@@ -1,6 +1,12 @@
 //! Bringing a machine up: by a snapshot or cold, with its own identity.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf, sync::atomic::Ordering, time::Instant};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+    time::Instant,
+};
 
 use mvm_agent::client::{Identity, Interface};
 use mvm_machine::{
@@ -115,7 +121,15 @@ impl Node {
             copy_memory(frozen, file.clone()).await?;
             spec.memory = Memory::Own(file);
         }
-        let loaded = snapshot.resume(spec, vec![self.plug_in()?]).await?;
+        let loaded = match snapshot.resume(spec, vec![self.plug_in()?]).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                if error.blames_state() {
+                    snapshot.discard(cache);
+                }
+                return Err(error.into());
+            }
+        };
         let booting = loaded.go().await?;
         let ready = booting.ready(self.common.boot_timeout).await;
         Ok(ready.map_err(Box::new)?)
@@ -150,6 +164,19 @@ impl Node {
     pub(crate) fn scratch_file(&self, kind: &str) -> PathBuf {
         let name = format!("{}.{kind}", self.name());
         self.common.scratch.path().join(name)
+    }
+
+    /// Removes all files of this machine, which is off, from among those that the run removes; `kept` stays.
+    pub(crate) fn clear_scratch(&self, kept: Option<&Path>) -> io::Result<()> {
+        let ours = format!("{}.", self.name());
+        for entry in std::fs::read_dir(self.common.scratch.path())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&ours) && Some(path.as_path()) != kept {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn next_spec(&self) -> MachineSpec {

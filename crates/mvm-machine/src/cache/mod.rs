@@ -240,6 +240,24 @@ impl Cache {
                 self.discard(shelf, key);
             }
         }
+        self.tidy_locks(shelf);
+    }
+
+    /// Removes lock files of dead processes, which nobody would ask for again.
+    fn tidy_locks(&self, shelf: Shelf) {
+        let Ok(locks) = fs::read_dir(self.root.join("locks")) else {
+            return;
+        };
+        for lock in locks.flatten() {
+            let name = lock.file_name();
+            let key = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(shelf.name)?.strip_prefix('-'));
+            if key.and_then(ContentKey::named).is_some() {
+                // Its drop removes the file.
+                let _ = Lock::try_take(&lock.path());
+            }
+        }
     }
 
     /// Removes a finished entry that nobody holds a lease on; true if it is gone. The caller holds its lock.

@@ -174,3 +174,18 @@ fn a_big_file_s_key_follows_its_content() {
         1
     );
 }
+
+#[test]
+fn the_lock_of_a_dead_process_goes_with_the_next_entry_and_one_that_is_held_stays() {
+    let (_directory, cache) = cache();
+    let held = cache.workspace(SHELF, &key("held")).unwrap();
+    let dead = cache.lock_path(SHELF, key("dead").as_str());
+    let other = cache.root().join("locks/things-that-are-no-key");
+    for path in [&dead, &other] {
+        fs::write(path, b"").unwrap();
+    }
+    drop(cache.workspace(SHELF, &key("next")).unwrap());
+    assert!(!dead.exists() && other.exists());
+    assert!(cache.lock_path(SHELF, key("held").as_str()).exists());
+    drop(held);
+}

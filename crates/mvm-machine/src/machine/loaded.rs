@@ -64,6 +64,16 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Tells whether the state itself may be to blame, rather than the host.
+    pub fn blames_state(&self) -> bool {
+        match self {
+            LoadError::State { .. } | LoadError::Ended { .. } | LoadError::Monitor { .. } => true,
+            LoadError::Launch(_) | LoadError::Slow { .. } => false,
+        }
+    }
+}
+
 /// What [`Parted::save`](super::Parted::save) wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedState {

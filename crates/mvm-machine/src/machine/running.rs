@@ -68,6 +68,11 @@ impl Running {
         self.parts.qmp.resume().await
     }
 
+    /// Waits until QEMU has answered its monitor; an error if it does not within the monitor's bound.
+    pub async fn settle(&self) -> Result<(), QmpError> {
+        self.parts.qmp.run_status().await.map(drop)
+    }
+
     /// Returns the host memory it uses.
     pub fn memory_use(&self) -> io::Result<MemoryUse> {
         let path = format!("/proc/{}/smaps_rollup", self.parts.child.pid());

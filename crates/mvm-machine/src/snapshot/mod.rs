@@ -101,6 +101,7 @@ struct Content {
 /// A frozen machine in the cache. It stays there while this lives.
 #[derive(Debug)]
 pub struct Snapshot {
+    key: ContentKey,
     lease: Lease,
     memory: StateMemory,
 }
@@ -169,6 +170,10 @@ impl Snapshot {
 
     /// The key of everything that a guest could tell: under it the cache has the snapshot. Blocks.
     pub fn key(cache: &Cache, spec: &MachineSpec) -> Result<ContentKey, FileError> {
+        Snapshot::key_on(cache, spec, &processor())
+    }
+
+    fn key_on(cache: &Cache, spec: &MachineSpec, processor: &str) -> Result<ContentKey, FileError> {
         let alike = MachineSpec {
             name: String::new(),
             memory: Memory::Anonymous,
@@ -195,8 +200,16 @@ impl Snapshot {
             .key(&spec.image.key)
             .key(&cache.file_key(&spec.qemu)?)
             .number(disk_bytes)
-            .text(&processor())
+            .text(processor)
             .finish())
+    }
+
+    /// Removes a snapshot that did not load, so that the next is made anew; it stays while somebody else uses it.
+    /// Blocks.
+    pub fn discard(self, cache: &Cache) {
+        let Snapshot { lease, key, .. } = self;
+        drop(lease);
+        cache.remove(SNAPSHOTS, &key);
     }
 
     /// The file of the frozen memory, where it is not in the state.
@@ -234,7 +247,11 @@ async fn resume(
 fn find(cache: &Cache, key: &ContentKey) -> Option<Snapshot> {
     let lease = cache.lease(SNAPSHOTS, key)?;
     match sealed::open::<Content>(lease.path()) {
-        Ok(Content { memory }) => Some(Snapshot { lease, memory }),
+        Ok(Content { memory }) => Some(Snapshot {
+            key: key.clone(),
+            lease,
+            memory,
+        }),
         Err(error) => {
             tracing::warn!(snapshot = key.short(), %error, "a snapshot is of no use and is made again");
             drop(lease);
@@ -251,7 +268,11 @@ fn publish(
 ) -> Result<Snapshot, SnapshotError> {
     let lease = cache.publish(SNAPSHOTS, key, workspace)?;
     let Content { memory } = sealed::open(lease.path())?;
-    Ok(Snapshot { lease, memory })
+    Ok(Snapshot {
+        key: key.clone(),
+        lease,
+        memory,
+    })
 }
 
 /// Boots a machine like `spec` in `folder`, freezes it there, and ends it.
@@ -326,4 +347,51 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| SnapshotError::Thread(std::io::Error::other(error)))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{accelerator::Accelerator, image::Image};
+
+    #[test]
+    fn another_qemu_or_processor_has_other_snapshots() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let cache = Cache::at(folder.path().join("cache")).unwrap();
+        let spec = MachineSpec {
+            name: "node1".to_owned(),
+            memory_mib: 128,
+            memory: Memory::Anonymous,
+            image: Image::for_test("/kernel", "/initramfs", None),
+            nics: 1,
+            data_disk: None,
+            accelerator: Accelerator::Tcg,
+            kernel_parameters: Vec::new(),
+            console: Console::new(folder.path().join("console"), Instant::now()),
+            qemu: file("qemu", "one build"),
+            qemu_log: folder.path().join("log"),
+        };
+        let key = |spec: &MachineSpec, processor: &str| {
+            Snapshot::key_on(&cache, spec, processor).unwrap()
+        };
+        let usual = key(&spec, "a processor");
+        let elsewhere = MachineSpec {
+            name: "node2".to_owned(),
+            qemu: file("copy", "one build"),
+            qemu_log: folder.path().join("another log"),
+            ..spec.clone()
+        };
+        assert_eq!(key(&elsewhere, "a processor"), usual);
+        let updated = MachineSpec {
+            qemu: file("new", "next build"),
+            ..spec.clone()
+        };
+        assert_ne!(key(&updated, "a processor"), usual);
+        assert_ne!(key(&spec, "another processor"), usual);
+    }
 }
