@@ -6,27 +6,20 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mvm_lab::{
     checkpoint::{CheckpointError, WallClock},
     ensure,
-    environment::EnvironmentOptions,
-    lab::{Lab, StartBy},
-    report::{self, Colours},
-    runner::{self, RunOptions},
+    lab::Lab,
     scenario::{Failure, Outcome, Preparation, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{MachineConfig, MemoryPlan, Topology},
-    verdict::Verdict,
 };
+use support::{ALLOWED, check_scenario, two_machines};
 
-/// Only a hang takes this long.
-const ALLOWED: Duration = Duration::from_secs(30);
 /// node2 counts aloud to node1 over one TCP connection; node1 writes down what it hears.
 const HEAR: &str = "tail -f /dev/null | nc -l -p 7000 > /tmp/heard";
 /// Begins at 1 with each connection; only the first that is accepted goes on.
@@ -38,50 +31,14 @@ fn topology(memory: MemoryPlan) -> Topology {
         command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
         environment: Default::default(),
     };
-    let mut machines: Vec<_> = ["node1", "node2"].map(MachineConfig::new).into();
-    for machine in &mut machines {
-        machine.memory_mib = 128;
-        machine.data_disk = true;
-    }
+    let mut topology = two_machines(memory);
+    let machines = &mut topology.machines;
     machines[0].services.push(service("hear", HEAR));
     machines[1].services.push(service("count", COUNT));
     machines[1]
         .services
         .push(service("done", "echo done; exit 3"));
-    Topology {
-        memory,
-        ..Topology::new(machines)
-    }
-}
-
-#[track_caller]
-fn check(name: &'static str, scenario: Scenario) -> Vec<String> {
-    let warnings = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let heard = std::sync::Arc::clone(&warnings);
-    let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        command: vec!["cargo".to_owned(), "test".to_owned(), name.to_owned()],
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        listeners: vec![
-            report::terminal(std::io::stdout(), Colours::Off, None),
-            Box::new(move |stamped| {
-                if let mvm_lab::event::Event::Warning { text } = &stamped.event {
-                    heard.lock().unwrap().push(text.clone());
-                }
-            }),
-        ],
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(runner::run(&scenario, options)).unwrap();
-    assert_eq!(
-        report.verdict,
-        Verdict::Passed,
-        "{:?}; see {}",
-        report.message,
-        report.folder.display()
-    );
-    warnings.lock().unwrap().clone()
+    topology
 }
 
 fn scenario(
@@ -170,23 +127,17 @@ async fn the_parent_goes_on_and_two_restores_are_alike(run: &Run) -> Outcome {
 
 #[test]
 fn own_memory() {
-    check(
-        "own-memory",
-        scenario("own-memory", MemoryPlan::Own, |run| {
-            Box::pin(the_parent_goes_on_and_two_restores_are_alike(run))
-        }),
-    );
+    check_scenario(scenario("own-memory", MemoryPlan::Own, |run| {
+        Box::pin(the_parent_goes_on_and_two_restores_are_alike(run))
+    }));
 }
 
 /// The detour: the memories are shared with others and must be put together.
 #[test]
 fn shared_memory() {
-    check(
-        "shared-memory",
-        scenario("shared-memory", MemoryPlan::Shared, |run| {
-            Box::pin(the_parent_goes_on_and_two_restores_are_alike(run))
-        }),
-    );
+    check_scenario(scenario("shared-memory", MemoryPlan::Shared, |run| {
+        Box::pin(the_parent_goes_on_and_two_restores_are_alike(run))
+    }));
 }
 
 async fn forks_do_not_see_each_other(run: &Run) -> Outcome {
@@ -222,12 +173,9 @@ async fn forks_do_not_see_each_other(run: &Run) -> Outcome {
 
 #[test]
 fn forks() {
-    check(
-        "forks",
-        scenario("forks", MemoryPlan::Own, |run| {
-            Box::pin(forks_do_not_see_each_other(run))
-        }),
-    );
+    check_scenario(scenario("forks", MemoryPlan::Own, |run| {
+        Box::pin(forks_do_not_see_each_other(run))
+    }));
 }
 
 async fn what_is_under_way_is_not_torn(run: &Run) -> Outcome {
@@ -267,12 +215,9 @@ async fn what_is_under_way_is_not_torn(run: &Run) -> Outcome {
 
 #[test]
 fn refusals() {
-    check(
-        "refusals",
-        scenario("refusals", MemoryPlan::Shared, |run| {
-            Box::pin(what_is_under_way_is_not_torn(run))
-        }),
-    );
+    check_scenario(scenario("refusals", MemoryPlan::Shared, |run| {
+        Box::pin(what_is_under_way_is_not_torn(run))
+    }));
 }
 
 async fn a_partition_and_the_wall_clock_are_kept(run: &Run) -> Outcome {
@@ -306,12 +251,9 @@ async fn a_partition_and_the_wall_clock_are_kept(run: &Run) -> Outcome {
 
 #[test]
 fn partition_and_clock() {
-    check(
-        "partition-and-clock",
-        scenario("partition-and-clock", MemoryPlan::Shared, |run| {
-            Box::pin(a_partition_and_the_wall_clock_are_kept(run))
-        }),
-    );
+    check_scenario(scenario("partition-and-clock", MemoryPlan::Shared, |run| {
+        Box::pin(a_partition_and_the_wall_clock_are_kept(run))
+    }));
 }
 
 static PREPARED: AtomicUsize = AtomicUsize::new(0);
@@ -350,10 +292,10 @@ fn prepared_scenario() -> Scenario {
 
 #[test]
 fn preparing_is_done_once_and_again_when_its_checkpoint_is_damaged() {
-    let first = check("prepared", prepared_scenario());
+    let first = check_scenario(prepared_scenario());
     assert_eq!(first, [""; 0]);
     let once = PREPARED.load(Ordering::Relaxed);
-    assert_eq!(check("prepared", prepared_scenario()), [""; 0]);
+    assert_eq!(check_scenario(prepared_scenario()), [""; 0]);
     assert_eq!(
         PREPARED.load(Ordering::Relaxed),
         once,
@@ -361,7 +303,7 @@ fn preparing_is_done_once_and_again_when_its_checkpoint_is_damaged() {
     );
 
     let damaged = damage_newest_checkpoint_of("prepared.ram");
-    let warnings = check("prepared", prepared_scenario());
+    let warnings = check_scenario(prepared_scenario());
     assert_eq!(
         PREPARED.load(Ordering::Relaxed),
         once + 1,

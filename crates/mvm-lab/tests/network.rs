@@ -6,31 +6,25 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+mod support;
+
+use std::time::{Duration, Instant};
 
 use mvm_lab::{
     checkpoint::WallClock,
     ensure,
-    environment::EnvironmentOptions,
-    lab::{Lab, StartBy},
+    lab::Lab,
     network::{Cause, LinkPlan, Network, Regions},
-    report::{self, Colours},
-    runner::{self, RunOptions},
-    scenario::{Failure, Outcome, Run, Scenario, ScenarioFuture},
+    scenario::{Failure, Outcome, Run, ScenarioFuture},
     topology::{MachineConfig, Topology},
-    verdict::Verdict,
 };
+use support::ALLOWED;
 
 const NAMES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 /// A greeting takes a millisecond; this long it is awaited where it must not come.
 const LISTEN: Duration = Duration::from_millis(1500);
 /// How often machines greet before one that is not heard counts as such.
 const ROUNDS_MAX: usize = 3;
-/// Only a hang takes this long.
-const ALLOWED: Duration = Duration::from_secs(30);
 /// A neighbour whose card is known for good is not asked for, so that to be heard takes one direction only.
 const LEARN: &str = "arp -i eth1 -s";
 
@@ -49,32 +43,11 @@ fn check(
     for machine in &mut machines {
         machine.memory_mib = 128;
     }
-    let scenario = Scenario {
-        name,
-        about: "a test of the network",
-        topology: Topology {
-            links,
-            ..Topology::new(machines)
-        },
-        prepare: None,
-        run,
+    let topology = Topology {
+        links,
+        ..Topology::new(machines)
     };
-    let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        command: vec!["cargo".to_owned(), "test".to_owned(), name.to_owned()],
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let report = runtime.block_on(runner::run(&scenario, options)).unwrap();
-    assert_eq!(
-        report.verdict,
-        Verdict::Passed,
-        "{:?}; see {}",
-        report.message,
-        report.folder.display()
-    );
+    support::check(name, topology, run);
 }
 
 /// Starts all machines and tells each the others' card addresses.

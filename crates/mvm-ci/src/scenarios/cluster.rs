@@ -13,7 +13,7 @@ use mvm_lab::{
 
 use super::{
     api::{self, Submitted},
-    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, STOP_GRACE, formed, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, STOP_GRACE, three_nodes},
 };
 
 /// Jobs submitted on each of the three nodes at once.
@@ -25,13 +25,12 @@ const REFUSAL_ALLOWED: Duration = Duration::from_secs(8);
 const REFUSED_SUBMISSIONS: usize = 3;
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "cluster",
-        about: "three nodes form, replicate, lose a node, split and heal",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "cluster",
+        "three nodes form, replicate, lose a node, split and heal",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

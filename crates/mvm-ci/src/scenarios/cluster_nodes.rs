@@ -10,7 +10,7 @@ use std::{
 use mvm_lab::{
     lab::Lab,
     node::Node,
-    scenario::{Failure, Outcome, Preparation, Run, ScenarioFuture},
+    scenario::{Failure, Outcome, Preparation, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{MachineConfig, Topology},
     wait::{self, Seen},
@@ -41,6 +41,22 @@ pub(super) struct ClusterView {
     pub(super) leader: Option<String>,
     pub(super) term: u64,
     pub(super) quorum: bool,
+}
+
+/// A scenario that begins with three nodes that have formed a cluster.
+pub(super) fn three_nodes(
+    program: &Path,
+    name: &'static str,
+    about: &'static str,
+    run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        topology: topology(program, &["node1", "node2", "node3"]),
+        prepare: Some(formed()),
+        run,
+    }
 }
 
 /// Returns a topology of `names`, each machine with a node that knows all the others.

@@ -8,7 +8,7 @@ use mvm_lab::{
 };
 
 use super::{
-    cluster_nodes::{AGREE_ALLOWED, Cluster, formed, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, three_nodes},
     writes,
 };
 
@@ -17,13 +17,12 @@ const UP: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(20);
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "flap",
-        about: "a link goes down and up every second for 20 s: the cluster converges",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "flap",
+        "a link goes down and up every second for 20 s: the cluster converges",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

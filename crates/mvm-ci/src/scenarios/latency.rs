@@ -12,7 +12,7 @@ use mvm_lab::{
 };
 
 use super::{
-    cluster_nodes::{AGREE_ALLOWED, Cluster, formed, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, three_nodes},
     writes,
 };
 
@@ -27,13 +27,12 @@ const LASTS: Duration = Duration::from_secs(15);
 const SILENCE_MAX: Duration = Duration::from_millis(500);
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "latency",
-        about: "50 ms each way: no election; 400 ms with jitter: service or honest refusal",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "latency",
+        "50 ms each way: no election; 400 ms with jitter: service or honest refusal",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

@@ -8,7 +8,7 @@ use mvm_lab::{
     scenario::{Outcome, Run, Scenario, ScenarioFuture},
 };
 
-use super::cluster_nodes::{AGREE_ALLOWED, Cluster, formed, topology};
+use super::cluster_nodes::{AGREE_ALLOWED, Cluster, three_nodes};
 
 const LOSS: f64 = 0.10;
 const DUPLICATION: f64 = 0.05;
@@ -18,13 +18,12 @@ const HELD_BACK: Duration = Duration::from_millis(20);
 const JOBS_PER_NODE: usize = 10;
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "lossy",
-        about: "10 % loss, 5 % duplication, reordering: every job exactly once",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "lossy",
+        "10 % loss, 5 % duplication, reordering: every job exactly once",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

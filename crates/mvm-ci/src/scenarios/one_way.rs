@@ -9,17 +9,16 @@ use mvm_lab::{
 
 use super::{
     api::Submitted,
-    cluster_nodes::{AGREE_ALLOWED, Cluster, formed, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, three_nodes},
 };
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "one-way",
-        about: "the leader can send but not hear: the others elect another and go on",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "one-way",
+        "the leader can send but not hear: the others elect another and go on",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

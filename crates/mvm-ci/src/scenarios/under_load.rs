@@ -11,7 +11,7 @@ use mvm_lab::{
     scenario::{Failure, Outcome, Run, Scenario, ScenarioFuture},
 };
 
-use super::cluster_nodes::{AGREE_ALLOWED, Cluster, formed, topology};
+use super::cluster_nodes::{AGREE_ALLOWED, Cluster, three_nodes};
 
 const RESTORES: usize = 10;
 /// How many writes each node acknowledges before the checkpoint, and after each restore.
@@ -36,13 +36,12 @@ setsid sh /tmp/writer > /dev/null 2>&1 < /dev/null &
 "#;
 
 pub(super) fn scenario(program: &Path) -> Scenario {
-    Scenario {
-        name: "under-load",
-        about: "a checkpoint of three nodes that are written to, restored ten times",
-        topology: topology(program, &["node1", "node2", "node3"]),
-        prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
-    }
+    three_nodes(
+        program,
+        "under-load",
+        "a checkpoint of three nodes that are written to, restored ten times",
+        |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+    )
 }
 
 async fn steps(run: &Run) -> Outcome {

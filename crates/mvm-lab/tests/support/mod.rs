@@ -44,18 +44,23 @@ pub(crate) fn check(
     topology: Topology,
     run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
 ) -> Vec<String> {
-    let scenario = Scenario {
+    check_scenario(Scenario {
         name,
         about: "a test",
         topology,
         prepare: None,
         run,
-    };
+    })
+}
+
+/// [`check`] for a scenario that is more than machines and steps.
+#[track_caller]
+pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&warnings);
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        command: vec!["cargo".to_owned(), "test".to_owned(), name.to_owned()],
+        command: ["cargo", "test", scenario.name].map(str::to_owned).into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         listeners: vec![
