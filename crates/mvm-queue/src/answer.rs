@@ -1,0 +1,137 @@
+//! Reading the pure core: what [`crate::sql`] reads from a database.
+
+use crate::{
+    id::{FencingToken, JobId},
+    job::{Job, JobState, WaitsFor},
+    query::{Answer, Cursor, Filter, KeeperFact, Order, PAGE_MAX, PAGE_SCAN_MAX, Query},
+    queue::Queue,
+};
+
+impl Queue {
+    /// Answers a query.
+    pub fn answer(&self, query: &Query) -> Answer {
+        match query {
+            Query::Job { job } => Answer::Job {
+                job: self.job(job).cloned().map(Box::new),
+            },
+            Query::List {
+                after,
+                limit,
+                order,
+                filter,
+            } => self.page(*after, *limit, *order, filter),
+            Query::Stats => Answer::Stats {
+                counts: JobState::ALL.map(|state| (state, self.count(state))).into(),
+            },
+            Query::Attempts { job } => Answer::Attempts {
+                attempts: self.entry(job).map_or_else(Vec::new, |entry| {
+                    entry.attempts.values().cloned().collect()
+                }),
+            },
+            Query::Log {
+                job,
+                token,
+                from,
+                limit,
+            } => self.chunks(job, *token, *from, *limit),
+            Query::Schedules => Answer::Schedules {
+                schedules: self.schedules.values().cloned().collect(),
+            },
+            Query::Keeper => Answer::Keeper {
+                facts: self.keeper_facts(),
+            },
+        }
+    }
+
+    /// A job.
+    pub fn job(&self, id: &JobId) -> Option<&Job> {
+        self.entry(id).map(|entry| &entry.job)
+    }
+
+    fn count(&self, state: JobState) -> u64 {
+        let jobs = self.jobs.values();
+        jobs.filter(|entry| entry.job.state == state).count() as u64
+    }
+
+    fn page(&self, after: Option<Cursor>, limit: u32, order: Order, filter: &Filter) -> Answer {
+        let behind = |seq: i64| match (after, order) {
+            (None, _) => true,
+            (Some(after), Order::OldestFirst) => seq > after.0,
+            (Some(after), Order::NewestFirst) => seq < after.0,
+        };
+        let of_state = |job: &Job| filter.state.is_none_or(|state| job.state == state);
+        let mut scanned: Vec<(i64, &Job)> = self
+            .jobs
+            .iter()
+            .map(|(seq, entry)| (*seq, &entry.job))
+            .filter(|(seq, job)| behind(*seq) && of_state(job))
+            .collect();
+        if order == Order::NewestFirst {
+            scanned.reverse();
+        }
+        let whole = scanned.len() <= PAGE_SCAN_MAX as usize;
+        scanned.truncate(PAGE_SCAN_MAX as usize);
+        let end = scanned.last().map(|(seq, _)| Cursor(*seq));
+        scanned.retain(|(_, job)| filter.fits(job));
+        let limit = limit.min(PAGE_MAX) as usize;
+        let next = if scanned.len() > limit {
+            scanned.truncate(limit);
+            scanned.last().map(|(seq, _)| Cursor(*seq))
+        } else {
+            end.filter(|_| !whole)
+        };
+        Answer::Jobs {
+            jobs: scanned.into_iter().map(|(_, job)| job.clone()).collect(),
+            next,
+        }
+    }
+
+    fn chunks(&self, job: &JobId, token: FencingToken, from: u32, limit: u32) -> Answer {
+        let log = self.entry(job).and_then(|entry| entry.logs.get(&token));
+        let chunks = log.into_iter().flatten();
+        Answer::Log {
+            chunks: chunks
+                .filter(|chunk| chunk.number >= from)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    fn keeper_facts(&self) -> Vec<KeeperFact> {
+        let jobs = self.jobs.values().map(|entry| &entry.job);
+        let of_job = |job: &Job| {
+            if job.state.is_held() {
+                Some(KeeperFact::Lease {
+                    job: job.id.clone(),
+                    token: job.token,
+                    renewals: job.renewals,
+                    started: job.state == JobState::InProgress,
+                    timeout_ms: job.spec.timeout_ms,
+                    cancel: job.cancel_requested,
+                })
+            } else if job.waits_for == Some(WaitsFor::Backoff) {
+                Some(KeeperFact::Backoff {
+                    job: job.id.clone(),
+                    token: job.token,
+                    failures: job.failures,
+                    backoff: job.spec.backoff,
+                })
+            } else {
+                None
+            }
+        };
+        let schedules = self.schedules.values().cloned();
+        jobs.filter_map(of_job)
+            .chain(schedules.map(|schedule| KeeperFact::Schedule { schedule }))
+            .chain([
+                KeeperFact::RunAfter {
+                    next_ms: self.next_run_after().map(|(time, _)| time),
+                },
+                KeeperFact::Settling {
+                    more: !self.settling.is_empty(),
+                },
+            ])
+            .collect()
+    }
+}

@@ -1,0 +1,507 @@
+//! The words spoken to the store: commands that change it, and what they did.
+//!
+//! They cross from node to node as JSON inside [`Versioned`], so their JSON form is a format of its own. Queries are in
+//! [`crate::query`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    cron::Missed,
+    id::{FencingToken, JobId, RequestId, UnixMillis},
+    job::{AttemptOutcome, JobSpec, JobState, WaitsFor},
+};
+
+/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move.
+pub const WIRE_VERSION: u32 = 2;
+
+/// Wraps what one node sends to another, so that a node of another version says so instead of guessing.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Versioned<T> {
+    /// [`WIRE_VERSION`] of the sender.
+    pub version: u32,
+    /// What is sent.
+    pub body: T,
+}
+
+impl<T> Versioned<T> {
+    /// Wraps with this node's version.
+    pub const fn new(body: T) -> Self {
+        Self {
+            version: WIRE_VERSION,
+            body,
+        }
+    }
+}
+
+/// A change to the queue, complete: whoever applies it, whenever and however often, does the same.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The request it serves.
+    pub request: RequestId,
+    /// When the node that took the request read its clock. Recorded; decides nothing.
+    pub at: UnixMillis,
+    /// What to do.
+    pub change: Change,
+}
+
+/// What a [`Command`] does.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// Adds a job, unless its idempotency key has one.
+    Submit {
+        /// The id the job gets.
+        job: JobId,
+        /// The node that took it.
+        submitted_on: u64,
+        /// What is asked for.
+        spec: Box<JobSpec>,
+        /// The tick that it is for, if a schedule submits it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tick: Option<Tick>,
+    },
+    /// Gives ready jobs to a worker: the highest priority first, then those its node took, then the oldest.
+    Claim {
+        /// The worker's node.
+        node: u64,
+        /// The worker's name.
+        worker: String,
+        /// How many at most.
+        slots: u32,
+        /// The labels it offers.
+        labels: BTreeSet<String>,
+        /// The kinds it can do; empty means any.
+        kinds: BTreeSet<String>,
+    },
+    /// Says that the work begins.
+    Start {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+    },
+    /// Renews a lease.
+    Renew {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+    },
+    /// Adds to the log of the attempt. A chunk that is there already is left alone.
+    Log {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+        /// The chunk's number, from 0 in each attempt.
+        number: u32,
+        /// Where it comes from.
+        stream: Stream,
+        /// The output.
+        #[serde(with = "as_base64")]
+        bytes: Vec<u8>,
+    },
+    /// Ends the attempt, by its worker.
+    Finish {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+        /// How it ended.
+        report: Report,
+    },
+    /// Cancels a pending job at once; asks the worker of a held one to stop.
+    Cancel {
+        /// Which job.
+        job: JobId,
+    },
+    /// Gives a failed or dead job all its attempts again.
+    Retry {
+        /// Which job.
+        job: JobId,
+    },
+    /// Ends an attempt, by the leader.
+    Expire {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim that is to end.
+        token: FencingToken,
+        /// Why.
+        cause: Expiry,
+    },
+    /// Ends the pause after a failure, by the leader.
+    Ready {
+        /// Which job.
+        job: JobId,
+        /// The token of the attempt that failed.
+        token: FencingToken,
+    },
+    /// Ends the wait of jobs whose time has come, by the leader.
+    Due {
+        /// The leader's wall clock.
+        now_ms: UnixMillis,
+        /// At most so many jobs.
+        steps: u32,
+    },
+    /// Tells the ends of jobs to those that wait for them, by the leader.
+    Settle {
+        /// At most so many pairs of jobs.
+        steps: u32,
+    },
+    /// Adds or replaces a schedule.
+    SetSchedule {
+        /// Its name.
+        name: String,
+        /// When it fires, in UTC.
+        cron: String,
+        /// What of ticks that passed while nobody could fire them.
+        missed: Missed,
+        /// The job of each tick.
+        spec: Box<JobSpec>,
+        /// The first tick.
+        next_ms: UnixMillis,
+    },
+    /// Leaves out a tick, by the leader.
+    SkipTick {
+        /// The tick.
+        tick: Tick,
+    },
+    /// Removes a schedule; jobs it has submitted stay.
+    RemoveSchedule {
+        /// Its name.
+        name: String,
+    },
+    /// Removes finished jobs, those that ended first before others.
+    Prune {
+        /// Those beyond so many go.
+        keep: u64,
+        /// Those that ended before go.
+        before_ms: Option<UnixMillis>,
+        /// At most so many.
+        steps: u32,
+    },
+}
+
+/// One tick of a schedule.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tick {
+    /// Which schedule.
+    pub schedule: String,
+    /// Which version of it.
+    pub revision: i64,
+    /// Which tick; it must be the one that the schedule waits for.
+    pub tick_ms: UnixMillis,
+    /// The tick that it waits for from then on.
+    pub next_ms: UnixMillis,
+}
+
+/// Where output comes from.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a worker says that its attempt ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "report", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// The work is done. The attempt must have been started.
+    Succeeded {
+        /// What came of it.
+        result: Value,
+    },
+    /// The work said no, or could not begin.
+    Failed {
+        /// What went wrong.
+        error: String,
+        /// Whether a further attempt is useless.
+        permanent: bool,
+    },
+    /// The worker ended it after its timeout. The attempt must have been started.
+    TimedOut,
+    /// The worker gives the job back unfinished; counts as a lost attempt.
+    Lost,
+    /// The worker stopped it, on request or by its own decision.
+    Cancelled,
+}
+
+impl Report {
+    pub(crate) const fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Succeeded { .. } => AttemptOutcome::Succeeded,
+            Self::Failed { .. } => AttemptOutcome::Failed,
+            Self::TimedOut => AttemptOutcome::TimedOut,
+            Self::Lost => AttemptOutcome::Lost,
+            Self::Cancelled => AttemptOutcome::Cancelled,
+        }
+    }
+
+    pub(crate) const fn permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::Failed {
+                permanent: true,
+                ..
+            }
+        )
+    }
+
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Failed { error, .. } => Some(error),
+            Self::TimedOut => Some("the attempt ran into its timeout"),
+            Self::Lost => Some("the worker gave the job back"),
+            Self::Cancelled => Some("the worker stopped the job"),
+            Self::Succeeded { .. } => None,
+        }
+    }
+
+    pub(crate) const fn result(&self) -> Option<&Value> {
+        match self {
+            Self::Succeeded { result } => Some(result),
+            Self::Failed { .. } | Self::TimedOut | Self::Lost | Self::Cancelled => None,
+        }
+    }
+}
+
+/// Why the leader ends an attempt.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "cause", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Expiry {
+    /// It applied no renewal for the lease time. The attempt is lost.
+    Lease {
+        /// The renewals that it has seen; one more, and nothing happens.
+        renewals: u64,
+    },
+    /// The attempt was in progress for its timeout and the worker did not end it.
+    Timeout,
+    /// The worker did not stop within the time for it.
+    Cancel,
+}
+
+impl Expiry {
+    pub(crate) const fn outcome(self) -> AttemptOutcome {
+        match self {
+            Self::Lease { .. } => AttemptOutcome::Lost,
+            Self::Timeout => AttemptOutcome::TimedOut,
+            Self::Cancel => AttemptOutcome::Cancelled,
+        }
+    }
+
+    pub(crate) const fn error(self) -> &'static str {
+        match self {
+            Self::Lease { .. } => "the worker was not heard from for the time of its lease",
+            Self::Timeout => "the attempt ran into its timeout",
+            Self::Cancel => "the worker did not stop in time",
+        }
+    }
+}
+
+impl Change {
+    /// A digest of what the client asked for, by which a reused request id is noticed.
+    ///
+    /// What the node added (the new job's id, its own number) is left out: a repeat that arrives at another node
+    /// is still the same request.
+    pub fn digest(&self) -> String {
+        let asked = match self {
+            Self::Submit { spec, tick, .. } => serde_json::json!(["submit", spec, tick]),
+            // The first tick is computed by the node.
+            Self::SetSchedule {
+                name,
+                cron,
+                missed,
+                spec,
+                ..
+            } => serde_json::json!(["set_schedule", name, cron, missed, spec]),
+            other => serde_json::json!(other),
+        };
+        blake3::hash(asked.to_string().as_bytes())
+            .to_hex()
+            .to_string()
+    }
+}
+
+/// What a command that was not refused did.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    /// There is a job for the spec.
+    Submitted {
+        /// Its id; not the proposed one if the idempotency key had a job.
+        job: JobId,
+        /// Whether the idempotency key had it.
+        existing: bool,
+        /// Where it stood then.
+        state: JobState,
+        /// What it waited for then.
+        waits_for: Option<WaitsFor>,
+    },
+    /// The worker has these jobs; none if none was ready for it.
+    Claimed {
+        /// The claims.
+        claims: Vec<Claim>,
+    },
+    /// The attempt is in progress.
+    Started,
+    /// The lease goes on.
+    Renewed {
+        /// How often it has been renewed.
+        renewals: u64,
+        /// Whether the worker must stop.
+        cancel: bool,
+    },
+    /// The chunk is stored, or was before, or was dropped as beyond the limit.
+    Logged {
+        /// The number of the next chunk.
+        next: u32,
+        /// Bytes of this log that are not kept.
+        dropped_bytes: u64,
+    },
+    /// The attempt has ended.
+    Ended {
+        /// Where the job stands.
+        state: JobState,
+        /// What it waits for if it is pending again.
+        waits_for: Option<WaitsFor>,
+        /// The pause that the leader counts if it waits for that.
+        pause_ms: Option<u64>,
+        /// Whether jobs wait for this one, so that a [`Change::Settle`] is due.
+        dependents: bool,
+    },
+    /// The job is cancelled, or its worker will be told.
+    Cancelled {
+        /// Where the job stands: `cancelled`, or held.
+        state: JobState,
+        /// Whether jobs wait for this one.
+        dependents: bool,
+    },
+    /// The job is pending again.
+    Retried,
+    /// The pause is over.
+    Ready,
+    /// Jobs whose time had come go on.
+    Due {
+        /// How many.
+        count: u32,
+        /// The next time that comes.
+        next_ms: Option<UnixMillis>,
+    },
+    /// Pairs of jobs were settled.
+    Settled {
+        /// How many.
+        count: u32,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// The schedule is in force.
+    ScheduleSet {
+        /// Its version.
+        revision: i64,
+    },
+    /// The schedule waits for the next tick.
+    TickSkipped,
+    /// The schedule is gone.
+    ScheduleRemoved,
+    /// Finished jobs were removed.
+    Pruned {
+        /// How many.
+        count: u32,
+    },
+}
+
+/// A job as its worker gets it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Claim {
+    /// Which job.
+    pub job: JobId,
+    /// What the worker must show from now on.
+    pub token: FencingToken,
+    /// The node that took the job; another than the worker's makes it stolen work.
+    pub submitted_on: u64,
+    /// What was asked for.
+    pub spec: JobSpec,
+}
+
+/// Bytes as base64, a third of what JSON makes of a list of numbers.
+mod as_base64 {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &[u8],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submit(job: &str, url: &str, node: u64) -> Change {
+        Change::Submit {
+            job: JobId(job.into()),
+            submitted_on: node,
+            spec: Box::new(JobSpec::new("fetch", serde_json::json!({ "url": url }))),
+            tick: None,
+        }
+    }
+
+    #[test]
+    fn the_digest_covers_what_the_client_said_and_nothing_else() {
+        assert_eq!(submit("a", "u", 1).digest(), submit("b", "u", 2).digest());
+        assert_ne!(submit("a", "u", 1).digest(), submit("a", "v", 1).digest());
+    }
+
+    /// The format between nodes of different builds: a change here needs a new [`WIRE_VERSION`].
+    #[test]
+    fn the_wire_format_stays() {
+        let check = |change: Change, expected: expect_test::Expect| {
+            let command = Command {
+                request: RequestId("r".into()),
+                at: UnixMillis(7),
+                change,
+            };
+            let text = serde_json::to_string(&Versioned::new(command.clone())).unwrap();
+            expected.assert_eq(&text);
+            let back: Versioned<Command> = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.body, command);
+        };
+        check(submit("a", "u", 1), expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#]]);
+        check(
+            Change::Log {
+                job: JobId("a".into()),
+                token: FencingToken(1),
+                number: 0,
+                stream: Stream::Stderr,
+                bytes: vec![0, 255],
+            },
+            expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#]],
+        );
+        check(
+            Change::Expire {
+                job: JobId("a".into()),
+                token: FencingToken(1),
+                cause: Expiry::Lease { renewals: 3 },
+            },
+            expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#]],
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! What the queue accepts, and how much of it. Checked once, at the edge, before a command is made: the core and the
+//! SQL behind it take accepted values for granted.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    command::Report,
+    id::JobId,
+    job::JobSpec,
+};
+
+/// A job's payload, as JSON text.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// A job's kind, a label, a worker's name.
+pub const WORD_BYTES_MAX: usize = 128;
+/// Labels of one job, or offered by one worker.
+pub const LABELS_MAX: usize = 32;
+/// Kinds one worker names.
+pub const KINDS_MAX: usize = 32;
+/// Jobs that one job may wait for.
+pub const DEPENDENCIES_MAX: usize = 64;
+/// Attempts, failed or lost, of one job.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// A concurrency key's limit. Each claim and each ending of such a job looks at so many others at most.
+pub const CONCURRENCY_MAX: u32 = 100;
+/// The longest pause between attempts, and the longest timeout: thirty days.
+pub const PAUSE_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// An idempotency key, a concurrency key, a schedule's name.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Jobs given to a worker by one claim.
+pub const SLOTS_MAX: u32 = 64;
+/// Distinct pairs of kind and label set among unfinished jobs: the `S` in a claim's cost of `S log n`.
+pub const LANES_MAX: usize = 512;
+/// Schedules.
+pub const SCHEDULES_MAX: usize = 1_000;
+/// One log chunk.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Log of one attempt that the store keeps.
+pub const LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// A result, as JSON text.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+/// An error text.
+pub const ERROR_BYTES_MAX: usize = 4 * 1024;
+/// Steps of one housekeeping command (due jobs, settled dependencies, removed jobs).
+pub const STEPS_MAX: u32 = 64;
+
+/// How many steps a housekeeping command takes that asks for so many.
+pub(crate) fn steps_of(asked: u32) -> u32 {
+    asked.clamp(1, STEPS_MAX)
+}
+
+/// Requests that the store remembers. Counted, not timed: replicas must agree on what to forget.
+pub const REQUESTS_KEPT: i64 = 100_000;
+
+/// Why something is not accepted. Nothing was proposed then.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Invalid {
+    /// A text is empty.
+    #[error("{what} is empty")]
+    Empty {
+        /// Which.
+        what: &'static str,
+    },
+    /// Something is too long or too many.
+    #[error("{what} has {found}; at most {allowed} are allowed")]
+    TooLarge {
+        /// Which, with its unit.
+        what: &'static str,
+        /// How much came.
+        found: usize,
+        /// How much may come.
+        allowed: usize,
+    },
+    /// A number is out of its range.
+    #[error("{what} is {found}; it must be from {lowest} to {highest}")]
+    OutOfRange {
+        /// Which.
+        what: &'static str,
+        /// What came.
+        found: u64,
+        /// The least.
+        lowest: u64,
+        /// The most.
+        highest: u64,
+    },
+    /// A word has a character that words do not have.
+    #[error("{what} {word:?} has other characters than letters, digits and . _ - : / + =")]
+    BadWord {
+        /// Which.
+        what: &'static str,
+        /// The word.
+        word: String,
+    },
+    /// A dependency is named twice.
+    #[error("the dependency {job} is named twice")]
+    DependencyTwice {
+        /// Which.
+        job: JobId,
+    },
+    /// A schedule's job has something that only a single job can have.
+    #[error("the job of a schedule has no {what}")]
+    NotInSchedule {
+        /// What.
+        what: &'static str,
+    },
+    /// The cron line is not understood.
+    #[error("the cron line {line:?} is not understood: {why}")]
+    BadCron {
+        /// The line.
+        line: String,
+        /// What the parser says.
+        why: String,
+    },
+    /// The cron line is understood, and its time never comes.
+    #[error("the cron line {line:?} never fires")]
+    NeverFires {
+        /// The line.
+        line: String,
+    },
+}
+
+impl JobSpec {
+    /// Says whether the queue accepts this.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        word("the kind", &self.kind)?;
+        at_most(
+            "the payload in bytes",
+            self.payload.to_string().len(),
+            PAYLOAD_BYTES_MAX,
+        )?;
+        labels("the labels", &self.labels)?;
+        range("attempts_max", self.attempts_max.into(), 1, ATTEMPTS_MAX.into())?;
+        range("losses_max", self.losses_max.into(), 1, ATTEMPTS_MAX.into())?;
+        range("the backoff's base_ms", self.backoff.base_ms, 0, PAUSE_MS_MAX)?;
+        range("the backoff's max_ms", self.backoff.max_ms, 0, PAUSE_MS_MAX)?;
+        if let Some(timeout_ms) = self.timeout_ms {
+            range("timeout_ms", timeout_ms, 1, PAUSE_MS_MAX)?;
+        }
+        if let Some(concurrency) = &self.concurrency {
+            key("the concurrency key", &concurrency.key)?;
+            range(
+                "the concurrency limit",
+                concurrency.limit.into(),
+                1,
+                CONCURRENCY_MAX.into(),
+            )?;
+        }
+        if let Some(idempotency_key) = &self.idempotency_key {
+            key("the idempotency key", idempotency_key)?;
+        }
+        at_most("the list of dependencies", self.dependencies.len(), DEPENDENCIES_MAX)?;
+        let mut named = BTreeSet::new();
+        for job in &self.dependencies {
+            key("a dependency", &job.0)?;
+            if !named.insert(job) {
+                return Err(Invalid::DependencyTwice { job: job.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// Says whether the queue accepts this.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Succeeded { result } => at_most(
+                "the result in bytes",
+                result.to_string().len(),
+                RESULT_BYTES_MAX,
+            ),
+            Self::Failed { error, .. } => {
+                at_most("the error in bytes", error.len(), ERROR_BYTES_MAX)
+            }
+            Self::TimedOut | Self::Lost | Self::Cancelled => Ok(()),
+        }
+    }
+}
+
+/// Says whether a worker may offer this.
+pub fn validate_offer(
+    worker: &str,
+    slots: u32,
+    offered: &BTreeSet<String>,
+    kinds: &BTreeSet<String>,
+) -> Result<(), Invalid> {
+    key("the worker's name", worker)?;
+    range("the number of slots", slots.into(), 1, SLOTS_MAX.into())?;
+    labels("the offered labels", offered)?;
+    at_most("the list of kinds", kinds.len(), KINDS_MAX)?;
+    kinds.iter().try_for_each(|kind| word("a kind", kind))
+}
+
+/// Says whether a log chunk of that size is accepted.
+pub fn validate_chunk(bytes: &[u8]) -> Result<(), Invalid> {
+    at_most("the log chunk in bytes", bytes.len(), CHUNK_BYTES_MAX)
+}
+
+fn labels(what: &'static str, labels: &BTreeSet<String>) -> Result<(), Invalid> {
+    at_most(what, labels.len(), LABELS_MAX)?;
+    labels.iter().try_for_each(|label| word("a label", label))
+}
+
+fn word(what: &'static str, word: &str) -> Result<(), Invalid> {
+    key(what, word)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/+=".contains(&byte);
+    if word.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(Invalid::BadWord {
+            what,
+            word: word.to_owned(),
+        })
+    }
+}
+
+pub(crate) fn key(what: &'static str, key: &str) -> Result<(), Invalid> {
+    if key.is_empty() {
+        return Err(Invalid::Empty { what });
+    }
+    at_most(what, key.len(), KEY_BYTES_MAX.min(WORD_BYTES_MAX))?;
+    // SQLite's text functions end at a NUL.
+    if key.contains('\0') {
+        return Err(Invalid::BadWord {
+            what,
+            word: key.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+const fn at_most(what: &'static str, found: usize, allowed: usize) -> Result<(), Invalid> {
+    if found > allowed {
+        return Err(Invalid::TooLarge {
+            what,
+            found,
+            allowed,
+        });
+    }
+    Ok(())
+}
+
+const fn range(what: &'static str, found: u64, lowest: u64, highest: u64) -> Result<(), Invalid> {
+    if found < lowest || found > highest {
+        return Err(Invalid::OutOfRange {
+            what,
+            found,
+            lowest,
+            highest,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! A real SQLite, to which statements are applied as hiqlite's writer applies them.
+
+use rusqlite::{Connection, types::Value as Sqlite};
+
+use crate::{
+    command::Command,
+    query::{Answer, Query},
+    queue::Outcome,
+    sql::{self, Statement, Value},
+};
+
+pub(super) struct Database(pub(super) Connection);
+
+fn value(value: &Value) -> Sqlite {
+    match value {
+        Value::Null => Sqlite::Null,
+        Value::Integer(number) => Sqlite::Integer(*number),
+        Value::Text(text) => Sqlite::Text(text.clone()),
+        Value::Blob(bytes) => Sqlite::Blob(bytes.clone()),
+    }
+}
+
+impl Database {
+    pub(super) fn new() -> Self {
+        let mut database = Self(Connection::open_in_memory().unwrap());
+        database.0.set_prepared_statement_cache_capacity(1024);
+        database.transact(&sql::upgrade(0)).unwrap();
+        database
+    }
+
+    pub(super) fn transact(&mut self, statements: &[Statement]) -> rusqlite::Result<()> {
+        let transaction = self.0.transaction()?;
+        for statement in statements {
+            let mut prepared = transaction.prepare_cached(&statement.sql)?;
+            assert_eq!(prepared.parameter_count(), statement.parameters.len(), "{}", statement.sql);
+            prepared.execute(rusqlite::params_from_iter(statement.parameters.iter().map(value)))?;
+        }
+        transaction.commit()
+    }
+
+    pub(super) fn rows(&self, statement: &Statement) -> Vec<String> {
+        let mut prepared = self.0.prepare_cached(&statement.sql).unwrap();
+        let parameters = rusqlite::params_from_iter(statement.parameters.iter().map(value));
+        let rows = prepared.query_map(parameters, |row| row.get("row")).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    pub(super) fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
+        self.transact(&sql::statements(commands)).unwrap();
+        let rows = self.rows(&sql::outcomes(commands));
+        let outcomes = sql::interpret(commands, rows).unwrap();
+        outcomes.into_iter().map(Option::unwrap).collect()
+    }
+
+    pub(super) fn answer(&self, query: &Query) -> Answer {
+        sql::answer(query, self.rows(&sql::select(query))).unwrap()
+    }
+}

@@ -1,0 +1,24 @@
+//! Tests that look at all parts at once.
+
+mod database;
+mod draw;
+mod model;
+
+/// A planted bug in the core, to show that a check can fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bug {
+    /// A request that was applied is applied again.
+    ForgetsRequests,
+    /// More jobs of a key than may are ready.
+    IgnoresKeys,
+    /// Jobs do not wait for others.
+    IgnoresDependencies,
+    /// A claim gives the token of the one before.
+    RepeatsTokens,
+    /// A claim takes jobs that are in progress.
+    GrantsTwice,
+    /// Any token will do.
+    IgnoresTokens,
+    /// A lost job is not ready again.
+    LosesLostJobs,
+}

@@ -1,0 +1,130 @@
+//! The pure core and real SQLite do the same: random commands, single and in batches, repeated and not, have the same
+//! outcomes and leave the same queue.
+
+use proptest::prelude::*;
+
+use super::{
+    database::Database,
+    draw::{Draw, Drawer},
+};
+use crate::{
+    command::Command,
+    id::FencingToken,
+    job::JobState,
+    query::{Answer, Cursor, Filter, KeeperFact, Order, Query},
+    queue::Queue,
+};
+
+/// Everything that can be read of a queue, in one form for both.
+fn visible(answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
+    let list = |order, filter| Query::List {
+        after: None,
+        limit: 500,
+        order,
+        filter,
+    };
+    let all = answer(&list(Order::OldestFirst, Filter::default()));
+    let Answer::Jobs { jobs, .. } = &all else {
+        panic!("{all:?}");
+    };
+    let mut seen = Vec::new();
+    for job in jobs {
+        seen.push(answer(&Query::Job { job: job.id.clone() }));
+        seen.push(answer(&Query::Attempts { job: job.id.clone() }));
+        for token in 0..=job.token.0 {
+            seen.push(answer(&Query::Log {
+                job: job.id.clone(),
+                token: FencingToken(token),
+                from: 1,
+                limit: 2,
+            }));
+        }
+    }
+    seen.push(all);
+    seen.push(answer(&Query::Stats));
+    seen.push(answer(&Query::Schedules));
+    let Answer::Keeper { mut facts } = answer(&Query::Keeper) else {
+        panic!("no facts");
+    };
+    facts.sort_by_key(|fact: &KeeperFact| serde_json::to_string(fact).unwrap());
+    seen.push(Answer::Keeper { facts });
+    for filter in [
+        Filter { state: Some(JobState::Pending), ..Filter::default() },
+        Filter { label: Some("gpu".into()), ..Filter::default() },
+        Filter { claimed_on: Some(1), state: Some(JobState::Completed), ..Filter::default() },
+    ] {
+        for (after, order) in [
+            (None, Order::NewestFirst),
+            (Some(Cursor(2)), Order::OldestFirst),
+            (Some(Cursor(9)), Order::NewestFirst),
+        ] {
+            seen.push(answer(&Query::List { after, limit: 2, order, filter: filter.clone() }));
+        }
+    }
+    seen
+}
+
+/// What the triggers keep agrees with what it is kept about.
+fn consistent(database: &Database) {
+    for (what, sql) in [
+        ("a lane's counts", "SELECT count(*) FROM lanes WHERE
+            ready <> (SELECT count(*) FROM jobs WHERE lane = lanes.id AND waits_for = 'worker') OR
+            unfinished <> (SELECT count(*) FROM jobs WHERE lane = lanes.id AND finished_at_ms IS NULL) OR
+            unfinished = 0"),
+        ("a key's counts", "SELECT count(*) FROM keys WHERE
+            held <> (SELECT count(*) FROM jobs WHERE concurrency_key = key AND state IN ('claimed', 'in_progress')) OR
+            unfinished <> (SELECT count(*) FROM jobs WHERE concurrency_key = key AND finished_at_ms IS NULL) OR
+            unfinished = 0"),
+        ("a job's lane or key", "SELECT count(*) FROM jobs WHERE finished_at_ms IS NULL AND (
+            NOT EXISTS (SELECT 1 FROM lanes WHERE id = lane AND lanes.kind = jobs.kind AND lanes.labels = jobs.labels)
+            OR (concurrency_key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM keys WHERE key = concurrency_key)))"),
+        ("who must be told", "SELECT count(*) FROM (SELECT DISTINCT on_seq FROM dependencies JOIN jobs ON seq = on_seq
+            WHERE finished_at_ms IS NOT NULL EXCEPT SELECT on_seq FROM settling)"),
+    ] {
+        let wrong: i64 = database.0.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(wrong, 0, "{what}");
+    }
+}
+
+/// Runs commands through both; says where they differ first.
+pub(super) fn compare(draws: &[Draw], database: &mut Database) -> Result<(), String> {
+    let mut queue = Queue::new();
+    let mut drawer = Drawer::default();
+    let mut rest = draws;
+    while let Some(first) = rest.first() {
+        let (batch, later) = rest.split_at(rest.len().min(1 + usize::from(first[6] % 5)));
+        rest = later;
+        let mut commands: Vec<Command> = Vec::new();
+        let mut expected = Vec::new();
+        for draw in batch {
+            let command = drawer.command(*draw, &queue);
+            expected.push(queue.apply(&command));
+            commands.push(command);
+        }
+        let found = database.apply(&commands);
+        for ((command, expected), found) in commands.iter().zip(&expected).zip(&found) {
+            if expected != found {
+                return Err(format!("{command:?}\ncore: {expected:?}\n sql: {found:?}"));
+            }
+        }
+        let core = visible(|query| queue.answer(query));
+        let sql = visible(|query| database.answer(query));
+        if let Some((core, sql)) = core.iter().zip(&sql).find(|(core, sql)| core != sql) {
+            return Err(format!("after {commands:?}\ncore: {core:?}\n sql: {sql:?}"));
+        }
+        consistent(database);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sql_and_core_agree(draws in proptest::collection::vec(any::<Draw>(), 1..120)) {
+        let mut database = Database::new();
+        if let Err(difference) = compare(&draws, &mut database) {
+            return Err(TestCaseError::fail(difference));
+        }
+    }
+}
