@@ -240,7 +240,7 @@ fn admit() -> String {
             WHERE first.concurrency_key = NEW.concurrency_key AND first.lane = lane.id
               AND first.waits_for IN {ELIGIBLE}
             ORDER BY first.priority DESC, first.seq
-            LIMIT (SELECT max(0, maximum - held) FROM keys WHERE key = NEW.concurrency_key))"
+            LIMIT coalesce((SELECT max(0, maximum - held) FROM keys WHERE key = NEW.concurrency_key), 0))"
     );
     format!(
         "UPDATE jobs SET waits_for = 'concurrency'

@@ -45,7 +45,7 @@ impl Drawer {
     fn change(&mut self, draw: Draw, queue: &Queue) -> Change {
         let [what, a, b, c, d, e, ..] = draw;
         match what % 32 {
-            0..=7 => self.submit(draw),
+            0..=7 => self.submit(draw, queue),
             8..=12 => Change::Claim {
                 node: u64::from(a % 3),
                 worker: format!("w{}", a % 3),
@@ -67,7 +67,7 @@ impl Drawer {
             }
             16 => {
                 let (job, token) = self.held(a, b, queue);
-                let big = [1, 1, 1, 400_000][usize::from(c % 4)];
+                let big = if c % 16 == 15 { 400_000 } else { 1 };
                 Change::Log {
                     job,
                     token,
@@ -126,10 +126,12 @@ impl Drawer {
         }
     }
 
-    fn submit(&mut self, draw: Draw) -> Change {
+    fn submit(&mut self, draw: Draw, queue: &Queue) -> Change {
         let [_, a, b, c, d, e, ..] = draw;
-        let job = if e % 16 == 15 {
-            self.job(d)
+        let known = self.job(d);
+        // An id is taken by a job that there is; nobody makes the id of a removed one again.
+        let job = if e % 16 == 15 && queue.job(&known).is_some() {
+            known
         } else {
             JobId(format!("j{}", self.jobs.len()))
         };
@@ -197,7 +199,7 @@ impl Drawer {
                 next_ms: UnixMillis(i64::from(d)),
             },
             2 | 3 => {
-                let mut submit = self.submit(draw);
+                let mut submit = self.submit(draw, queue);
                 if let Change::Submit { tick: of, .. } = &mut submit {
                     *of = Some(tick);
                 }
