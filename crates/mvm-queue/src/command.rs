@@ -401,6 +401,8 @@ pub enum Effect {
         count: u32,
         /// Whether there are more.
         more: bool,
+        /// The next run-after time that comes: a job may wait for that after its dependencies.
+        next_ms: Option<UnixMillis>,
     },
     /// The schedule is in force.
     ScheduleSet {

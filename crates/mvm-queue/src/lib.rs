@@ -1,19 +1,42 @@
 //! The job queue's decisions: a pure core, the same as SQL, and the leader's bookkeeping. (Diagram to come.)
+#![forbid(unsafe_code)]
 
-pub mod answer;
-pub mod backoff;
-pub mod command;
-pub mod cron;
-pub mod id;
-pub mod job;
-pub mod limits;
-pub mod query;
-pub mod queue;
-pub mod refusal;
+mod answer;
+mod backoff;
+mod command;
+mod cron;
+mod id;
+mod job;
+mod keeper;
+mod limits;
+mod query;
+mod queue;
+mod refusal;
 pub mod sql;
-pub mod transition;
 #[cfg(test)]
 mod tests;
+mod transition;
+
+pub use self::{
+    backoff::Backoff,
+    command::{
+        Change, Claim, Command, Effect, Expiry, Report, Stream, Tick, Versioned, WIRE_VERSION,
+    },
+    cron::{Firing, Missed, Schedule, validate_schedule},
+    id::{FencingToken, JobId, RequestId, UnixMillis},
+    job::{
+        Attempt, AttemptOutcome, Concurrency, DependencyFailure, FETCH_KIND, Job, JobSpec, JobState,
+        WaitsFor,
+    },
+    keeper::{Keeper, KeeperConfig, Retention},
+    limits::*,
+    query::{
+        Answer, Cursor, Filter, KeeperFact, LogChunk, Order, PAGE_MAX, PAGE_SCAN_MAX, Query,
+        StoredSchedule,
+    },
+    queue::{Outcome, Queue},
+    refusal::Refusal,
+};
 
 /// No statement of a valid command takes more in a log entry: the largest texts, as JSON where every byte is escaped.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;

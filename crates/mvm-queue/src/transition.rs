@@ -4,26 +4,26 @@ use crate::job::{AttemptOutcome, JobSpec, JobState, WaitsFor};
 
 /// What an ending depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Failed and timed out attempts before this one.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// Lost attempts before this one.
-    pub losses: u32,
+    pub(crate) losses: u32,
     /// Whether somebody asked the worker to stop.
-    pub cancel_requested: bool,
+    pub(crate) cancel_requested: bool,
 }
 
 /// What becomes of the job.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Where it stands now.
-    pub state: JobState,
+    pub(crate) state: JobState,
     /// What it waits for, if it is pending again.
-    pub waits_for: Option<WaitsFor>,
+    pub(crate) waits_for: Option<WaitsFor>,
     /// Failed and timed out attempts with this one.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// Lost attempts with this one.
-    pub losses: u32,
+    pub(crate) losses: u32,
 }
 
 /// Decides what becomes of a job whose attempt ended.
@@ -33,7 +33,7 @@ pub struct Ending {
 /// - Lost attempts have a limit of their own. Before it the job is ready at once; at it the job is dead.
 /// - A permanent failure, and the only failure of a job with one attempt, is `failed`.
 /// - A job that was retried up to its limit is `dead`.
-pub fn ending(
+pub(crate) fn ending(
     spec: &JobSpec,
     standing: Standing,
     outcome: AttemptOutcome,

@@ -1,2 +1,242 @@
-//! x
-fn main(){}
+//! What a claim costs in queues of 1 k, 100 k and 1 M jobs, and what else must not depend on that number.
+//!
+//! Prints one line of JSON per measurement: the median of single transactions on a database file with hiqlite's settings,
+//! in microseconds, and its ratio to the same in the shortest queue. The goal is a ratio of at most 1.5.
+//!
+//! - `same lane`: all jobs fit the worker, a third of them from its own node.
+//! - `not for this worker`: so many jobs of higher priority, and older, are before those it may take.
+//! - `lanes`: the jobs are in 50 pairs of kind and labels, half of which the worker may take.
+//! - `one key`: the jobs have one concurrency key with limit 1; each claim is finished before the next.
+//! - `blocked`: so many jobs wait for a time to come.
+//! - `submit`, `page`, `page by label`, `stats`: beside the `lanes` case.
+
+// The lines are this program's output, and a measurement that cannot be made ends it.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use mvm_queue::{
+    Change, Command, Effect, Filter, JobId, JobSpec, Order, Query, Report, RequestId, UnixMillis,
+    sql::{self, Statement, Value},
+};
+use rusqlite::{Connection, types::Value as Sqlite};
+
+const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
+const ROUNDS: u64 = 300;
+
+fn main() {
+    // `cargo test --benches` runs this as well; it is to say that it starts.
+    let quick = !std::env::args().any(|argument| argument == "--bench");
+    let mut base: BTreeMap<&'static str, f64> = BTreeMap::new();
+    for size in SIZES {
+        if quick && size > SIZES[0] {
+            continue;
+        }
+        for (case, micros) in measure(size) {
+            let ratio = micros / *base.entry(case).or_insert(micros);
+            let line = serde_json::json!({
+                "case": case, "jobs": size, "median_us": micros, "ratio": (ratio * 100.0).round() / 100.0
+            });
+            println!("{line}");
+        }
+    }
+}
+
+fn measure(size: u64) -> Vec<(&'static str, f64)> {
+    let mut lines = Vec::new();
+
+    let mut queue = Queue::new();
+    queue.fill(size, "k", "'[]'", "0", "NULL", "NULL");
+    lines.push(("same lane", queue.claims(&["k"], &[])));
+
+    let mut queue = Queue::new();
+    queue.fill(size, "k", "'[\"gpu\"]'", "9", "NULL", "NULL");
+    queue.fill(2 * ROUNDS, "k", "'[]'", "0", "NULL", "NULL");
+    lines.push(("not for this worker", queue.claims(&["k"], &["arm"])));
+
+    let mut queue = Queue::new();
+    queue.fill(size, "k", "'[\"l' || (i % 50) || '\"]'", "i % 3", "NULL", "NULL");
+    let labels: Vec<String> = (0..25).map(|label| format!("l{}", label * 2)).collect();
+    let labels: Vec<&str> = labels.iter().map(|label| &**label).collect();
+    lines.push(("lanes", queue.claims(&[], &labels)));
+    lines.push(("submit", queue.submits()));
+    let list = |filter| Query::List {
+        after: None,
+        limit: 100,
+        order: Order::NewestFirst,
+        filter,
+    };
+    lines.push(("page", queue.reads(&list(Filter::default()))));
+    let label = Some("l7".into());
+    lines.push(("page by label", queue.reads(&list(Filter { label, ..Filter::default() }))));
+    lines.push(("stats", queue.reads(&Query::Stats)));
+
+    let mut queue = Queue::new();
+    queue.fill(size, "k", "'[]'", "i % 3", "NULL", "'deploy'");
+    lines.push(("one key", queue.claims_and_ends()));
+
+    let mut queue = Queue::new();
+    queue.fill(size, "k", "'[]'", "9", "i", "NULL");
+    queue.fill(2 * ROUNDS, "k", "'[]'", "0", "NULL", "NULL");
+    lines.push(("blocked", queue.claims(&["k"], &[])));
+    lines
+}
+
+struct Queue {
+    database: Connection,
+    requests: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Queue {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Connection::open(folder.path().join("queue.db")).unwrap();
+        // As hiqlite sets them: what is on disk for ever is its log, not this file.
+        database.pragma_update(None, "journal_mode", "WAL").unwrap();
+        database.pragma_update(None, "synchronous", "OFF").unwrap();
+        database.pragma_update(None, "wal_autocheckpoint", 4_000).unwrap();
+        database.set_prepared_statement_cache_capacity(1024);
+        let mut queue = Self {
+            database,
+            requests: 0,
+            _folder: folder,
+        };
+        queue.transact(&sql::upgrade(0));
+        queue
+    }
+
+    /// Submits jobs by the same procedure as single ones, in one statement. The last four are SQL over the number `i`.
+    fn fill(&mut self, count: u64, kind: &str, labels: &str, priority: &str, run_after: &str, key: &str) {
+        let name = self.requests;
+        self.requests += 1;
+        let sql = format!(
+            "WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < {count})
+             INSERT INTO call_submit SELECT 'fill{name}-' || i, 'digest', 1, 'fill{name}-' || i, i % 3,
+                json_object('kind', '{kind}', 'payload', json_object('url', 'http://example.org/' || i)), 'digest', '{kind}',
+                {labels}, {priority}, {run_after}, 1, 3, '{{\"base_ms\":1,\"max_ms\":1}}', NULL, {key}, 1, '[]', 'cancel',
+                NULL, NULL, NULL, NULL, NULL FROM number"
+        );
+        self.database.execute(&sql, []).unwrap();
+        self.database.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    }
+
+    fn transact(&mut self, statements: &[Statement]) {
+        let transaction = self.database.transaction().unwrap();
+        for statement in statements {
+            let mut prepared = transaction.prepare_cached(&statement.sql).unwrap();
+            prepared.execute(rusqlite::params_from_iter(statement.parameters.iter().map(value))).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    fn command(&mut self, change: Change) -> Command {
+        self.requests += 1;
+        Command {
+            request: RequestId(format!("r{}", self.requests)),
+            at: UnixMillis(7),
+            change,
+        }
+    }
+
+    fn outcome(&self, command: &Command) -> Effect {
+        let commands = std::slice::from_ref(command);
+        let rows = self.rows(&sql::outcomes(commands));
+        let outcomes = sql::interpret(commands, rows).unwrap();
+        outcomes.into_iter().next().unwrap().unwrap().unwrap()
+    }
+
+    fn rows(&self, statement: &Statement) -> Vec<String> {
+        let mut prepared = self.database.prepare_cached(&statement.sql).unwrap();
+        let parameters = rusqlite::params_from_iter(statement.parameters.iter().map(value));
+        prepared.query_map(parameters, |row| row.get("row")).unwrap().map(Result::unwrap).collect()
+    }
+
+    fn timed(&mut self, command: &Command) -> f64 {
+        let statements = sql::statements(std::slice::from_ref(command));
+        let start = Instant::now();
+        self.transact(&statements);
+        start.elapsed().as_secs_f64() * 1e6
+    }
+
+    fn claim(&mut self, kinds: &[&str], labels: &[&str]) -> Command {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
+        self.command(Change::Claim {
+            node: 1,
+            worker: "w".into(),
+            slots: 1,
+            labels: words(labels),
+            kinds: words(kinds),
+        })
+    }
+
+    fn claims(&mut self, kinds: &[&str], labels: &[&str]) -> f64 {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let command = self.claim(kinds, labels);
+            times.push(self.timed(&command));
+            let Effect::Claimed { claims } = self.outcome(&command) else { panic!("{command:?}") };
+            assert_eq!(claims.len(), 1, "a claim found nothing");
+        }
+        median(times)
+    }
+
+    fn claims_and_ends(&mut self) -> f64 {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let command = self.claim(&[], &[]);
+            let mut time = self.timed(&command);
+            let Effect::Claimed { claims } = self.outcome(&command) else { panic!("{command:?}") };
+            let report = Report::Failed { error: "no".into(), permanent: true };
+            let (job, token) = (claims[0].job.clone(), claims[0].token);
+            let command = self.command(Change::Finish { job, token, report });
+            time += self.timed(&command);
+            times.push(time);
+        }
+        median(times)
+    }
+
+    fn submits(&mut self) -> f64 {
+        let mut times = Vec::new();
+        for number in 0..ROUNDS {
+            let spec = JobSpec::new("k", serde_json::json!({ "url": "http://example.org/" }));
+            let command = self.command(Change::Submit {
+                job: JobId(format!("new{number}")),
+                submitted_on: 1,
+                spec: Box::new(spec),
+                tick: None,
+            });
+            times.push(self.timed(&command));
+        }
+        median(times)
+    }
+
+    fn reads(&self, query: &Query) -> f64 {
+        let statement = sql::select(query);
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let rows = self.rows(&statement);
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+            assert!(!rows.is_empty());
+        }
+        median(times)
+    }
+}
+
+fn value(value: &Value) -> Sqlite {
+    match value {
+        Value::Null => Sqlite::Null,
+        Value::Integer(number) => Sqlite::Integer(*number),
+        Value::Text(text) => Sqlite::Text(text.clone()),
+        Value::Blob(bytes) => Sqlite::Blob(bytes.clone()),
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    (times[times.len() / 2] * 10.0).round() / 10.0
+}

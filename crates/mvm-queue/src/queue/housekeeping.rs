@@ -76,6 +76,7 @@ impl Queue {
         Effect::Settled {
             count,
             more: !self.settling.is_empty(),
+            next_ms: self.next_run_after().map(|(time, _)| time),
         }
     }
 

@@ -148,6 +148,11 @@ impl Row {
             (Change::Settle { .. }, "settled") => Effect::Settled {
                 count,
                 more: flag != 0,
+                next_ms: self
+                    .detail
+                    .as_deref()
+                    .and_then(|millis| millis.parse().ok())
+                    .map(UnixMillis),
             },
             (Change::SetSchedule { .. }, "schedule_set") => {
                 Effect::ScheduleSet { revision: number }

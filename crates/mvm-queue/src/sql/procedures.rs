@@ -470,7 +470,9 @@ fn settle() -> Procedure {
             DELETE FROM dependencies WHERE on_seq = {on} AND waiting = {PICKED};
             DELETE FROM settling WHERE on_seq = {on}
                 AND NOT EXISTS (SELECT 1 FROM dependencies WHERE dependencies.on_seq = settling.on_seq);
-            UPDATE requests SET number = number + (picked IS NOT NULL), flag = EXISTS (SELECT 1 FROM settling)
+            UPDATE requests SET number = number + (picked IS NOT NULL), flag = EXISTS (SELECT 1 FROM settling),
+                detail = (SELECT CAST(run_after_ms AS TEXT) FROM jobs WHERE waits_for = 'run_after'
+                    ORDER BY run_after_ms LIMIT 1)
                 WHERE id = NEW.request;",
             step = step("settled"),
         ),

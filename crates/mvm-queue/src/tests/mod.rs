@@ -2,7 +2,9 @@
 
 mod database;
 mod draw;
+mod invariants;
 mod model;
+mod simulation;
 
 /// A planted bug in the core, to show that a check can fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
