@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!  QEMU ──socket──▶ deframer ──▶ runt? ──▶ learn source ──▶ egress ports ──┐
-//!  (ingress port)                                                          ▼
+//!  (ingress port)                             of its VLAN                  ▼
 //!                           ┌─────────────── in order ─────────── link, once per direction
 //!                           │                                              │ cut or impaired
 //!                           │                                              ▼
@@ -47,8 +47,8 @@
 //! # What is deliberately absent
 //!
 //! No spanning tree: a loop made inside guests makes a storm, bounded only by the queues. No back-pressure:
-//! a machine that reads too slowly loses frames, as behind a real switch. No VLAN awareness: tags pass
-//! unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut. No rate shared by
+//! a machine that reads too slowly loses frames, as behind a real switch. VLANs are port-based
+//! ([`Vlan`]): tags pass unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut. No rate shared by
 //! several directions, and no loss that depends on what a frame carries. Delays are met as well as the host
 //! schedules the thread: never early, and late by what it takes to wake up.
 
@@ -80,7 +80,7 @@ pub use impairment::{
     Delay, GilbertElliott, Impairment, Jitter, Latency, LatencyError, Loss, Probability,
     ProbabilityError, Rate, RateError, Reorder,
 };
-pub use link::{AddPortError, Link, LinkError, Port, Scope};
+pub use link::{AddPortError, Link, LinkError, Port, Scope, Vlan};
 pub use links::Links;
 pub use segment::{
     CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::addresses::AddressTable;
 use crate::counters::{Cause, Counters, PortCounters, Tally, Waiting};
 use crate::frame::Frame;
-use crate::link::{AddPortError, Link, LinkError, Port};
+use crate::link::{AddPortError, Link, LinkError, Port, Vlan};
 use crate::links::Links;
 use crate::queue::Queue;
 use crate::transit::{Changed, Fate, Transit, Verdict};
@@ -56,12 +56,13 @@ impl Limits {
 
 #[derive(Debug)]
 struct PortState {
+    vlan: Vlan,
     up: bool,
     queue: Queue,
     tally: Tally,
 }
 
-/// One Ethernet segment: ports, learned stations, links, queues.
+/// Ports, learned stations, links, queues: one Ethernet segment, or several that share nothing ([`Vlan`]).
 ///
 /// Time is told as the [`Duration`] since any fixed moment, the same for all calls, and never goes back.
 ///
@@ -87,14 +88,24 @@ impl Segment {
         }
     }
 
-    /// Adds a port, which is up, and with no direction cut, even while others are partitioned.
+    /// Adds a port of [`Vlan::DEFAULT`], which is up, and with no direction cut, even while others are partitioned.
     ///
     /// # Errors
     ///
     /// If the name is taken or the segment is full.
     pub fn add_port(&mut self, name: &str) -> Result<Port, AddPortError> {
+        self.add_port_in(Vlan::DEFAULT, name)
+    }
+
+    /// Adds a port as [`Segment::add_port`] does, of another VLAN.
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken, in whichever VLAN, or the segment is full.
+    pub fn add_port_in(&mut self, vlan: Vlan, name: &str) -> Result<Port, AddPortError> {
         let port = self.transit.add_port(name, self.limits.ports_max)?;
         self.ports.push(PortState {
+            vlan,
             up: true,
             queue: Queue::new(self.limits.queue_bytes_max),
             tally: Tally::default(),
@@ -150,8 +161,10 @@ impl Segment {
             ingress.tally.dropped_from.add_frame(Cause::Runt);
             return;
         };
-        self.addresses.learn(frame.source(), from, now);
-        match self.addresses.find(frame.target(), now) {
+        let vlan = ingress.vlan;
+        let (source, target) = (frame.source().within(vlan), frame.target().within(vlan));
+        self.addresses.learn(source, from, now);
+        match self.addresses.find(target, now) {
             Some(to) if to == from => self.drop_frame(from, Cause::SelfAddressed),
             Some(to) => self.pass(Link { from, to }, &frame, now),
             None => self.flood(from, &frame, now),
@@ -241,12 +254,16 @@ impl Segment {
     }
 
     fn flood(&mut self, from: Port, frame: &Frame<'_>, now: Duration) {
-        if self.ports.len() == 1 {
-            self.drop_frame(from, Cause::NoOtherPort);
-            return;
-        }
+        let vlan = self.ports[from.index()].vlan;
+        let mut alone = true;
         for to in self.ports().filter(|to| *to != from) {
-            self.pass(Link { from, to }, frame, now);
+            if self.ports[to.index()].vlan == vlan {
+                alone = false;
+                self.pass(Link { from, to }, frame, now);
+            }
+        }
+        if alone {
+            self.drop_frame(from, Cause::NoOtherPort);
         }
     }
 

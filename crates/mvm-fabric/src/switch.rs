@@ -16,7 +16,7 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::counters::Counters;
-use crate::link::{AddPortError, LinkError, Port};
+use crate::link::{AddPortError, LinkError, Port, Vlan};
 use crate::segment::{Limits, Segment};
 use crate::worker::{Command, Worker};
 
@@ -146,7 +146,7 @@ impl Switch {
         })
     }
 
-    /// Adds a port and returns the machine's end of its connection, for QEMU's
+    /// Adds a port of [`Vlan::DEFAULT`] and returns the machine's end of its connection, for QEMU's
     /// `-netdev stream,addr.type=fd,addr.str=N`.
     ///
     /// The end is close-on-exec: whoever spawns QEMU clears that in the child, and closes its own copy
@@ -157,8 +157,18 @@ impl Switch {
     ///
     /// If the name is taken, the switch is full, or the kernel gives no sockets. Nothing is added then.
     pub fn attach(&self, name: &str) -> Result<(Port, OwnedFd), AttachError> {
+        self.attach_in(Vlan::DEFAULT, name)
+    }
+
+    /// Adds a port as [`Switch::attach`] does, of another VLAN.
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken, in whichever VLAN, the switch is full, or the kernel gives no sockets. Nothing is added
+    /// then.
+    pub fn attach_in(&self, vlan: Vlan, name: &str) -> Result<(Port, OwnedFd), AttachError> {
         let name = name.to_owned();
-        self.call(move |worker| worker.attach(&name))?
+        self.call(move |worker| worker.attach(vlan, &name))?
     }
 
     /// Gives a port a new connection, for the machine that replaces the one that died.

@@ -22,7 +22,7 @@ use rustix::net::{SendFlags, Shutdown};
 
 use self::clock::{Alarm, Clock};
 use crate::deframer::{Deframer, MalformedLength};
-use crate::link::Port;
+use crate::link::{Port, Vlan};
 use crate::segment::Segment;
 use crate::socket::{self, Connection};
 use crate::switch::AttachError;
@@ -135,7 +135,11 @@ impl Worker {
     }
 
     /// Adds a port with a new connection and gives the machine's end of it.
-    pub(crate) fn attach(&mut self, name: &str) -> Result<(Port, OwnedFd), AttachError> {
+    pub(crate) fn attach(
+        &mut self,
+        vlan: Vlan,
+        name: &str,
+    ) -> Result<(Port, OwnedFd), AttachError> {
         let Connection {
             switch_end,
             machine_end,
@@ -143,7 +147,7 @@ impl Worker {
         let end = self
             .watch(switch_end, self.sockets.len())
             .map_err(socket_error)?;
-        let port = self.segment.add_port(name)?;
+        let port = self.segment.add_port_in(vlan, name)?;
         assert_eq!(
             port.index(),
             self.sockets.len(),
