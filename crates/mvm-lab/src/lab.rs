@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     sync::{
         Arc, Mutex as StdMutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -111,7 +110,6 @@ impl Lab {
         recorder: &Recorder,
     ) -> Result<Lab, LabError> {
         let members = topology.members()?;
-        let resolved = topology.resolve_links().map_err(TopologyError::from)?;
         let measured = Measured::load(environment.cache.root().join("memory-by-kind.json"));
         let host = HostMemory::read().map_err(|source| LabError::Host {
             what: "read the host's memory",
@@ -133,8 +131,8 @@ impl Lab {
         })?;
         let common = Arc::new(Common {
             environment: Arc::clone(environment),
-            network: Network::connect(members.keys(), &topology.links, &resolved, seed, recorder)?,
-            hosts: hosts_entries(&members),
+            network: Network::connect(members.values(), &topology.segments, seed, recorder)?,
+            members: members.clone(),
             folder: folder.clone(),
             recorder: recorder.clone(),
             boot_timeout: topology.boot_timeout,
@@ -263,7 +261,7 @@ fn node(
         memory_mib: member.config.memory_mib,
         memory: Memory::Anonymous,
         image: Arc::clone(&environment.image),
-        nics: 1,
+        nics: u8::try_from(member.cards.len()).expect("cards are checked to be few"),
         data_disk,
         accelerator: environment.accelerator.accelerator,
         kernel_parameters: Vec::new(),
@@ -272,7 +270,6 @@ fn node(
         qemu_log: common.folder.qemu_log(&name),
     };
     Ok(Node {
-        port: common.network.port(&name)?,
         member,
         common: Arc::clone(common),
         spec: StdMutex::new(spec),
@@ -283,13 +280,4 @@ fn node(
         services: Mutex::new(BTreeMap::new()),
         private_bytes_max: StdMutex::new(0),
     })
-}
-
-fn hosts_entries(members: &BTreeMap<String, Member>) -> Vec<(IpAddr, String)> {
-    let mut entries = Vec::new();
-    for (name, member) in members {
-        entries.push((member.ipv4().into(), name.clone()));
-        entries.push((member.ipv6().into(), name.clone()));
-    }
-    entries
 }

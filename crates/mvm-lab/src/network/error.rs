@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mvm_fabric::{AttachError, ChangeError, LatencyError, ProbabilityError, RateError, Stopped};
 
+use super::PlanError;
+
 /// Why the network could not be changed; nothing was.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -32,6 +34,28 @@ pub enum NetworkError {
         other: String,
         /// How the machines are linked.
         plan: String,
+    },
+    /// There is no such segment.
+    #[error("could not change the network: there is no segment {segment}, there are {known:?}")]
+    UnknownSegment {
+        /// The number given.
+        segment: u8,
+        /// Those there are.
+        known: Vec<u8>,
+    },
+    /// A machine is not on the segment that is to be changed.
+    #[error("could not change the network: machine {name:?} is not on segment {segment}")]
+    NotOnSegment {
+        /// The machine.
+        name: String,
+        /// The segment.
+        segment: u8,
+    },
+    /// A machine has no card at all.
+    #[error("could not change the network: machine {name:?} is on no segment")]
+    NoCard {
+        /// The machine.
+        name: String,
     },
     /// A machine stands in two groups of a partition.
     #[error("could not partition the network: machine {name:?} stands in two groups")]
@@ -110,6 +134,14 @@ pub enum ConnectError {
         machine: String,
         /// What the switch said.
         source: AttachError,
+    },
+    /// Machines cannot be linked as the topology says.
+    #[error("could not link the machines of segment {segment}: {source}")]
+    Plan {
+        /// The segment.
+        segment: u8,
+        /// Why.
+        source: PlanError,
     },
     /// The switch refused the links of the topology.
     #[error("could not link the machines as the topology says: {0}")]

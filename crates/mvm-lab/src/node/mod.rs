@@ -18,7 +18,6 @@ use std::{
 };
 
 use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Output};
-use mvm_fabric::Port;
 use mvm_machine::{
     machine::{MachineSpec, Memory, MemoryUse, Running, Stopped},
     process::PathGuard,
@@ -50,7 +49,7 @@ const OUTPUT_SHOWN_BYTES: usize = 2000;
 pub(crate) struct Common {
     pub(crate) environment: Arc<Environment>,
     pub(crate) network: Network,
-    pub(crate) hosts: Vec<(std::net::IpAddr, String)>,
+    pub(crate) members: BTreeMap<String, Member>,
     pub(crate) folder: RunFolder,
     pub(crate) recorder: Recorder,
     pub(crate) boot_timeout: Duration,
@@ -66,7 +65,6 @@ pub(crate) struct Common {
 pub struct Node {
     pub(crate) member: Member,
     pub(crate) common: Arc<Common>,
-    pub(crate) port: Port,
     /// What it is made of when it starts next.
     pub(crate) spec: StdMutex<MachineSpec>,
     pub(crate) machine: Mutex<Option<Running>>,
