@@ -154,6 +154,72 @@ pub struct ImageContents {
     pub packages: Vec<String>,
 }
 
+/// What iptables, nft and tc ask the kernel for, by what it is used for.
+const FIREWALL_MODULES: &[&str] = &[
+    // Tables and what their rules look at.
+    "nf_tables",
+    "nft_compat",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_limit",
+    "nft_log",
+    "nft_reject_inet",
+    "nf_log_syslog",
+    // Addresses put in the place of others.
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
+    "nft_redir",
+    "xt_MASQUERADE",
+    "xt_REDIRECT",
+    "xt_nat",
+    // Matches and targets of iptables.
+    "xt_LOG",
+    "xt_addrtype",
+    "xt_comment",
+    "xt_conntrack",
+    "xt_limit",
+    "xt_mark",
+    "xt_multiport",
+    "xt_pkttype",
+    "xt_state",
+    "xt_statistic",
+    "xt_string",
+    "xt_tcpudp",
+    "ip6t_REJECT",
+    "ipt_REJECT",
+    // Queues of tc.
+    "sch_netem",
+    "sch_tbf",
+    "sch_htb",
+    "sch_prio",
+    "sch_ingress",
+    "cls_u32",
+    "act_mirred",
+];
+/// Debian's packages of the programs, with the plug-ins and tables they read.
+const FIREWALL_PACKAGES: &[&str] = &["iptables", "iproute2"];
+/// Names of theirs that lead elsewhere, by links that belong to no package.
+const FIREWALL_PROGRAMS: &[&str] = &["ip6tables", "iptables", "nft"];
+
+impl ImageContents {
+    /// Adds what guests need to filter, translate and delay packets themselves: `iptables`, `ip6tables`, `nft`, `tc` and
+    /// `ip`, and the kernel modules behind them. The host has to have the packages `iptables`, `nftables` and
+    /// `iproute2`.
+    pub fn firewall(mut self) -> ImageContents {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        self.modules.extend(names(FIREWALL_MODULES));
+        self.packages.extend(names(FIREWALL_PACKAGES));
+        self.programs.extend(names(FIREWALL_PROGRAMS));
+        self
+    }
+}
+
 /// The machines of one lab and what they boot.
 #[derive(Clone, Debug)]
 pub struct Topology {
