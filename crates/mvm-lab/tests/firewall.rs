@@ -5,8 +5,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
 use mvm_lab::{
     ensure,
     node::Node,
@@ -104,12 +102,9 @@ async fn ensure_slow(n2: &Node, least: f64) -> Outcome {
 
 #[test]
 fn firewalls() {
-    let listeners = [80_u16, 81].map(|port| ServiceSpec {
-        name: format!("port-{port}"),
-        command: ["nc", "-ll", "-p", &port.to_string(), "-e", "true"]
-            .map(str::to_owned)
-            .into(),
-        environment: BTreeMap::new(),
+    let listeners = [80_u16, 81].map(|port| {
+        let name = format!("port-{port}");
+        ServiceSpec::new(&name, ["nc", "-ll", "-p", &port.to_string(), "-e", "true"])
     });
     let machines = ["n1", "n2"].map(|name| MachineConfig {
         memory_mib: 128,

@@ -132,11 +132,7 @@ fn machine(name: String) -> MachineConfig {
 }
 
 fn service(name: &str, script: &str) -> ServiceSpec {
-    ServiceSpec {
-        name: name.to_owned(),
-        command: ["sh", "-c", script].map(str::to_owned).into(),
-        environment: Default::default(),
-    }
+    ServiceSpec::new(name, ["sh", "-c", script])
 }
 
 async fn run(scenario: Scenario) -> Vec<Stamped> {

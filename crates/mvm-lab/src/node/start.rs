@@ -21,6 +21,7 @@ use super::{Node, NodeError, lock};
 use crate::{
     event::{Event, MachineState, Way, precise_ms},
     lab::StartBy,
+    service::ServiceStart,
     topology::{self, MemoryPlan},
 };
 
@@ -62,7 +63,8 @@ impl Node {
             .map_err(|source| self.agent_error(source))?;
         self.came_up(&mut machine, running, way, began);
         drop(machine);
-        for service in &self.member.config.services {
+        let services = self.member.config.services.iter();
+        for service in services.filter(|service| service.start == ServiceStart::WithMachine) {
             self.start_service(&service.name).await?;
         }
         Ok(())

@@ -124,7 +124,7 @@ pub struct MachineConfig {
     pub segments: Vec<u8>,
     /// Whether it has a private disk at `/data`, kept across crashes.
     pub data_disk: bool,
-    /// What runs in it; started whenever the machine starts.
+    /// What runs in it.
     pub services: Vec<ServiceSpec>,
 }
 
