@@ -276,7 +276,7 @@ fn node(
         machine: Mutex::new(None),
         paused: AtomicBool::new(false),
         known: AtomicBool::new(false),
-        agent: StdMutex::new(None),
+        agent: Arc::default(),
         services: Mutex::new(BTreeMap::new()),
         private_bytes_max: StdMutex::new(0),
     })
