@@ -245,10 +245,22 @@ pub enum MemoryPlan {
 }
 
 /// A segment of the network: machines on it exchange Ethernet frames, as far as they are linked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentConfig {
     /// Which machines are linked, and how far apart they are.
     pub links: LinkPlan,
+    /// The largest packet that its cards send, in bytes after the Ethernet header.
+    pub mtu: u16,
+}
+
+impl Default for SegmentConfig {
+    /// Each machine linked with each, and packets of 1500 bytes.
+    fn default() -> SegmentConfig {
+        SegmentConfig {
+            links: LinkPlan::FullMesh,
+            mtu: 1500,
+        }
+    }
 }
 
 /// A machine with its place in the network.
