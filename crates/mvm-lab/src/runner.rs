@@ -76,6 +76,7 @@ pub enum RunError {
 pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report, RunError> {
     let started = Instant::now();
     let seed = Seed::of_environment()?;
+    let command = with_seed(seed, &options.command);
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, scenario.name)?;
     let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
@@ -90,7 +91,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         unix_ms: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, milliseconds),
-        command: options.command.clone(),
+        command: command.clone(),
     });
 
     recorder.record(Event::Note {
@@ -119,13 +120,19 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         exit_code: verdict.exit_code(),
         message: message.as_deref(),
         duration_ms,
-        command: &options.command,
+        command: &command,
     })?;
     Ok(Report {
         verdict,
         message,
         folder: folder.path().to_owned(),
     })
+}
+
+/// The command that repeats a run, the network's random choices included.
+fn with_seed(seed: Seed, command: &[String]) -> Vec<String> {
+    let environment = ["env".to_owned(), format!("{SEED_VARIABLE}={seed}")];
+    environment.into_iter().chain(command.iter().cloned()).collect()
 }
 
 /// Prepares, builds and runs; dropping the future kills the machines.
