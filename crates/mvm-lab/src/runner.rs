@@ -132,7 +132,10 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
 /// The command that repeats a run, the network's random choices included.
 fn with_seed(seed: Seed, command: &[String]) -> Vec<String> {
     let environment = ["env".to_owned(), format!("{SEED_VARIABLE}={seed}")];
-    environment.into_iter().chain(command.iter().cloned()).collect()
+    environment
+        .into_iter()
+        .chain(command.iter().cloned())
+        .collect()
 }
 
 /// Prepares, builds and runs; dropping the future kills the machines.

@@ -5,6 +5,7 @@
 //! their cards is `card`'s. Starting them is `lab`'s work.
 
 mod card;
+mod file;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,10 @@ use std::{
 
 use mvm_machine::cache::ContentKey;
 
-pub use self::card::Card;
+pub use self::{
+    card::Card,
+    file::{FileError, FilePlace},
+};
 use crate::{
     network::{LinkPlan, PlanError},
     service::ServiceSpec,
