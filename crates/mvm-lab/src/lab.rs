@@ -18,7 +18,7 @@ use mvm_machine::{
     cache::Lease,
     console::Console,
     data_disk::{DataDisk, DataDiskError},
-    machine::{MachineSpec, Memory},
+    machine::{MachineSpec, Memory, Nic},
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -263,7 +263,8 @@ fn node(
         memory_mib: member.config.memory_mib,
         memory: Memory::Anonymous,
         image: Arc::clone(&environment.image),
-        nics: 1,
+        nics: vec![Nic::default()],
+        gateway: None,
         data_disk,
         accelerator: environment.accelerator.accelerator,
         kernel_parameters: Vec::new(),

@@ -212,9 +212,11 @@ impl Node {
                 address: Some(self.member.mac().0),
                 name: Some("eth1".to_owned()),
                 addresses: self.member.addresses(),
+                gateways: Vec::new(),
                 announce: self.known.load(Ordering::Relaxed),
             }],
             hosts: self.common.hosts.clone(),
+            name_servers: Vec::new(),
             mounts: self
                 .member
                 .config
