@@ -17,7 +17,7 @@ use mvm_machine::{
     cache::Lease,
     console::Console,
     data_disk::{DataDisk, DataDiskError},
-    machine::{MachineSpec, Memory},
+    machine::{Gateway, MachineSpec, Memory, Nic},
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -261,7 +261,12 @@ fn node(
         memory_mib: member.config.memory_mib,
         memory: Memory::Anonymous,
         image: Arc::clone(&environment.image),
-        nics: u8::try_from(member.cards.len()).expect("cards are checked to be few"),
+        nics: member
+            .cards
+            .iter()
+            .map(|card| Nic { mtu: card.mtu })
+            .collect(),
+        gateway: member.config.gateway.then_some(Gateway),
         data_disk,
         accelerator: environment.accelerator.accelerator,
         kernel_parameters: Vec::new(),

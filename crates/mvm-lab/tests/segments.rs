@@ -10,10 +10,13 @@ mod support;
 use mvm_lab::{
     checkpoint::WallClock,
     ensure,
+    network::Cause,
     scenario::{Outcome, Run, ScenarioFuture},
-    topology::{MachineConfig, Topology},
+    topology::{MachineConfig, SegmentConfig, Topology},
 };
+use mvm_machine::machine::Mtu;
 use support::ALLOWED;
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 /// `client` on segment 1, `server` on segment 2, `router` on both, with its second card on the first.
 fn routed() -> Topology {
@@ -95,6 +98,70 @@ async fn a_machine_routes(run: &Run) -> Outcome {
         "{counters:?}"
     );
     Ok(())
+}
+
+/// `inside` on a segment of jumbo frames; `edge` there too, and on the host's network.
+fn edged() -> Topology {
+    let machines = ["edge", "inside"].map(|name| MachineConfig {
+        memory_mib: 128,
+        gateway: name == "edge",
+        ..MachineConfig::new(name)
+    });
+    let mut topology = Topology::new(machines.into());
+    let jumbo = SegmentConfig {
+        mtu: Mtu::new(9000).unwrap(),
+        ..SegmentConfig::default()
+    };
+    topology.segments.insert(1, jumbo);
+    topology
+}
+
+async fn one_machine_has_a_way_out(run: &Run) -> Outcome {
+    let lab = &run.lab;
+    lab.start_all().await?;
+    let (edge, inside) = (lab.node("edge"), lab.node("inside"));
+    let large = format!("{PING} -4 -s 8000 edge");
+    inside.wait_until_succeeds(&large, ALLOWED).await?;
+    // Frames of that size do not pass where only usual ones do.
+    let narrow = lab.network().disturb(|network| network.all().mtu(1500))?;
+    inside.fail(&large).await?;
+    let dropped = lab.network().counters()?["edge"][0].dropped_to;
+    ensure!(
+        dropped.frames(Cause::TooLarge) > 0,
+        "the ping went in small frames"
+    );
+    narrow.put_back()?;
+
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let serving = async {
+        for _ in 0..2 {
+            let (mut guest, _) = server.accept().await.unwrap();
+            guest.write_all(b"hello\n").await.unwrap();
+        }
+    };
+    let asking = async {
+        let ask = format!("nc -w 10 10.0.2.2 {port} < /dev/null");
+        let said = edge.succeed(&ask).await?;
+        ensure!(said == "hello\n", "the host says {said:?}");
+        inside
+            .fail(&format!("nc -w 2 10.0.2.2 {port} < /dev/null"))
+            .await?;
+        lab.checkpoint("edged").await?;
+        lab.restore("edged", WallClock::Now).await?;
+        let said = edge.succeed(&ask).await?;
+        ensure!(said == "hello\n", "restored, the host says {said:?}");
+        Ok(())
+    };
+    let ((), asked) = tokio::join!(serving, asking);
+    asked
+}
+
+#[test]
+fn gateway() {
+    support::check("segments-gateway", edged(), |run| -> ScenarioFuture<'_> {
+        Box::pin(one_machine_has_a_way_out(run))
+    });
 }
 
 #[test]

@@ -25,6 +25,7 @@ use mvm_lab::{
     topology::{ImageContents, MachineConfig, SegmentConfig, Topology},
     verdict::Verdict,
 };
+use mvm_machine::machine::Mtu;
 
 /// Where a child's QEMU finds `vde_switch`, and how a child is told to measure.
 const MTU: &str = "MVM_BENCH_MTU";
@@ -96,7 +97,7 @@ fn apart(mtu: u16, child: &mut Command) -> f64 {
 }
 
 /// How many megabits a guest receives per second.
-async fn throughput(mtu: u16) -> f64 {
+async fn throughput(mtu: u64) -> f64 {
     static MEASURED: Mutex<f64> = Mutex::new(0.0);
     async fn steps(run: &Run) -> Outcome {
         run.lab.start_all().await?;
@@ -128,7 +129,7 @@ async fn throughput(mtu: u16) -> f64 {
     topology.segments.insert(
         1,
         SegmentConfig {
-            mtu,
+            mtu: Mtu::new(mtu).unwrap(),
             ..SegmentConfig::default()
         },
     );

@@ -13,7 +13,7 @@ use mvm_machine::{
     boot_tokens,
     data_disk::DataDisk,
     files,
-    machine::{BootError, Booting, LoadError, MacAddress, MachineSpec, Memory, Running},
+    machine::{BootError, Booting, Gateway, LoadError, MacAddress, MachineSpec, Memory, Running},
     snapshot::{Obtained, Snapshot, SnapshotError},
 };
 
@@ -208,19 +208,21 @@ impl Node {
     fn identity(&self) -> Identity {
         let known = self.known.load(Ordering::Relaxed);
         let cards = self.member.cards.iter().zip(0..);
+        let cards = cards.map(|(card, place)| Interface {
+            mac: MacAddress::of_card(place).0,
+            address: Some(card.mac.0),
+            name: Some(card.name.clone()),
+            addresses: card.addresses(),
+            gateways: Vec::new(),
+            announce: known,
+        });
+        let gateway = self.member.config.gateway.then_some(Gateway);
         Identity {
             hostname: self.name().to_owned(),
             machine_id: Some(self.member.machine_id()),
-            interfaces: cards
-                .map(|(card, place)| Interface {
-                    mac: MacAddress::of_card(place).0,
-                    address: Some(card.mac.0),
-                    name: Some(card.name.clone()),
-                    addresses: card.addresses(),
-                    announce: known,
-                })
-                .collect(),
+            interfaces: cards.chain(gateway.map(Gateway::interface)).collect(),
             hosts: topology::hosts(&self.member, &self.common.members),
+            name_servers: gateway.map(Gateway::name_servers).unwrap_or_default(),
             mounts: self
                 .member
                 .config

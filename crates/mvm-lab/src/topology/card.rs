@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mvm_machine::machine::MacAddress;
+use mvm_machine::machine::{MacAddress, Mtu};
 
 /// A network card of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Card {
     pub segment: u8,
     /// What the guest calls it, such as `eth1`.
     pub name: String,
+    /// The largest packet that it sends.
+    pub mtu: Mtu,
     /// Its hardware address.
     pub mac: MacAddress,
     /// Its IPv4 address; the network has 24 bits.
@@ -23,9 +25,10 @@ pub struct Card {
 
 impl Card {
     /// The card of the machine of a number on a segment; `place` counts from 1 within the machine.
-    pub(super) fn new(segment: u8, machine: u8, place: u8) -> Card {
+    pub(super) fn new(segment: u8, mtu: Mtu, machine: u8, place: u8) -> Card {
         Card {
             segment,
+            mtu,
             name: format!("eth{place}"),
             mac: MacAddress([0x52, 0x54, 0x00, 0x12, segment, machine]),
             ipv4: Ipv4Addr::new(192, 168, segment, machine),
@@ -59,7 +62,7 @@ mod tests {
 
     #[track_caller]
     fn check(segment: u8, machine: u8, place: u8, expected: &str) {
-        let card = Card::new(segment, machine, place);
+        let card = Card::new(segment, Mtu::STANDARD, machine, place);
         let told = format!("{} {} {} {}", card.name, card.mac, card.ipv4, card.ipv6);
         assert_eq!(told, expected);
     }

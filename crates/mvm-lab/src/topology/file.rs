@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use mvm_machine::machine::Mtu;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
@@ -164,6 +165,7 @@ struct TopologyFile {
 struct MachineTable {
     memory_mib: u32,
     segments: Vec<u8>,
+    gateway: bool,
     data_disk: bool,
     services: BTreeMap<String, ServiceTable>,
 }
@@ -173,6 +175,7 @@ impl Default for MachineTable {
         MachineTable {
             memory_mib: MEMORY_MIB_DEFAULT,
             segments: vec![SEGMENT_DEFAULT],
+            gateway: false,
             data_disk: false,
             services: BTreeMap::new(),
         }
@@ -217,7 +220,8 @@ struct ImageTable {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SegmentTable {
-    mtu: Option<u16>,
+    #[serde(deserialize_with = "mtu")]
+    mtu: Mtu,
     links: LinksWord,
 }
 
@@ -275,6 +279,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Duration::try_from(parsed.map_err(|_| wrong())?).map_err(|_| wrong())
 }
 
+fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mtu, D::Error> {
+    Mtu::new(u64::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
 fn duration_or_none<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
@@ -320,6 +328,7 @@ impl MachineTable {
             name,
             memory_mib: self.memory_mib,
             segments: self.segments,
+            gateway: self.gateway,
             data_disk: self.data_disk,
             services: services.collect(),
         }
@@ -343,9 +352,8 @@ impl From<ImageTable> for ImageContents {
 
 impl From<SegmentTable> for SegmentConfig {
     fn from(segment: SegmentTable) -> SegmentConfig {
-        let usual = SegmentConfig::default();
         SegmentConfig {
-            mtu: segment.mtu.unwrap_or(usual.mtu),
+            mtu: segment.mtu,
             links: segment.links.into(),
         }
     }
@@ -457,7 +465,8 @@ mod tests {
             regions.round_trips,
             [[Duration::ZERO, trip], [trip, Duration::ZERO]]
         );
-        assert_eq!(topology.segments[&2].mtu, 9000);
+        assert_eq!(topology.segments[&2].mtu.bytes(), 9000);
+        assert!(members["oslo"].config.gateway);
         assert_eq!(topology.boot_timeout, Duration::from_secs(90));
 
         let smallest = Topology::parse(smallest, Path::new(PATH)).unwrap();
@@ -470,7 +479,7 @@ mod tests {
         check_refused(
             "[machines.node1]\nmemory_mb = 1\n",
             "topology.toml:2: machines.node1.memory_mb: unknown field `memory_mb`, expected one of \
-             `memory_mib`, `segments`, `data_disk`, `services`; did you mean \"memory_mib\"?",
+             `memory_mib`, `segments`, `gateway`, `data_disk`, `services`; did you mean \"memory_mib\"?",
         );
         check_refused(
             "[machines.node1]\n[segments.1]\nlinks = \"rong\"\n",
@@ -480,7 +489,7 @@ mod tests {
         check_refused(
             "[machines.node1]\nzzz = 1\n",
             "topology.toml:2: machines.node1.zzz: unknown field `zzz`, expected one of \
-             `memory_mib`, `segments`, `data_disk`, `services`",
+             `memory_mib`, `segments`, `gateway`, `data_disk`, `services`",
         );
         check_refused(
             "[machines.node1]\nmemory_mib = \"256\"\n",
@@ -506,6 +515,11 @@ mod tests {
         check_refused(
             "boot_timeout = \"-1s\"\n[machines.node1]\n",
             "topology.toml:1: boot_timeout: \"-1s\" is no time such as \"30ms\" or \"1m 30s\"",
+        );
+        check_refused(
+            "[machines.n1]\n[segments.1]\nmtu = 68\n",
+            "topology.toml:3: segments.1.mtu: could not give a network card an MTU of 68 bytes: 1280 to 65535 is \
+             possible, since IPv6 needs the one and the length of a packet is told in 16 bits",
         );
         let regions = |trips: &str| {
             format!(

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mvm_machine::cache::ContentKey;
+use mvm_machine::{cache::ContentKey, machine::Mtu};
 
 pub use self::{
     card::Card,
@@ -126,6 +126,9 @@ pub struct MachineConfig {
     pub memory_mib: u32,
     /// The segments it is on, by number: its cards are `eth1` upward in this order.
     pub segments: Vec<u8>,
+    /// Whether it has a way out to the host's network: a card `eth0`, through QEMU's user network, behind which the
+    /// host's loopback is 10.0.2.2. Nobody can reach the machine through it.
+    pub gateway: bool,
     /// Whether it has a private disk at `/data`, kept across crashes.
     pub data_disk: bool,
     /// What runs in it.
@@ -133,12 +136,13 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// A machine on segment 1, with the usual memory, no disk and no services.
+    /// A machine on segment 1, with the usual memory, no way out, no disk and no services.
     pub fn new(name: impl Into<String>) -> MachineConfig {
         MachineConfig {
             name: name.into(),
             memory_mib: MEMORY_MIB_DEFAULT,
             segments: vec![SEGMENT_DEFAULT],
+            gateway: false,
             data_disk: false,
             services: Vec::new(),
         }
@@ -249,22 +253,12 @@ pub enum MemoryPlan {
 }
 
 /// A segment of the network: machines on it exchange Ethernet frames, as far as they are linked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentConfig {
     /// Which machines are linked, and how far apart they are.
     pub links: LinkPlan,
-    /// The largest packet that its cards send, in bytes after the Ethernet header.
-    pub mtu: u16,
-}
-
-impl Default for SegmentConfig {
-    /// Each machine linked with each, and packets of 1500 bytes.
-    fn default() -> SegmentConfig {
-        SegmentConfig {
-            links: LinkPlan::FullMesh,
-            mtu: 1500,
-        }
-    }
+    /// The largest packet that its cards send.
+    pub mtu: Mtu,
 }
 
 /// A machine with its place in the network.
@@ -279,13 +273,13 @@ pub struct Member {
 }
 
 impl Member {
-    fn new(config: &MachineConfig, number: u8) -> Member {
-        let segments = config.segments.iter().zip(1..);
+    fn new(config: &MachineConfig, number: u8, mtu: impl Fn(u8) -> Mtu) -> Member {
+        let segments = config.segments.iter().copied().zip(1..);
         Member {
             config: config.clone(),
             number,
             cards: segments
-                .map(|(segment, place)| Card::new(*segment, number, place))
+                .map(|(segment, place)| Card::new(segment, mtu(segment), number, place))
                 .collect(),
         }
     }
@@ -346,9 +340,10 @@ impl Topology {
                 return Err(TopologyError::NameTwice { name });
             }
         }
+        let mtu = |segment: u8| self.segments.get(&segment).cloned().unwrap_or_default().mtu;
         let numbered = by_name.into_iter().zip(1u8..);
         let members = numbered
-            .map(|((name, config), number)| (name, Member::new(config, number)))
+            .map(|((name, config), number)| (name, Member::new(config, number, mtu)))
             .collect();
         self.check_segments(&members)?;
         Ok(members)
