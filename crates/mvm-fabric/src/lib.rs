@@ -84,7 +84,7 @@ pub use link::{AddPortError, Link, LinkError, Port, Scope};
 pub use links::Links;
 pub use segment::{
     CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,
-    Limits, Segment, SegmentState, StateError,
+    Event, Limits, Observer, Segment, SegmentState, StateError,
 };
 pub use socket::Connection;
 pub use switch::{

@@ -311,7 +311,7 @@ impl Worker {
                         length,
                         "port taken down: malformed frame length from its machine"
                     );
-                    self.segment.count_malformed(port);
+                    self.segment.count_malformed(port, socket.deframer.rest());
                     self.disconnect(port);
                     return;
                 }
