@@ -132,7 +132,7 @@ impl Program {
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
     match options.subject {
         Subject::Boot | Subject::Cluster => setup::setup(runner).await?,
-        Subject::Fabric => setup::peer_switch(runner).await?,
+        Subject::Fabric => setup::extra_program(runner, setup::PEER_SWITCH).await?,
     }
     let program = Program::of(options.subject);
     let target = program.target;
