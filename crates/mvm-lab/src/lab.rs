@@ -29,7 +29,7 @@ use crate::{
     environment::Environment,
     event::Recorder,
     host_memory::{self, Asked, HostMemory, Measured, MemoryError},
-    network::{ConnectError, Network, NetworkError},
+    network::{Capture, ConnectError, Network, NetworkError},
     node::{Common, Node, NodeError, lock},
     run_folder::RunFolder,
     scratch,
@@ -95,6 +95,8 @@ pub struct Lab {
     _leases: Vec<Lease>,
     /// Checkpoints that machines' disks are based on.
     pub(crate) based_on: StdMutex<Vec<Arc<Checkpoint>>>,
+    /// Of the whole network, while the lab lasts.
+    capture: StdMutex<Option<Capture>>,
     /// Tells files of one machine apart.
     numbers: AtomicU64,
 }
@@ -159,6 +161,7 @@ impl Lab {
             checkpoints: StdMutex::default(),
             _leases: leases,
             based_on: StdMutex::default(),
+            capture: StdMutex::default(),
             numbers: AtomicU64::new(1),
         })
     }
@@ -211,6 +214,13 @@ impl Lab {
         Ok(())
     }
 
+    /// Records all that passes the network, until the lab ends.
+    pub(crate) fn capture_all(&self) -> Result<(), NetworkError> {
+        let file = self.common.folder.network_capture();
+        *lock(&self.capture) = Some(self.network().capture(&file)?);
+        Ok(())
+    }
+
     /// Kills every machine and keeps what was learnt about their memory.
     pub async fn end(&self) {
         for node in self.nodes.values() {
@@ -221,6 +231,7 @@ impl Lab {
                 lock(&self.measured).observe(&kind, most);
             }
         }
+        drop(lock(&self.capture).take());
         if let Err(error) = lock(&self.measured).save() {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }

@@ -24,6 +24,8 @@ use crate::{
 pub struct RunOptions {
     /// Where run folders are made.
     pub runs: PathBuf,
+    /// Whether all that passes the network is recorded, to `network.pcapng` in the run folder.
+    pub capture: bool,
     /// The command line that runs the scenario again.
     pub command: Vec<String>,
     /// What to take from the host.
@@ -161,6 +163,7 @@ async fn attempt(
     let stage = Stage {
         environment: Arc::new(environment),
         start: options.start,
+        capture: options.capture,
         seed,
         folder,
         recorder,
@@ -186,6 +189,7 @@ async fn attempt(
 pub(crate) struct Stage<'a> {
     pub(crate) environment: Arc<Environment>,
     pub(crate) start: StartBy,
+    capture: bool,
     pub(crate) seed: Seed,
     pub(crate) folder: &'a RunFolder,
     pub(crate) recorder: &'a Recorder,
@@ -197,6 +201,9 @@ impl Stage<'_> {
         let (environment, start) = (&self.environment, self.start);
         let (seed, folder) = (self.seed, self.folder);
         let lab = Lab::build(topology, environment, start, seed, folder, self.recorder).await?;
+        if self.capture {
+            lab.capture_all()?;
+        }
         Ok(Run {
             lab,
             folder: self.folder.clone(),

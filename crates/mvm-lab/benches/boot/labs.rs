@@ -140,6 +140,7 @@ async fn run(scenario: Scenario) -> Vec<Stamped> {
     let heard = Arc::clone(&events);
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        capture: false,
         command: ["cargo", "xtask", "bench", "boot"]
             .map(str::to_owned)
             .into(),

@@ -142,6 +142,7 @@ async fn throughput(mtu: u64) -> f64 {
     };
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        capture: false,
         command: ["cargo", "xtask", "bench", "guests"]
             .map(str::to_owned)
             .into(),

@@ -1,8 +1,11 @@
 //! Why the network could not be changed or set up.
 
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
-use mvm_fabric::{AttachError, ChangeError, LatencyError, ProbabilityError, RateError, Stopped};
+use mvm_fabric::{
+    AttachError, ChangeError, LatencyError, PacketCaptureError, ProbabilityError, RateError,
+    Stopped,
+};
 
 use super::PlanError;
 
@@ -110,6 +113,17 @@ pub enum NetworkError {
         /// The least of either.
         min: Duration,
     },
+    /// The file of a capture could not be made.
+    #[error("could not make the packet capture {path:?}: {source}")]
+    CaptureFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A capture could not be written to its end.
+    #[error("could not write the packet capture {:?}: {}", .0.path, .0.source)]
+    Capture(#[from] PacketCaptureError),
     /// The switch refused.
     #[error("could not change the network: {0}")]
     Switch(#[from] ChangeError),

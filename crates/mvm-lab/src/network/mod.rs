@@ -5,6 +5,7 @@
 //!   network.direction("n1", "n2")?.delay(fifty_ms)?;     how well: directions
 //!   let cut = network.disturb(|n| n.halves())?;          until it is dropped: disturbance
 //!   let flap = network.flap("n1", "n2", up, down)?;      on and off: flap
+//!   let capture = network.capture(&file)?;               see it: capture
 //! ```
 //!
 //! How frames are switched, cut and impaired is `mvm-fabric`'s; here are names, checks and the record of changes.
@@ -16,6 +17,7 @@
 //! - Every change is one event with the moment from which it counted.
 //! - A change is made as a whole between two frames, or not at all; it meets IPv4, IPv6 and all else alike.
 
+mod capture;
 mod directions;
 mod disturbance;
 mod error;
@@ -32,7 +34,7 @@ use std::{
     collections::BTreeMap,
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -51,13 +53,14 @@ use crate::{
 use disturbance::{Before, Undo};
 use wiring::{Place, Way, Wiring};
 
+pub use capture::Capture;
 pub use directions::Directions;
 pub use disturbance::Disturbance;
 pub use error::{ConnectError, NetworkError};
 pub use flap::Flap;
 pub use mvm_fabric::{
-    Cause, Delay, Drops, GilbertElliott, Impairment, Jitter, Latency, Loss, PortCounters,
-    Probability, Rate, Reorder, Traffic,
+    Cause, Delay, Drops, GilbertElliott, Impairment, Jitter, Latency, Loss, PacketCaptureSummary,
+    PortCounters, Probability, Rate, Reorder, Traffic,
 };
 pub use plan::{LinkPlan, PlanError, Region, Regions};
 
@@ -82,6 +85,8 @@ struct Shared {
     /// A restored lab gets a restored switch, with the same ports.
     switch: Mutex<Arc<Switch>>,
     wiring: Arc<Wiring>,
+    /// Those that may still run.
+    captures: Mutex<Vec<Weak<capture::Running>>>,
     seed: Seed,
     /// How many minorities were chosen.
     chosen: AtomicU64,
@@ -130,6 +135,7 @@ impl Network {
             shared: Arc::new(Shared {
                 switch: Mutex::new(Arc::new(switch)),
                 wiring: Arc::new(Wiring::new(machines, &plans.collect())?),
+                captures: Mutex::default(),
                 seed,
                 chosen: AtomicU64::new(0),
                 recorder: recorder.clone(),
@@ -202,6 +208,7 @@ impl Network {
             Err(ChangeError::Stopped(stopped)) => return Err(stopped),
             Err(ChangeError::Link(error)) => unreachable!("a seed concerns no link: {error}"),
         }
+        capture::follow(&lock(&self.shared.captures), &switch)?;
         *lock(&self.shared.switch) = Arc::new(switch);
         Ok(())
     }
