@@ -50,24 +50,55 @@ pub(crate) struct ExtraProgram {
 }
 
 /// For `bench fabric`.
-pub(crate) const PEER_SWITCH: ExtraProgram = ExtraProgram {
-    name: "vde_switch",
-    package: "vde2",
-    without: "the switch cannot be measured beside its peer",
-};
+pub(crate) const OF_THE_FABRIC_BENCH: [ExtraProgram; 2] = [
+    ExtraProgram {
+        name: "vde_switch",
+        package: "vde2",
+        without: "the switch cannot be measured beside its peer",
+    },
+    ExtraProgram {
+        name: "iperf3",
+        package: "iperf3",
+        without: "it cannot be measured how fast guests send to one another",
+    },
+];
 
 /// For `test`.
-pub(crate) const CAPTURE_READER: ExtraProgram = ExtraProgram {
-    name: "tshark",
-    package: "tshark",
-    without: "tests cannot read packet captures as others do",
-};
+pub(crate) const OF_THE_TESTS: [ExtraProgram; 4] = [
+    ExtraProgram {
+        name: "tshark",
+        package: "tshark",
+        without: "tests cannot read packet captures as others do",
+    },
+    ExtraProgram {
+        name: "iptables",
+        package: "iptables",
+        without: "guests of tests have no firewall",
+    },
+    ExtraProgram {
+        name: "nft",
+        package: "nftables",
+        without: "guests of tests have no nftables",
+    },
+    ExtraProgram {
+        name: "tc",
+        package: "iproute2",
+        without: "guests of tests cannot delay what they send",
+    },
+];
 
-/// Installs a program, unless it is there.
-pub(crate) async fn extra_program(
+/// Installs programs, except those that are there.
+pub(crate) async fn extra_programs(
     runner: &mut Runner,
-    program: ExtraProgram,
+    programs: &[ExtraProgram],
 ) -> anyhow::Result<()> {
+    for program in programs {
+        extra_program(runner, *program).await?;
+    }
+    Ok(())
+}
+
+async fn extra_program(runner: &mut Runner, program: ExtraProgram) -> anyhow::Result<()> {
     let ExtraProgram {
         name,
         package,

@@ -1,7 +1,7 @@
 //! How fast one guest sends to another over TCP through our switch, beside `vde_switch` (Debian's `vde2`), which NixOS's
 //! tests use: the same machines and the same QEMU, connected to it by `-netdev vde`.
 //!
-//! Prints one line of JSON per measurement on stdout, for `cargo xtask bench guests`, which installs the peer and
+//! Prints one line of JSON per measurement on stdout, for `cargo xtask bench fabric`, which installs the peer and
 //! `iperf3`. A guest's own processor sets the pace: what is compared is the cost of its frames on the host.
 
 // A bench is a test of speed.
@@ -143,7 +143,7 @@ async fn throughput(mtu: u64) -> f64 {
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
         capture: false,
-        command: ["cargo", "xtask", "bench", "guests"]
+        command: ["cargo", "xtask", "bench", "fabric"]
             .map(str::to_owned)
             .into(),
         environment: EnvironmentOptions::default(),

@@ -207,8 +207,8 @@ const FIREWALL_MODULES: &[&str] = &[
 ];
 /// Debian's packages of the programs, with the plug-ins and tables they read.
 const FIREWALL_PACKAGES: &[&str] = &["iptables", "iproute2"];
-/// Names of theirs that lead elsewhere, by links that belong to no package.
-const FIREWALL_PROGRAMS: &[&str] = &["ip6tables", "iptables", "nft"];
+/// Names of theirs that lead elsewhere, by links that belong to no package. Users may not have their folder in `PATH`.
+const FIREWALL_PROGRAMS: &[&str] = &["/usr/sbin/ip6tables", "/usr/sbin/iptables", "/usr/sbin/nft"];
 
 impl ImageContents {
     /// Adds what guests need to filter, translate and delay packets themselves: `iptables`, `ip6tables`, `nft`, `tc` and
