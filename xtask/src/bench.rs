@@ -90,24 +90,32 @@ struct Program {
 }
 
 impl Program {
-    fn of(subject: Subject) -> Self {
+    /// Whatever is measured of a subject; the first gives the report its name.
+    fn all_of(subject: Subject) -> &'static [Program] {
         match subject {
-            Subject::Boot => Self {
+            Subject::Boot => &[Program {
                 package: "mvm-lab",
                 target: "boot",
                 profile: "bench",
-            },
+            }],
             // A release build of the node takes a quarter of an hour, and the tests' build is what users try.
-            Subject::Cluster => Self {
+            Subject::Cluster => &[Program {
                 package: "mvm-ci",
                 target: "cluster",
                 profile: "dev",
-            },
-            Subject::Fabric => Self {
-                package: "mvm-fabric",
-                target: "fabric",
-                profile: "bench",
-            },
+            }],
+            Subject::Fabric => &[
+                Program {
+                    package: "mvm-fabric",
+                    target: "fabric",
+                    profile: "bench",
+                },
+                Program {
+                    package: "mvm-lab",
+                    target: "guests",
+                    profile: "bench",
+                },
+            ],
         }
     }
 
@@ -132,21 +140,28 @@ impl Program {
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
     match options.subject {
         Subject::Boot | Subject::Cluster => setup::setup(runner).await?,
-        Subject::Fabric => setup::peer_switch(runner).await?,
+        Subject::Fabric => {
+            setup::setup(runner).await?;
+            setup::extra_programs(runner, &setup::OF_THE_FABRIC_BENCH).await?;
+        }
     }
-    let program = Program::of(options.subject);
-    let target = program.target;
-    let mut build = program.command();
-    build.arg("--no-run");
-    runner.run("build", build).await?;
+    let programs = Program::all_of(options.subject);
+    for program in programs {
+        let mut build = program.command();
+        build.arg("--no-run");
+        runner.run("build", build).await?;
+    }
     let mut samples = Vec::new();
     for repetition in 1..=options.repetitions.get() {
-        let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
-        samples.extend(measure(runner, &phase, &program).await?);
+        for program in programs {
+            let target = program.target;
+            let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
+            samples.extend(measure(runner, &phase, program).await?);
+        }
     }
     let report = Report {
         version: VERSION,
-        bench: target,
+        bench: programs[0].target,
         measurements: gather(samples),
     };
     talk::data(&render(&report))?;

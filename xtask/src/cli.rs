@@ -77,7 +77,8 @@ pub(crate) enum Subject {
     Boot,
     /// The `cluster` scenario from a cold start to its verdict, in the profile of the tests
     Cluster,
-    /// The switch, forwarding frames and cutting a link, beside `vde_switch`, which is installed for this
+    /// The switch, forwarding frames, between guests too, and cutting a link, beside `vde_switch`, which is installed
+    /// for this
     Fabric,
 }
 

@@ -39,23 +39,84 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs `vde_switch`, unless it is there. Only `bench fabric` needs it, so no survey looks for it.
-pub(crate) async fn peer_switch(runner: &mut Runner) -> anyhow::Result<()> {
-    const PROGRAM: &str = "vde_switch";
-    const PACKAGE: &str = "vde2";
+/// A program that only some task of ours needs, and `mvm-ci` does not: so no survey looks for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExtraProgram {
+    name: &'static str,
+    /// The distribution's package that brings it.
+    package: &'static str,
+    /// What does not work without it.
+    without: &'static str,
+}
+
+/// For `bench fabric`.
+pub(crate) const OF_THE_FABRIC_BENCH: [ExtraProgram; 2] = [
+    ExtraProgram {
+        name: "vde_switch",
+        package: "vde2",
+        without: "the switch cannot be measured beside its peer",
+    },
+    ExtraProgram {
+        name: "iperf3",
+        package: "iperf3",
+        without: "it cannot be measured how fast guests send to one another",
+    },
+];
+
+/// For `test`.
+pub(crate) const OF_THE_TESTS: [ExtraProgram; 4] = [
+    ExtraProgram {
+        name: "tshark",
+        package: "tshark",
+        without: "tests cannot read packet captures as others do",
+    },
+    ExtraProgram {
+        name: "iptables",
+        package: "iptables",
+        without: "guests of tests have no firewall",
+    },
+    ExtraProgram {
+        name: "nft",
+        package: "nftables",
+        without: "guests of tests have no nftables",
+    },
+    ExtraProgram {
+        name: "tc",
+        package: "iproute2",
+        without: "guests of tests cannot delay what they send",
+    },
+];
+
+/// Installs programs, except those that are there.
+pub(crate) async fn extra_programs(
+    runner: &mut Runner,
+    programs: &[ExtraProgram],
+) -> anyhow::Result<()> {
+    for program in programs {
+        extra_program(runner, *program).await?;
+    }
+    Ok(())
+}
+
+async fn extra_program(runner: &mut Runner, program: ExtraProgram) -> anyhow::Result<()> {
+    let ExtraProgram {
+        name,
+        package,
+        without,
+    } = program;
     let cache = Cache::for_user().map_err(|error| unfit(error.to_string()))?;
     let host = HostView::of_this_host(cache.root().to_path_buf());
-    if host.find_program(PROGRAM).is_some() {
+    if host.find_program(name).is_some() {
         return Ok(());
     }
     talk::say(format_args!(
-        "xtask: set-up: {PROGRAM} missing; without it, the switch cannot be measured beside its peer"
+        "xtask: set-up: {name} missing; without it, {without}"
     ));
-    apt::install(runner, &host, &BTreeSet::from([PACKAGE])).await?;
-    match host.find_program(PROGRAM) {
+    apt::install(runner, &host, &BTreeSet::from([package])).await?;
+    match host.find_program(name) {
         Some(_) => Ok(()),
         None => Err(unfit(format!(
-            "{PACKAGE} is installed and brought no {PROGRAM}"
+            "{package} is installed and brought no {name}"
         ))),
     }
 }

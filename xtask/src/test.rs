@@ -7,6 +7,7 @@ use crate::{setup, talk};
 
 pub(crate) async fn test(runner: &mut Runner, options: TestOptions) -> anyhow::Result<()> {
     setup::setup(runner).await?;
+    setup::extra_programs(runner, &setup::OF_THE_TESTS).await?;
     let built = runner
         .run("build", cargo(["build", "--workspace", "--all-targets"]))
         .await?;

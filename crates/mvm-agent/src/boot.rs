@@ -17,6 +17,11 @@ pub const BOOT_PLAN_PATH: &str = "/etc/mvm/boot.json";
 /// The name of the virtio-serial port that carries the agent channel.
 pub const PORT_NAME: &str = "org.mvm-ci.agent";
 
+/// The hardware address of the card that leads to the host's network, where a machine has one. It is the same in every
+/// machine, since nobody else is behind that card, and tells the card apart from those of the cluster before anybody has
+/// an identity.
+pub const GATEWAY_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x67, 0x77, 0x00];
+
 /// The word on the kernel command line which makes the agent reset the machine at once, before anything
 /// else. The accelerator probe boots such a guest and measures how long it takes.
 pub const PROBE_WORD: &str = "mvm.probe";

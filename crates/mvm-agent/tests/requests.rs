@@ -286,6 +286,7 @@ async fn an_agent_on_a_host_leaves_the_host_alone() {
         hostname: "stranger".to_owned(),
         interfaces: Vec::new(),
         hosts: Vec::new(),
+        name_servers: Vec::new(),
         machine_id: None,
         mounts: Vec::new(),
     };

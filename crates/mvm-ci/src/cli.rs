@@ -72,6 +72,9 @@ pub struct TestArgs {
     /// Boots every machine from its kernel's first instruction instead of using snapshots and checkpoints
     #[arg(long)]
     pub cold: bool,
+    /// Records all that passes the network, and what is dropped and why, to network.pcapng in the run folder
+    #[arg(long)]
+    pub capture: bool,
     /// What executes the guests
     #[arg(long, value_enum, default_value_t)]
     pub accelerator: AcceleratorArg,

@@ -1,4 +1,4 @@
-//! The cluster behind networks that delay, lose, flap and work one way only. One after the other: these scenarios
+//! The cluster behind networks that delay, lose, flap and work one way only, and behind firewalls. One after the other: these scenarios
 //! watch for elections, which a host that is busy with other machines may cause by itself.
 
 mod support;
@@ -27,6 +27,11 @@ fn lossy() {
 #[test]
 fn one_way() {
     check("one-way");
+}
+
+#[test]
+fn firewall() {
+    check("firewall");
 }
 
 #[test]

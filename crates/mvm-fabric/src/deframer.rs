@@ -50,6 +50,11 @@ impl Deframer {
         &self.buffer[self.start..self.end]
     }
 
+    /// What is received behind a length that is malformed.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.partial().get(PREFIX_BYTES..).unwrap_or_default()
+    }
+
     /// Where to put the next bytes of the stream. Never empty once all whole frames are taken out.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.start..self.end, 0);

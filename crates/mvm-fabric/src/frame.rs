@@ -4,6 +4,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::link::Vlan;
 use crate::transit::Payload;
 
 /// The smallest frame that has a header: two addresses and a type.
@@ -24,15 +25,22 @@ pub(crate) struct Address(u64);
 impl Address {
     /// The lowest bit of the first byte marks a group of receivers.
     const GROUP_BIT: u64 = 1 << 40;
+    /// Above these is room for a VLAN.
+    const BITS: u64 = (1 << 48) - 1;
 
     fn from_bytes(bytes: [u8; 6]) -> Address {
         let [a, b, c, d, e, f] = bytes;
         Address(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
     }
 
+    /// The address as one of a VLAN's, which another VLAN's are never equal to.
+    pub(crate) fn within(self, vlan: Vlan) -> Address {
+        Address(self.0 & Address::BITS | u64::from(vlan.0) << 48)
+    }
+
     /// Tells whether the address names one station: neither a group, nor broadcast, nor all zeroes.
     pub(crate) fn is_unicast(self) -> bool {
-        self.0 & Address::GROUP_BIT == 0 && self.0 != 0
+        self.0 & Address::GROUP_BIT == 0 && self.0 & Address::BITS != 0
     }
 }
 

@@ -4,12 +4,13 @@
 //! what arrives later: [`Links`] are the settings, and time is an argument. [`Segment`] makes an Ethernet
 //! segment of it: ports, learned addresses, egress queues and counters; it does no I/O and reads no clock.
 //! [`Switch`] is the rim: one thread that moves frames between the sockets of virtual machines and a segment.
-//! [`simulated`] is a network of plain messages over the same links, for tests without machines. What machines
-//! are, and when to disturb them, is decided elsewhere (`mvm-machine`, `mvm-lab`).
+//! [`simulated`] is a network of plain messages over the same links, for tests without machines.
+//! [`PacketCapture`] writes down what passed through switches and what did not. What machines are, and when to
+//! disturb them, is decided elsewhere (`mvm-machine`, `mvm-lab`).
 //!
 //! ```text
 //!  QEMU ──socket──▶ deframer ──▶ runt? ──▶ learn source ──▶ egress ports ──┐
-//!  (ingress port)                                                          ▼
+//!  (ingress port)                             of its VLAN                  ▼
 //!                           ┌─────────────── in order ─────────── link, once per direction
 //!                           │                                              │ cut or impaired
 //!                           │                                              ▼
@@ -29,6 +30,17 @@
 //! what is in flight; a change from one impairment to another leaves to frames in flight the times they have;
 //! and a direction with which nothing is wrong any more delivers them at once.
 //!
+//! # Packet captures
+//!
+//! ```text
+//!               ┌─ as each is counted ─▶ taps ──▶ buffer, bounded ──▶ writer thread ──▶ pcapng file
+//!               │
+//!   a frame comes from a machine · is handed over to one · is dropped, at whatever place in the drawing above
+//! ```
+//!
+//! A segment tells its [`Observer`], if it has one, of the frame where it counts it. A switch's observer are its
+//! taps ([`Switch::tap`]), which make a record for each capture of a port; a thread of the capture writes them.
+//!
 //! # Invariants
 //!
 //! - Every copy of a frame, duplicates included, is delivered, waits in a queue, is in flight, or is counted
@@ -39,7 +51,10 @@
 //! - A direction with which nothing is wrong has nothing in flight, copies nothing and allocates nothing.
 //! - A change of links takes effect between two frames, as a whole. It concerns Ethernet frames, so IPv4, IPv6
 //!   and everything else are met alike.
-//! - Memory is bounded by [`Limits`] per port, whatever guests send or fail to read.
+//! - Memory is bounded by [`Limits`] per port, whatever guests send or fail to read, and by
+//!   [`PacketCaptureOptions`] per capture, however slow the disk.
+//! - An event is one packet of a capture that records its port: a copy that waited and was cut is one that was
+//!   dropped, and none that has passed. A capture never makes a switch wait for a disk, nor fail with it.
 //! - A held switch sends no machine a new frame, and its clock stands. Captured and restored, it has each waiting
 //!   frame still, once and in its place, and each frame in flight with the time it still had to go; its random
 //!   choices and its counters go on.
@@ -47,10 +62,11 @@
 //! # What is deliberately absent
 //!
 //! No spanning tree: a loop made inside guests makes a storm, bounded only by the queues. No back-pressure:
-//! a machine that reads too slowly loses frames, as behind a real switch. No VLAN awareness: tags pass
-//! unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut. No rate shared by
-//! several directions, and no loss that depends on what a frame carries. Delays are met as well as the host
-//! schedules the thread: never early, and late by what it takes to wake up.
+//! a machine that reads too slowly loses frames, as behind a real switch. VLANs are port-based ([`Vlan`]): tags
+//! pass unseen. Bytes the kernel has accepted for a machine cannot be called back by a later cut. No rate shared by
+//! several directions, and no loss that depends on what a frame carries. No filter of what is captured, and no
+//! record of a copy that waits. Delays are met as well as the host schedules the thread: never early, and late by
+//! what it takes to wake up.
 
 // Not `forbid`, for the one call in `socket`.
 #![deny(unsafe_code)]
@@ -65,12 +81,15 @@ mod frame;
 mod impairment;
 mod link;
 mod links;
+mod packet_capture;
 mod partition;
+mod pcapng;
 mod queue;
 mod segment;
 pub mod simulated;
 mod socket;
 mod switch;
+mod taps;
 mod transit;
 mod worker;
 
@@ -80,15 +99,18 @@ pub use impairment::{
     Delay, GilbertElliott, Impairment, Jitter, Latency, LatencyError, Loss, Probability,
     ProbabilityError, Rate, RateError, Reorder,
 };
-pub use link::{AddPortError, Link, LinkError, Port, Scope};
+pub use link::{AddPortError, Link, LinkError, Port, Scope, Vlan};
 pub use links::Links;
+pub use packet_capture::{
+    PacketCapture, PacketCaptureError, PacketCaptureOptions, PacketCaptureSummary,
+};
 pub use segment::{
     CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,
-    Limits, Segment, SegmentState, StateError,
+    Event, Limits, Observer, Segment, SegmentState, StateError,
 };
 pub use socket::Connection;
 pub use switch::{
     AttachError, CaptureError, ChangeError, Drained, RestoreError, STATE_VERSION, Stopped, Switch,
-    SwitchOptions, SwitchState, Unread, UnreadError,
+    SwitchOptions, SwitchState, Tap, TapError, Unread, UnreadError,
 };
 pub use transit::Payload;

@@ -1,4 +1,4 @@
-//! Ports, the directions between them, and how a set of directions is named.
+//! Ports, the VLANs they belong to, the directions between them, and how a set of directions is named.
 //!
 //! What is done to a direction is in `links`.
 
@@ -14,6 +14,20 @@ impl Port {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// The number of a port-based VLAN: frames pass only between ports of one number, as if each were a switch of its own.
+///
+/// Ports are untagged members (IEEE 802.1Q, 3.2): the number is never seen in a frame.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Vlan(pub u16);
+
+impl Vlan {
+    /// What ports belong to for which nothing is said.
+    pub const DEFAULT: Vlan = Vlan(1);
 }
 
 /// One direction of a pair of ports.

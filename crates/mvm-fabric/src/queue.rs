@@ -4,6 +4,7 @@
 //! done in `worker`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::counters::Traffic;
 use crate::deframer::PREFIX_BYTES;
@@ -15,6 +16,23 @@ struct Queued {
     from: Port,
     /// With the prefix.
     bytes: u32,
+}
+
+/// Frames taken out of a queue unsent, in the order they had there.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    /// The stream they were in, with others.
+    bytes: Vec<u8>,
+    /// Ingress port and place of each.
+    frames: Vec<(Port, Range<usize>)>,
+}
+
+impl Removed {
+    /// The frames with their ingress ports.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = (Port, &[u8])> {
+        let frames = self.frames.iter().cloned();
+        frames.map(|(from, place)| (from, &self.bytes[place]))
+    }
 }
 
 /// Frames waiting for one egress port.
@@ -113,10 +131,16 @@ impl Queue {
 
     /// Notes that the first `bytes` of [`Queue::pending`] are sent, and tells the frames this completed.
     pub(crate) fn sent(&mut self, bytes: usize) -> Traffic {
+        self.sent_telling(bytes, |_| {})
+    }
+
+    /// As [`Queue::sent`], and hands over each frame that this completed.
+    pub(crate) fn sent_telling(&mut self, bytes: usize, mut tell: impl FnMut(&[u8])) -> Traffic {
         assert!(
             bytes <= self.pending().len(),
             "more sent than there was to send"
         );
+        let mut start = self.head - self.first_sent;
         self.head += bytes;
         self.first_sent += bytes;
         let mut completed = Traffic::default();
@@ -126,7 +150,10 @@ impl Queue {
                 break;
             }
             self.first_sent -= frame_bytes;
-            completed.add_frame(frame_bytes - PREFIX_BYTES);
+            let frame = &self.bytes[start + PREFIX_BYTES..start + frame_bytes];
+            completed.add_frame(frame.len());
+            tell(frame);
+            start += frame_bytes;
             self.frames.pop_front();
         }
         if self.frames.is_empty() {
@@ -138,45 +165,45 @@ impl Queue {
         completed
     }
 
-    /// Takes out the frames from ports that `drops` names, and gives their ingress ports.
+    /// Takes out the frames from ports that `drops` names.
     ///
     /// A first frame of which a part is sent stays: the machine could not tell frames apart any more.
-    pub(crate) fn remove(&mut self, drops: impl Fn(Port) -> bool) -> Vec<Port> {
-        let mut removed = Vec::new();
+    pub(crate) fn remove(&mut self, drops: impl Fn(Port) -> bool) -> Removed {
         if !self.frames.iter().any(|queued| drops(queued.from)) {
-            return removed;
+            return Removed::default();
         }
-        let mut kept_bytes = Vec::new();
-        let mut kept = VecDeque::new();
-        let mut rest = &self.bytes[self.head - self.first_sent..];
-        let mut begun = self.first_sent > 0;
-        for queued in self.frames.drain(..) {
-            let (bytes, after) = rest.split_at(queued.bytes as usize);
-            if !begun && drops(queued.from) {
-                removed.push(queued.from);
-            } else {
-                kept_bytes.extend_from_slice(bytes);
-                kept.push_back(queued);
-            }
-            rest = after;
-            begun = false;
-        }
-        self.bytes = kept_bytes;
-        self.head = self.first_sent;
-        self.frames = kept;
+        let begun = self.first_sent > 0;
+        self.split(|index, from| !(begun && index == 0) && drops(from))
+    }
+
+    /// Takes out all frames, a partly sent one included.
+    pub(crate) fn clear(&mut self) -> Removed {
+        let removed = self.split(|_, _| true);
+        self.head = 0;
+        self.first_sent = 0;
         removed
     }
 
-    /// Empties the queue, a partly sent frame included, and gives the ingress port of each frame.
-    pub(crate) fn clear(&mut self) -> Vec<Port> {
-        // A machine that is gone needs no memory.
-        self.bytes = Vec::new();
-        self.head = 0;
-        self.first_sent = 0;
-        std::mem::take(&mut self.frames)
-            .into_iter()
-            .map(|queued| queued.from)
-            .collect()
+    /// Takes out the frames that `drops` says so of, by position and ingress port, and keeps the others in new
+    /// memory: the old goes with those taken out, and a machine that is gone needs none.
+    fn split(&mut self, drops: impl Fn(usize, Port) -> bool) -> Removed {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut start = self.head - self.first_sent;
+        let mut kept = VecDeque::new();
+        let mut frames = Vec::new();
+        for (index, queued) in self.frames.drain(..).enumerate() {
+            let end = start + queued.bytes as usize;
+            if drops(index, queued.from) {
+                frames.push((queued.from, start + PREFIX_BYTES..end));
+            } else {
+                self.bytes.extend_from_slice(&bytes[start..end]);
+                kept.push_back(queued);
+            }
+            start = end;
+        }
+        self.head = self.first_sent;
+        self.frames = kept;
+        Removed { bytes, frames }
     }
 
     /// The frames that wait; a partly sent one counts as a whole.
@@ -262,7 +289,11 @@ mod tests {
             assert!(queue.push(Port(port), &frame(mark)));
         }
         let _ = queue.sent(2);
-        assert_eq!(queue.remove(|from| from == Port(0)), [Port(0)]);
+        let removed = queue.remove(|from| from == Port(0));
+        assert_eq!(
+            removed.frames().collect::<Vec<_>>(),
+            [(Port(0), &frame(3)[..])]
+        );
         assert_eq!(queue.pending(), &stream(&[1, 2])[2..]);
         assert_eq!(
             queue.sent(8),
@@ -271,7 +302,11 @@ mod tests {
                 bytes: 6
             }
         );
-        assert_eq!(queue.remove(|from| from == Port(1)), [Port(1)]);
+        let removed = queue.remove(|from| from == Port(1));
+        assert_eq!(
+            removed.frames().collect::<Vec<_>>(),
+            [(Port(1), &frame(2)[..])]
+        );
         assert_eq!(queue.pending(), []);
         assert!(queue.push(Port(0), &frame(5)));
         assert_eq!(queue.pending(), stream(&[5]));
@@ -283,7 +318,11 @@ mod tests {
         assert!(queue.push(Port(2), &frame(1)));
         assert!(queue.push(Port(3), &frame(2)));
         let _ = queue.sent(5);
-        assert_eq!(queue.clear(), [Port(2), Port(3)]);
+        let removed = queue.clear();
+        assert_eq!(
+            removed.frames().collect::<Vec<_>>(),
+            [(Port(2), &frame(1)[..]), (Port(3), &frame(2)[..])]
+        );
         assert_eq!(queue.waiting(), Traffic::default());
         assert!(queue.push(Port(2), &frame(3)));
         assert_eq!(queue.pending(), stream(&[3]));
@@ -300,7 +339,7 @@ mod tests {
         let _ = queue.sent(13);
         // Neither the rest nor the whole may suffer when bytes are moved.
         assert!(queue.push(Port(1), &frame(4)));
-        assert_eq!(queue.remove(|from| from == Port(0)), [Port(0)]);
+        assert_eq!(queue.remove(|from| from == Port(0)).frames().count(), 1);
         assert_eq!(queue.begun(), &stream(&[2])[3..]);
         let frames: Vec<_> = queue.frames().collect();
         assert_eq!(frames, [(Port(1), &frame(2)[..]), (Port(1), &frame(4)[..])]);

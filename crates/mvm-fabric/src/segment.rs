@@ -1,9 +1,11 @@
 //! The core of the switch: what becomes of a frame, and of the links between ports.
 //!
 //! No I/O and no clock here: frames, time and the progress of sending are arguments, and what is to be
-//! sent waits in a queue per port. What impaired links do to frames is in `transit`. Taking a segment down as a plain value and making one from it is in
-//! `segment::state`. Sockets are in `worker`, the thread's handle in `switch`.
+//! sent waits in a queue per port. What impaired links do to frames is in `transit`. Taking a segment down as a
+//! plain value and making one from it is in `segment::state`, what it tells of each frame in
+//! `segment::observer`. Sockets are in `worker`, the thread's handle in `switch`.
 
+mod observer;
 mod state;
 
 use std::sync::Arc;
@@ -12,11 +14,12 @@ use std::time::Duration;
 use crate::addresses::AddressTable;
 use crate::counters::{Cause, Counters, PortCounters, Tally, Waiting};
 use crate::frame::Frame;
-use crate::link::{AddPortError, Link, LinkError, Port};
+use crate::link::{AddPortError, Link, LinkError, Port, Vlan};
 use crate::links::Links;
 use crate::queue::Queue;
 use crate::transit::{Changed, Fate, Transit, Verdict};
 
+pub use observer::{Event, Observer};
 pub use state::{
     CapturedDirection, CapturedFlight, CapturedFrame, CapturedLink, CapturedPort, CapturedScope,
     SegmentState, StateError,
@@ -56,12 +59,13 @@ impl Limits {
 
 #[derive(Debug)]
 struct PortState {
+    vlan: Vlan,
     up: bool,
     queue: Queue,
     tally: Tally,
 }
 
-/// One Ethernet segment: ports, learned stations, links, queues.
+/// Ports, learned stations, links, queues: one Ethernet segment, or several that share nothing ([`Vlan`]).
 ///
 /// Time is told as the [`Duration`] since any fixed moment, the same for all calls, and never goes back.
 ///
@@ -74,6 +78,7 @@ pub struct Segment {
     ports: Vec<PortState>,
     addresses: AddressTable,
     transit: Transit<[u8]>,
+    observer: Option<Box<dyn Observer>>,
 }
 
 impl Segment {
@@ -84,17 +89,35 @@ impl Segment {
             ports: Vec::new(),
             addresses: AddressTable::new(limits.addresses_per_port_max, limits.address_age_max),
             transit: Transit::new(seed, limits.in_flight_bytes_max),
+            observer: None,
         }
     }
 
-    /// Adds a port, which is up, and with no direction cut, even while others are partitioned.
+    /// Tells an observer of every frame from now on, in the place of one that was told before; `None` ends it.
+    ///
+    /// Unobserved, this costs nothing. It is no part of a segment's state: one restored is not observed.
+    pub fn set_observer(&mut self, observer: Option<Box<dyn Observer>>) {
+        self.observer = observer;
+    }
+
+    /// Adds a port of [`Vlan::DEFAULT`], which is up, and with no direction cut, even while others are partitioned.
     ///
     /// # Errors
     ///
     /// If the name is taken or the segment is full.
     pub fn add_port(&mut self, name: &str) -> Result<Port, AddPortError> {
+        self.add_port_in(Vlan::DEFAULT, name)
+    }
+
+    /// Adds a port as [`Segment::add_port`] does, of another VLAN.
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken, in whichever VLAN, or the segment is full.
+    pub fn add_port_in(&mut self, vlan: Vlan, name: &str) -> Result<Port, AddPortError> {
         let port = self.transit.add_port(name, self.limits.ports_max)?;
         self.ports.push(PortState {
+            vlan,
             up: true,
             queue: Queue::new(self.limits.queue_bytes_max),
             tally: Tally::default(),
@@ -127,11 +150,12 @@ impl Segment {
     pub fn lower(&mut self, port: Port) {
         self.ports[port.index()].up = false;
         self.addresses.forget(port);
-        for from in self.ports[port.index()].queue.clear() {
-            self.drop_copy(Link { from, to: port }, Cause::PortDown);
+        let waiting = self.ports[port.index()].queue.clear();
+        for (from, bytes) in waiting.frames() {
+            self.drop_copy(Link { from, to: port }, Cause::PortDown, bytes);
         }
-        for link in self.transit.drop_to(port) {
-            self.drop_copy(link, Cause::PortDown);
+        for (link, bytes) in self.transit.drop_to(port) {
+            self.drop_copy(link, Cause::PortDown, &bytes);
         }
     }
 
@@ -141,26 +165,31 @@ impl Segment {
     /// A copy whose link is impaired may arrive later, by [`Segment::advance`].
     pub fn forward(&mut self, from: Port, bytes: &[u8], now: Duration) {
         let ingress = &mut self.ports[from.index()];
+        let up = ingress.up;
         ingress.tally.received.add_frame(bytes.len());
-        if !ingress.up {
-            ingress.tally.dropped_from.add_frame(Cause::PortDown);
-            return;
+        if self.observer.is_some() {
+            self.tell(Event::Received { from, bytes });
+        }
+        if !up {
+            return self.drop_frame(from, Cause::PortDown, bytes);
         }
         let Some(frame) = Frame::parse(bytes) else {
-            ingress.tally.dropped_from.add_frame(Cause::Runt);
-            return;
+            return self.drop_frame(from, Cause::Runt, bytes);
         };
-        self.addresses.learn(frame.source(), from, now);
-        match self.addresses.find(frame.target(), now) {
-            Some(to) if to == from => self.drop_frame(from, Cause::SelfAddressed),
+        let vlan = self.ports[from.index()].vlan;
+        let (source, target) = (frame.source().within(vlan), frame.target().within(vlan));
+        self.addresses.learn(source, from, now);
+        match self.addresses.find(target, now) {
+            Some(to) if to == from => self.drop_frame(from, Cause::SelfAddressed, bytes),
             Some(to) => self.pass(Link { from, to }, &frame, now),
             None => self.flood(from, &frame, now),
         }
     }
 
-    /// Counts that the stream of a machine cannot be told apart into frames. The caller lowers the port.
-    pub fn count_malformed(&mut self, from: Port) {
-        self.drop_frame(from, Cause::Malformed);
+    /// Counts that the stream of a machine cannot be told apart into frames, from `bytes` on, as far as they
+    /// have come. The caller lowers the port.
+    pub fn count_malformed(&mut self, from: Port, bytes: &[u8]) {
+        self.drop_frame(from, Cause::Malformed, bytes);
     }
 
     /// What is to be sent to the machine behind `port` next: frames, each with its length in front as four
@@ -182,7 +211,12 @@ impl Segment {
     /// If there were not as many.
     pub fn sent(&mut self, port: Port, bytes: usize) {
         let egress = &mut self.ports[port.index()];
-        let completed = egress.queue.sent(bytes);
+        let completed = match &mut self.observer {
+            None => egress.queue.sent(bytes),
+            Some(observer) => egress.queue.sent_telling(bytes, |bytes| {
+                observer.observe(Event::Sent { to: port, bytes }, self.transit.links());
+            }),
+        };
         egress.tally.sent.add(completed);
     }
 
@@ -241,12 +275,16 @@ impl Segment {
     }
 
     fn flood(&mut self, from: Port, frame: &Frame<'_>, now: Duration) {
-        if self.ports.len() == 1 {
-            self.drop_frame(from, Cause::NoOtherPort);
-            return;
-        }
+        let vlan = self.ports[from.index()].vlan;
+        let mut alone = true;
         for to in self.ports().filter(|to| *to != from) {
-            self.pass(Link { from, to }, frame, now);
+            if self.ports[to.index()].vlan == vlan {
+                alone = false;
+                self.pass(Link { from, to }, frame, now);
+            }
+        }
+        if alone {
+            self.drop_frame(from, Cause::NoOtherPort, frame.bytes());
         }
     }
 
@@ -266,11 +304,11 @@ impl Segment {
         if !self.ports[link.to.index()].up {
             let is_cut = self.links().cell(link).cut;
             let cause = if is_cut { Cause::Cut } else { Cause::PortDown };
-            return self.drop_copy(link, cause);
+            return self.drop_copy(link, cause, frame.bytes());
         }
         match self.transit.judge(link, frame.bytes(), now) {
             Verdict::Pass => self.deliver(link, frame.bytes()),
-            Verdict::Drop(cause) => self.drop_copy(link, cause),
+            Verdict::Drop(cause) => self.drop_copy(link, cause, frame.bytes()),
             Verdict::Deliver(delivery) => {
                 let tally = &mut self.ports[link.to.index()].tally;
                 tally.add_delivery(delivery.corrupted, delivery.second.is_some());
@@ -281,7 +319,7 @@ impl Segment {
                     match fate {
                         Fate::Arrives(bytes) => self.deliver(link, &bytes),
                         Fate::InFlight => {}
-                        Fate::Dropped(cause) => self.drop_copy(link, cause),
+                        Fate::Dropped(cause, bytes) => self.drop_copy(link, cause, &bytes),
                     }
                 }
             }
@@ -290,21 +328,21 @@ impl Segment {
 
     fn deliver(&mut self, link: Link, bytes: &[u8]) {
         if !self.ports[link.to.index()].queue.push(link.from, bytes) {
-            self.drop_copy(link, Cause::QueueFull);
+            self.drop_copy(link, Cause::QueueFull, bytes);
         }
     }
 
     /// Does for queues and counters what a change of links has done to frames in flight.
     fn apply(&mut self, changed: Changed<Vec<u8>>) {
         self.drop_cut();
-        for link in changed.cut {
-            self.drop_copy(link, Cause::Cut);
+        for (link, bytes) in changed.cut {
+            self.drop_copy(link, Cause::Cut, &bytes);
         }
         for (link, bytes) in changed.released {
             let extra_bytes = self.limits.in_flight_bytes_max;
             let queue = &mut self.ports[link.to.index()].queue;
             if !queue.push_beyond(link.from, &bytes, extra_bytes) {
-                self.drop_copy(link, Cause::QueueFull);
+                self.drop_copy(link, Cause::QueueFull, &bytes);
             }
         }
     }
@@ -314,20 +352,43 @@ impl Segment {
         for to in self.ports() {
             let links = self.transit.links();
             let queue = &mut self.ports[to.index()].queue;
-            for from in queue.remove(|from| links.cell(Link { from, to }).cut) {
-                self.drop_copy(Link { from, to }, Cause::Cut);
+            let removed = queue.remove(|from| links.cell(Link { from, to }).cut);
+            for (from, bytes) in removed.frames() {
+                self.drop_copy(Link { from, to }, Cause::Cut, bytes);
             }
         }
     }
 
-    fn drop_copy(&mut self, link: Link, cause: Cause) {
-        self.drop_frame(link.from, cause);
-        let egress = &mut self.ports[link.to.index()];
+    /// Ends a copy that has an egress port.
+    fn drop_copy(&mut self, link: Link, cause: Cause, bytes: &[u8]) {
+        let Link { from, to } = link;
+        let egress = &mut self.ports[to.index()];
         egress.tally.dropped_to.add_frame(cause);
+        self.end(from, Some(to), cause, bytes);
     }
 
-    fn drop_frame(&mut self, from: Port, cause: Cause) {
+    /// Ends a frame that has none.
+    fn drop_frame(&mut self, from: Port, cause: Cause, bytes: &[u8]) {
+        self.end(from, None, cause, bytes);
+    }
+
+    fn end(&mut self, from: Port, to: Option<Port>, cause: Cause, bytes: &[u8]) {
         let ingress = &mut self.ports[from.index()];
         ingress.tally.dropped_from.add_frame(cause);
+        self.tell(Event::Dropped {
+            from,
+            to,
+            cause,
+            bytes,
+        });
+    }
+
+    /// Out of the fast path's way: most segments are not observed.
+    #[cold]
+    #[inline(never)]
+    fn tell(&mut self, event: Event<'_>) {
+        if let Some(observer) = &mut self.observer {
+            observer.observe(event, self.transit.links());
+        }
     }
 }

@@ -130,7 +130,7 @@ impl<M: Payload<Owned = M>> Network<M> {
         change: impl FnOnce(&mut Links) -> Result<T, LinkError>,
     ) -> Result<T, LinkError> {
         let (answer, Changed { cut, released }) = self.transit.change(change)?;
-        for link in cut {
+        for (link, _) in cut {
             self.count_drop(link, Cause::Cut);
         }
         for (link, message) in released {
@@ -206,12 +206,11 @@ impl<M: Payload<Owned = M>> Network<M> {
 
     /// Puts a copy that arrives now where [`Network::next_arrival`] finds it, and counts one that is dropped.
     fn keep(&mut self, link: Link, fate: Fate<'_, M>, now: Duration) {
-        let kept = match fate {
+        let fate = match fate {
             Fate::Arrives(message) => self.transit.launch(link, message, now),
-            Fate::InFlight => Ok(()),
-            Fate::Dropped(cause) => Err(cause),
+            Fate::InFlight | Fate::Dropped(..) => fate,
         };
-        if let Err(cause) = kept {
+        if let Fate::Dropped(cause, _) = fate {
             self.count_drop(link, cause);
         }
     }

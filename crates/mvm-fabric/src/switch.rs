@@ -1,10 +1,11 @@
 //! The handle of a running switch: starts the thread, sends it commands, stops it.
 //!
 //! What commands mean is in `segment`; how frames flow is in `worker`. Holding, capturing and restoring a
-//! switch is in `switch::checkpoint`, changing its links in `switch::links`.
+//! switch is in `switch::checkpoint`, changing its links in `switch::links`, tapping it in `switch::tap`.
 
 mod checkpoint;
 mod links;
+mod tap;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,13 +17,14 @@ use std::time::Instant;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::counters::Counters;
-use crate::link::{AddPortError, LinkError, Port};
+use crate::link::{AddPortError, LinkError, Port, Vlan};
 use crate::segment::{Limits, Segment};
 use crate::worker::{Command, Worker};
 
 pub use checkpoint::{
     CaptureError, Drained, RestoreError, STATE_VERSION, SwitchState, Unread, UnreadError,
 };
+pub use tap::{Tap, TapError};
 
 /// The thread of the switch has ended, after an error that it logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,11 +106,16 @@ impl SwitchOptions {
 /// of a frame whose first bytes it has taken, because the machine could not tell frames apart otherwise.
 #[derive(Debug)]
 pub struct Switch {
-    /// `None` only while dropping.
-    commands: Option<Sender<Command>>,
-    wake: Arc<OwnedFd>,
+    commands: Commands,
     /// `None` only while dropping.
     thread: Option<JoinHandle<()>>,
+}
+
+/// The way to the thread of a switch, which it does not keep going.
+#[derive(Clone, Debug)]
+struct Commands {
+    sender: Sender<Command>,
+    wake: Arc<OwnedFd>,
 }
 
 impl Switch {
@@ -134,19 +141,18 @@ impl Switch {
     /// Starts the thread over a segment, with its worker as `prepare` makes it.
     fn launch(segment: Segment, prepare: impl FnOnce(Worker) -> Worker) -> io::Result<Switch> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (commands, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let worker = prepare(Worker::new(segment, Arc::clone(&wake), receiver)?);
         let thread = std::thread::Builder::new()
             .name("mvm-fabric".to_owned())
             .spawn(|| worker.run())?;
         Ok(Switch {
-            commands: Some(commands),
-            wake,
+            commands: Commands { sender, wake },
             thread: Some(thread),
         })
     }
 
-    /// Adds a port and returns the machine's end of its connection, for QEMU's
+    /// Adds a port of [`Vlan::DEFAULT`] and returns the machine's end of its connection, for QEMU's
     /// `-netdev stream,addr.type=fd,addr.str=N`.
     ///
     /// The end is close-on-exec: whoever spawns QEMU clears that in the child, and closes its own copy
@@ -157,8 +163,18 @@ impl Switch {
     ///
     /// If the name is taken, the switch is full, or the kernel gives no sockets. Nothing is added then.
     pub fn attach(&self, name: &str) -> Result<(Port, OwnedFd), AttachError> {
+        self.attach_in(Vlan::DEFAULT, name)
+    }
+
+    /// Adds a port as [`Switch::attach`] does, of another VLAN.
+    ///
+    /// # Errors
+    ///
+    /// If the name is taken, in whichever VLAN, the switch is full, or the kernel gives no sockets. Nothing is added
+    /// then.
+    pub fn attach_in(&self, vlan: Vlan, name: &str) -> Result<(Port, OwnedFd), AttachError> {
         let name = name.to_owned();
-        self.call(move |worker| worker.attach(&name))?
+        self.call(move |worker| worker.attach(vlan, &name))?
     }
 
     /// Gives a port a new connection, for the machine that replaces the one that died.
@@ -216,31 +232,39 @@ impl Switch {
         T: Send + 'static,
         A: FnOnce(&mut Worker) -> T + Send + 'static,
     {
+        self.commands.call(action)
+    }
+}
+
+impl Commands {
+    /// As [`Switch::call`].
+    fn call<T, A>(&self, action: A) -> Result<T, Stopped>
+    where
+        T: Send + 'static,
+        A: FnOnce(&mut Worker) -> T + Send + 'static,
+    {
         let (answer, answered) = mpsc::sync_channel(1);
-        let command: Command = Box::new(move |worker| {
+        self.send(Box::new(move |worker| {
             // Nobody stops waiting for an answer, so there is always someone to take it.
             let _ = answer.send(action(worker));
-        });
-        self.commands
-            .as_ref()
-            .ok_or(Stopped)?
-            .send(command)
-            .map_err(|_| Stopped)?;
-        self.wake();
+        }))?;
+        // An error if the thread ends before the command's turn, for it is dropped then.
         answered.recv().map_err(|_| Stopped)
     }
 
-    fn wake(&self) {
+    fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.sender.send(command).map_err(|_| Stopped)?;
         // Fails only if the counter is at its maximum, and then the thread is awake.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        Ok(())
     }
 }
 
 impl Drop for Switch {
     /// Stops the thread and waits for its end; all connections are closed.
     fn drop(&mut self) {
-        self.commands = None;
-        self.wake();
+        // Fails only if the thread has ended, which is what is wanted.
+        let _ = self.commands.send(Box::new(Worker::stop));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -56,15 +56,15 @@ pub(crate) enum Fate<'a, P: Payload + ?Sized> {
     Arrives(Cow<'a, P>),
     /// It is on its way, and comes out of [`Transit::pop_due`].
     InFlight,
-    /// It ends here.
-    Dropped(Cause),
+    /// It ends here, as it was then.
+    Dropped(Cause, Cow<'a, P>),
 }
 
 /// Frames whose way has ended because links were changed.
 #[derive(Debug)]
 pub(crate) struct Changed<T> {
-    /// One entry per frame dropped, since its direction is cut now.
-    pub(crate) cut: Vec<Link>,
+    /// Frames dropped, since their direction is cut now.
+    pub(crate) cut: Vec<(Link, T)>,
     /// Frames to be delivered now, since nothing is wrong with their direction any more.
     pub(crate) released: Vec<(Link, T)>,
 }
@@ -116,20 +116,19 @@ impl<P: Payload + ?Sized> Transit<P> {
         }
     }
 
-    /// Puts something on its way that arrives at a given time, whatever the links; an error is why it is
-    /// dropped.
-    pub(crate) fn launch(
+    /// Puts something on its way that arrives at a given time, whatever the links, unless there is no room.
+    pub(crate) fn launch<'a>(
         &mut self,
         link: Link,
-        payload: Cow<'_, P>,
+        payload: Cow<'a, P>,
         due: Duration,
-    ) -> Result<(), Cause> {
+    ) -> Fate<'a, P> {
         let bytes = payload.wire_bytes();
         if !self.flight.has_room(link.to, bytes) {
-            return Err(Cause::InFlightFull);
+            return Fate::Dropped(Cause::InFlightFull, payload);
         }
         self.flight.insert(link, due, bytes, payload.into_owned());
-        Ok(())
+        Fate::InFlight
     }
 
     /// When [`Transit::pop_due`] next has something.
@@ -159,13 +158,10 @@ impl<P: Payload + ?Sized> Transit<P> {
         Ok((answer, self.settle()))
     }
 
-    /// Drops all frames on their way to a port, and gives the direction of each.
-    pub(crate) fn drop_to(&mut self, to: Port) -> Vec<Link> {
+    /// Takes all frames to a port off their way, and gives them with the direction of each.
+    pub(crate) fn drop_to(&mut self, to: Port) -> Vec<(Link, P::Owned)> {
         let links: Vec<Link> = self.flight.links().filter(|link| link.to == to).collect();
-        links
-            .into_iter()
-            .flat_map(|link| self.end(link).into_iter().map(move |_| link))
-            .collect()
+        links.into_iter().flat_map(|link| self.end(link)).collect()
     }
 
     /// Ends the way of frames whose direction is cut or in order now.
@@ -178,13 +174,9 @@ impl<P: Payload + ?Sized> Transit<P> {
         for link in links {
             let cell = self.links.cell(link);
             if cell.cut {
-                let ended = self.end(link);
-                changed.cut.extend(ended.iter().map(|_| link));
+                changed.cut.extend(self.end(link));
             } else if !cell.impaired {
-                let ended = self.end(link).into_iter();
-                changed
-                    .released
-                    .extend(ended.map(|payload| (link, payload)));
+                changed.released.extend(self.end(link));
             }
         }
         changed
@@ -234,22 +226,20 @@ impl<P: Payload + ?Sized> Transit<P> {
         now: Duration,
     ) -> Fate<'a, P> {
         match due {
-            Err(cause) => Fate::Dropped(cause),
+            Err(cause) => Fate::Dropped(cause, payload),
             // Not past those that should have arrived and are not taken out yet.
             Ok(due) if due <= now && !self.flight.is_due(link, now) => Fate::Arrives(payload),
-            Ok(due) => match self.launch(link, payload, due) {
-                Ok(()) => Fate::InFlight,
-                Err(cause) => Fate::Dropped(cause),
-            },
+            Ok(due) => self.launch(link, payload, due),
         }
     }
 
     /// Takes all frames of a direction off their way, as if none had been sent.
-    fn end(&mut self, link: Link) -> Vec<P::Owned> {
+    fn end(&mut self, link: Link) -> impl Iterator<Item = (Link, P::Owned)> + use<P> {
         if let Some(direction) = self.directions.get_mut(&link) {
             direction.empty();
         }
-        self.flight.take(link)
+        let payloads = self.flight.take(link).into_iter();
+        payloads.map(move |payload| (link, payload))
     }
 }
 

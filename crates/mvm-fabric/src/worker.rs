@@ -4,10 +4,12 @@
 //! [`crate::Switch`] run between two batches, hence between two frames. The thread never blocks on a
 //! machine: its own socket ends are non-blocking, and a machine that does not read only fills its queue.
 //!
-//! Frames in flight wake it by a timer, see `worker::clock`. Sockets are made and measured in `socket`. What a held switch does otherwise is in `worker::checkpoint`.
+//! Frames in flight wake it by a timer, see `worker::clock`. Sockets are made and measured in `socket`. What a held
+//! switch does otherwise is in `worker::checkpoint`, what is done for packet captures in `worker::taps`.
 
 mod checkpoint;
 mod clock;
+mod taps;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,10 +24,11 @@ use rustix::net::{SendFlags, Shutdown};
 
 use self::clock::{Alarm, Clock};
 use crate::deframer::{Deframer, MalformedLength};
-use crate::link::Port;
+use crate::link::{Port, Vlan};
 use crate::segment::Segment;
 use crate::socket::{self, Connection};
 use crate::switch::AttachError;
+use crate::taps::Taps;
 
 /// A command runs on the thread, between two frames, and answers by a channel of its own.
 pub(crate) type Command = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -76,6 +79,11 @@ pub(crate) struct Worker {
     alarm: Alarm,
     /// Of ports that were restored and have no connection yet: the beginning of a frame received.
     partial: BTreeMap<Port, Vec<u8>>,
+    taps: Taps,
+    /// How many there ever were.
+    taps_made: u64,
+    /// The handle is dropped.
+    stopping: bool,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
     commands: Receiver<Command>,
@@ -98,13 +106,21 @@ impl Worker {
             clock: Clock::new(),
             alarm,
             partial: BTreeMap::new(),
+            taps: Taps::default(),
+            taps_made: 0,
+            stopping: false,
             epoll,
             wake,
             commands,
         })
     }
 
-    /// Works until the handle is dropped.
+    /// Makes the command that runs this the last one.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Works until it is stopped.
     pub(crate) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while self.run_commands() {
@@ -135,7 +151,11 @@ impl Worker {
     }
 
     /// Adds a port with a new connection and gives the machine's end of it.
-    pub(crate) fn attach(&mut self, name: &str) -> Result<(Port, OwnedFd), AttachError> {
+    pub(crate) fn attach(
+        &mut self,
+        vlan: Vlan,
+        name: &str,
+    ) -> Result<(Port, OwnedFd), AttachError> {
         let Connection {
             switch_end,
             machine_end,
@@ -143,7 +163,7 @@ impl Worker {
         let end = self
             .watch(switch_end, self.sockets.len())
             .map_err(socket_error)?;
-        let port = self.segment.add_port(name)?;
+        let port = self.segment.add_port_in(vlan, name)?;
         assert_eq!(
             port.index(),
             self.sockets.len(),
@@ -216,15 +236,17 @@ impl Worker {
         self.segment.lower(port);
     }
 
-    /// Runs the commands that wait; false once there can be no more.
+    /// Runs the commands that wait; false once it is stopped.
     fn run_commands(&mut self) -> bool {
-        loop {
+        while !self.stopping {
             match self.commands.try_recv() {
                 Ok(command) => command(self),
                 Err(TryRecvError::Empty) => return true,
+                // Whoever drops the last sender has sent the command to stop before.
                 Err(TryRecvError::Disconnected) => return false,
             }
         }
+        false
     }
 
     /// Handles one event, commands first, so that a change waits for one batch and not for one round.
@@ -311,7 +333,7 @@ impl Worker {
                         length,
                         "port taken down: malformed frame length from its machine"
                     );
-                    self.segment.count_malformed(port);
+                    self.segment.count_malformed(port, socket.deframer.rest());
                     self.disconnect(port);
                     return;
                 }

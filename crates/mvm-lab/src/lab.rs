@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     sync::{
         Arc, Mutex as StdMutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +17,7 @@ use mvm_machine::{
     cache::Lease,
     console::Console,
     data_disk::{DataDisk, DataDiskError},
-    machine::{MachineSpec, Memory},
+    machine::{Gateway, MachineSpec, Memory, Nic},
 };
 use tokio::{
     sync::{Mutex, Semaphore},
@@ -30,7 +29,7 @@ use crate::{
     environment::Environment,
     event::Recorder,
     host_memory::{self, Asked, HostMemory, Measured, MemoryError},
-    network::{ConnectError, Network, NetworkError},
+    network::{Capture, ConnectError, Network, NetworkError},
     node::{Common, Node, NodeError, lock},
     run_folder::RunFolder,
     scratch,
@@ -96,6 +95,8 @@ pub struct Lab {
     _leases: Vec<Lease>,
     /// Checkpoints that machines' disks are based on.
     pub(crate) based_on: StdMutex<Vec<Arc<Checkpoint>>>,
+    /// Of the whole network, while the lab lasts.
+    capture: StdMutex<Option<Capture>>,
     /// Tells files of one machine apart.
     numbers: AtomicU64,
 }
@@ -111,7 +112,6 @@ impl Lab {
         recorder: &Recorder,
     ) -> Result<Lab, LabError> {
         let members = topology.members()?;
-        let resolved = topology.resolve_links().map_err(TopologyError::from)?;
         let measured = Measured::load(environment.cache.root().join("memory-by-kind.json"));
         let host = HostMemory::read().map_err(|source| LabError::Host {
             what: "read the host's memory",
@@ -133,8 +133,8 @@ impl Lab {
         })?;
         let common = Arc::new(Common {
             environment: Arc::clone(environment),
-            network: Network::connect(members.keys(), &topology.links, &resolved, seed, recorder)?,
-            hosts: hosts_entries(&members),
+            network: Network::connect(members.values(), &topology.segments, seed, recorder)?,
+            members: members.clone(),
             folder: folder.clone(),
             recorder: recorder.clone(),
             boot_timeout: topology.boot_timeout,
@@ -161,6 +161,7 @@ impl Lab {
             checkpoints: StdMutex::default(),
             _leases: leases,
             based_on: StdMutex::default(),
+            capture: StdMutex::default(),
             numbers: AtomicU64::new(1),
         })
     }
@@ -213,6 +214,13 @@ impl Lab {
         Ok(())
     }
 
+    /// Records all that passes the network, until the lab ends.
+    pub(crate) fn capture_all(&self) -> Result<(), NetworkError> {
+        let file = self.common.folder.network_capture();
+        *lock(&self.capture) = Some(self.network().capture(&file)?);
+        Ok(())
+    }
+
     /// Kills every machine and keeps what was learnt about their memory.
     pub async fn end(&self) {
         for node in self.nodes.values() {
@@ -223,6 +231,7 @@ impl Lab {
                 lock(&self.measured).observe(&kind, most);
             }
         }
+        drop(lock(&self.capture).take());
         if let Err(error) = lock(&self.measured).save() {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
@@ -263,7 +272,12 @@ fn node(
         memory_mib: member.config.memory_mib,
         memory: Memory::Anonymous,
         image: Arc::clone(&environment.image),
-        nics: 1,
+        nics: member
+            .cards
+            .iter()
+            .map(|card| Nic { mtu: card.mtu })
+            .collect(),
+        gateway: member.config.gateway.then_some(Gateway),
         data_disk,
         accelerator: environment.accelerator.accelerator,
         kernel_parameters: Vec::new(),
@@ -272,24 +286,14 @@ fn node(
         qemu_log: common.folder.qemu_log(&name),
     };
     Ok(Node {
-        port: common.network.port(&name)?,
         member,
         common: Arc::clone(common),
         spec: StdMutex::new(spec),
         machine: Mutex::new(None),
         paused: AtomicBool::new(false),
         known: AtomicBool::new(false),
-        agent: StdMutex::new(None),
+        agent: Arc::default(),
         services: Mutex::new(BTreeMap::new()),
         private_bytes_max: StdMutex::new(0),
     })
-}
-
-fn hosts_entries(members: &BTreeMap<String, Member>) -> Vec<(IpAddr, String)> {
-    let mut entries = Vec::new();
-    for (name, member) in members {
-        entries.push((member.ipv4().into(), name.clone()));
-        entries.push((member.ipv6().into(), name.clone()));
-    }
-    entries
 }

@@ -86,6 +86,11 @@ impl RunFolder {
         self.path.join(format!("{machine}-qemu.log"))
     }
 
+    /// Returns the file for a capture of the whole network.
+    pub fn network_capture(&self) -> PathBuf {
+        self.path.join("network.pcapng")
+    }
+
     /// Returns the file for a service's output.
     pub fn service_log(&self, machine: &str, service: &str) -> PathBuf {
         self.path.join(format!("{machine}-{service}.log"))

@@ -24,6 +24,8 @@ use crate::{
 pub struct RunOptions {
     /// Where run folders are made.
     pub runs: PathBuf,
+    /// Whether all that passes the network is recorded, to `network.pcapng` in the run folder.
+    pub capture: bool,
     /// The command line that runs the scenario again.
     pub command: Vec<String>,
     /// What to take from the host.
@@ -76,6 +78,7 @@ pub enum RunError {
 pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report, RunError> {
     let started = Instant::now();
     let seed = Seed::of_environment()?;
+    let command = with_seed(seed, &options.command);
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, scenario.name)?;
     let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
@@ -90,7 +93,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         unix_ms: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, milliseconds),
-        command: options.command.clone(),
+        command: command.clone(),
     });
 
     recorder.record(Event::Note {
@@ -119,13 +122,22 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         exit_code: verdict.exit_code(),
         message: message.as_deref(),
         duration_ms,
-        command: &options.command,
+        command: &command,
     })?;
     Ok(Report {
         verdict,
         message,
         folder: folder.path().to_owned(),
     })
+}
+
+/// The command that repeats a run, the network's random choices included.
+fn with_seed(seed: Seed, command: &[String]) -> Vec<String> {
+    let environment = ["env".to_owned(), format!("{SEED_VARIABLE}={seed}")];
+    environment
+        .into_iter()
+        .chain(command.iter().cloned())
+        .collect()
 }
 
 /// Prepares, builds and runs; dropping the future kills the machines.
@@ -151,6 +163,7 @@ async fn attempt(
     let stage = Stage {
         environment: Arc::new(environment),
         start: options.start,
+        capture: options.capture,
         seed,
         folder,
         recorder,
@@ -176,6 +189,7 @@ async fn attempt(
 pub(crate) struct Stage<'a> {
     pub(crate) environment: Arc<Environment>,
     pub(crate) start: StartBy,
+    capture: bool,
     pub(crate) seed: Seed,
     pub(crate) folder: &'a RunFolder,
     pub(crate) recorder: &'a Recorder,
@@ -187,6 +201,9 @@ impl Stage<'_> {
         let (environment, start) = (&self.environment, self.start);
         let (seed, folder) = (self.seed, self.folder);
         let lab = Lab::build(topology, environment, start, seed, folder, self.recorder).await?;
+        if self.capture {
+            lab.capture_all()?;
+        }
         Ok(Run {
             lab,
             folder: self.folder.clone(),

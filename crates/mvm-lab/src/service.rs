@@ -26,6 +26,30 @@ pub struct ServiceSpec {
     pub command: Vec<String>,
     /// Its environment, beside the agent's own.
     pub environment: BTreeMap<String, String>,
+    /// When it is started.
+    pub start: ServiceStart,
+}
+
+impl ServiceSpec {
+    /// A program with its arguments, started with its machine.
+    pub fn new<'a>(name: &str, command: impl IntoIterator<Item = &'a str>) -> ServiceSpec {
+        ServiceSpec {
+            name: name.to_owned(),
+            command: command.into_iter().map(str::to_owned).collect(),
+            environment: BTreeMap::new(),
+            start: ServiceStart::WithMachine,
+        }
+    }
+}
+
+/// When a service is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceStart {
+    /// Whenever its machine starts.
+    #[default]
+    WithMachine,
+    /// By [`Node::start_service`](crate::node::Node::start_service) alone.
+    WhenAsked,
 }
 
 /// Why a service could not be handled.

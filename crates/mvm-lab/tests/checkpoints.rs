@@ -26,11 +26,7 @@ const HEAR: &str = "tail -f /dev/null | nc -l -p 7000 > /tmp/heard";
 const COUNT: &str = "until i=0; while i=$((i+1)) && echo $i; do usleep 20000; done | nc node1 7000; do usleep 50000; done";
 
 fn topology(memory: MemoryPlan) -> Topology {
-    let service = |name: &str, script: &str| ServiceSpec {
-        name: name.to_owned(),
-        command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
-        environment: Default::default(),
-    };
+    let service = |name: &str, script: &str| ServiceSpec::new(name, ["sh", "-c", script]);
     let mut topology = two_machines(memory);
     let machines = &mut topology.machines;
     machines[0].services.push(service("hear", HEAR));

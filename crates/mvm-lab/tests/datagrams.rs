@@ -102,11 +102,8 @@ fn a_checkpoint_loses_and_doubles_no_datagram() {
     let mut topology = support::two_machines(MemoryPlan::Own);
     topology.image.programs.push(PROGRAM.to_owned());
     for (machine, name, script) in [(0, "hear", HEAR), (1, "count", COUNT)] {
-        topology.machines[machine].services.push(ServiceSpec {
-            name: name.to_owned(),
-            command: [PROGRAM, "-e", script].map(str::to_owned).into(),
-            environment: Default::default(),
-        });
+        let service = ServiceSpec::new(name, [PROGRAM, "-e", script]);
+        topology.machines[machine].services.push(service);
     }
     support::check("datagrams", topology, |run| {
         Box::pin(nothing_is_lost_or_doubled(run))

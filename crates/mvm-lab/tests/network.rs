@@ -43,11 +43,7 @@ fn check(
     for machine in &mut machines {
         machine.memory_mib = 128;
     }
-    let topology = Topology {
-        links,
-        ..Topology::new(machines)
-    };
-    support::check(name, topology, run);
+    support::check(name, Topology::new(machines).linked(links), run);
 }
 
 /// Starts all machines and tells each the others' card addresses.
@@ -56,8 +52,8 @@ async fn start(lab: &Lab) -> Outcome {
     for node in lab.nodes() {
         let others = lab.nodes().filter(|other| other.name() != node.name());
         let learn = others.map(|other| {
-            let member = other.member();
-            format!("{LEARN} {} {}", member.ipv4(), member.mac())
+            let card = &other.member().cards[0];
+            format!("{LEARN} {} {}", card.ipv4, card.mac)
         });
         node.succeed(&learn.collect::<Vec<_>>().join(" && "))
             .await?;
@@ -181,7 +177,7 @@ async fn ensure_quick(run: &Run, pair: [&str; 2], most: u32) -> Outcome {
 
 fn dropped(network: &Network, machine: &str, cause: Cause) -> Outcome<u64> {
     let counters = network.counters()?;
-    Ok(counters[machine].dropped_to.frames(cause))
+    Ok(counters[machine][0].dropped_to.frames(cause))
 }
 
 async fn links_are_bent(run: &Run) -> Outcome {

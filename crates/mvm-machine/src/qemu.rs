@@ -10,7 +10,7 @@ use mvm_agent::boot::PORT_NAME;
 
 use crate::{
     accelerator::Accelerator,
-    machine::{MacAddress, MachineSpec, Memory},
+    machine::{Gateway, MacAddress, MachineSpec, Memory, Mtu},
 };
 
 /// The serial number by which the guest finds the read-only disk shared by all machines.
@@ -179,15 +179,30 @@ pub(crate) fn arguments(
             format!("virtio-blk-pci,drive={DATA_DRIVE},serial={DATA_SERIAL}"),
         );
     }
-    for (index, descriptor) in (0..spec.nics).zip(&descriptors.nics) {
+    if spec.gateway.is_some() {
+        // Before the others, so that the guest's kernel numbers it 0. QEMU's own addresses are those the guest is told.
+        line.option("-netdev", "user,id=gateway");
+        let mac = Gateway::MAC;
+        line.option(
+            "-device",
+            format!("virtio-net-pci,netdev=gateway,mac={mac},romfile="),
+        );
+    }
+    let cards = spec.nics.iter().zip(&descriptors.nics);
+    for (index, (nic, descriptor)) in (0..=u8::MAX).zip(cards) {
         let mac = MacAddress::of_card(index);
+        // The guest's driver assumes the standard one by itself.
+        let mtu = match nic.mtu {
+            Mtu::STANDARD => String::new(),
+            mtu => format!(",host_mtu={}", mtu.bytes()),
+        };
         line.option(
             "-netdev",
             format!("stream,id=net{index},server=off,addr.type=fd,addr.str={descriptor}"),
         );
         line.option(
             "-device",
-            format!("virtio-net-pci,netdev=net{index},mac={mac},romfile="),
+            format!("virtio-net-pci,netdev=net{index},mac={mac},romfile={mtu}"),
         );
     }
     line.arguments
@@ -228,15 +243,15 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{console::Console, data_disk::DataDisk, image::Image};
+    use crate::{console::Console, data_disk::DataDisk, image::Image, machine::Nic};
 
-    #[test]
-    fn the_whole_line() {
-        let spec = MachineSpec {
+    fn spec() -> MachineSpec {
+        MachineSpec {
             name: "node1".into(),
             memory_mib: 256,
             image: Image::for_test("/cache/vmlinux", "/cache/initramfs", Some("/cache/a,b")),
-            nics: 1,
+            nics: vec![Nic::default()],
+            gateway: None,
             data_disk: Some(DataDisk {
                 path: "/tmp/data".into(),
                 bytes: 1 << 30,
@@ -247,18 +262,26 @@ mod tests {
             console: Console::new("/run/console".into(), Instant::now()),
             qemu: "qemu-system-x86_64".into(),
             qemu_log: "/run/qemu.log".into(),
-        };
+        }
+    }
+
+    fn line(spec: &MachineSpec) -> String {
         let descriptors = Descriptors {
             console: 10,
             monitor: 11,
             agent: 12,
-            nics: vec![13],
+            nics: (13..).take(spec.nics.len()).collect(),
         };
-        let arguments = arguments(&spec, Start::Cold, &descriptors);
+        let arguments = arguments(spec, Start::Cold, &descriptors);
         let text: Vec<_> = arguments
             .iter()
             .map(|argument| argument.to_string_lossy())
             .collect();
+        text.join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn the_whole_line() {
         expect![[r#"
             -name node1
             -nodefaults
@@ -288,6 +311,31 @@ mod tests {
             -drive if=none,id=data,format=qcow2,cache=writeback,discard=unmap,file=/tmp/data
             -device virtio-blk-pci,drive=data,serial=data
             -netdev stream,id=net0,server=off,addr.type=fd,addr.str=13
-            -device virtio-net-pci,netdev=net0,mac=52:54:00:12:00:00,romfile="#]].assert_eq(&text.join(" ").replace(" -", "\n-"));
+            -device virtio-net-pci,netdev=net0,mac=52:54:00:12:00:00,romfile="#]].assert_eq(&line(&spec()));
+    }
+
+    #[test]
+    fn every_card_has_its_size_and_the_way_out_comes_first() {
+        let spec = MachineSpec {
+            nics: vec![
+                Nic {
+                    mtu: Mtu::new(9000).unwrap(),
+                },
+                Nic::default(),
+            ],
+            gateway: Some(Gateway),
+            data_disk: None,
+            ..spec()
+        };
+        let line = line(&spec);
+        let (_, cards) = line.split_once("serial=shared\n").unwrap();
+        expect![[r#"
+            -netdev user,id=gateway
+            -device virtio-net-pci,netdev=gateway,mac=52:54:00:67:77:00,romfile=
+            -netdev stream,id=net0,server=off,addr.type=fd,addr.str=13
+            -device virtio-net-pci,netdev=net0,mac=52:54:00:12:00:00,romfile=,host_mtu=9000
+            -netdev stream,id=net1,server=off,addr.type=fd,addr.str=14
+            -device virtio-net-pci,netdev=net1,mac=52:54:00:12:00:01,romfile="#]]
+        .assert_eq(cards);
     }
 }

@@ -209,6 +209,10 @@ impl Qmp {
     /// A state that does not fit the machine ends QEMU in most versions: also await its exit.
     pub async fn load(&self, descriptor: RawFd, memory: StateMemory) -> Result<(), QmpError> {
         self.set_capabilities(memory).await?;
+        // Else the cards tell everybody where they are now, five times over: in a crowd of machines that come up, each
+        // one is woken by all others. A switch of ours finds out by itself.
+        self.execute("migrate-set-parameters", json!({ "announce-rounds": 0 }))
+            .await?;
         let mut events = self.events();
         self.execute(
             "migrate-incoming",

@@ -14,7 +14,7 @@ use std::{
 use mvm_agent::client::{Agent, Identity, Interface};
 use mvm_machine::{
     data_disk::DataDisk,
-    machine::{Booting, MacAddress, MachineSpec, Running},
+    machine::{Booting, MacAddress, MachineSpec, Nic, Running},
     snapshot::{Obtained, SNAPSHOTS, Snapshot},
 };
 use support::{BOOT_ALLOWED, Host};
@@ -69,8 +69,10 @@ fn identity(number: u8) -> Identity {
                 (format!("192.168.1.{number}").parse().unwrap(), 24),
                 (format!("2001:db8:1::{number}").parse().unwrap(), 64),
             ],
+            gateways: Vec::new(),
             announce: true,
         }],
+        name_servers: Vec::new(),
         hosts: vec![(
             format!("192.168.1.{number}").parse().unwrap(),
             format!("sibling{number}"),
@@ -94,7 +96,7 @@ const TELLING: [&str; 7] = [
 async fn siblings_are_themselves() {
     let host = Host::new();
     let mut spec = host.spec(|image| image.data_disk());
-    spec.nics = 1;
+    spec.nics = vec![Nic::default()];
     spec.data_disk = Some(DataDisk {
         path: "not made yet".into(),
         bytes: 64 << 20,
@@ -160,7 +162,7 @@ async fn clock_error(agent: &Agent) -> Duration {
 async fn monotonic_time_goes_on_where_it_stood() {
     let host = Host::new();
     let mut spec = host.spec(|image| image);
-    spec.nics = 1;
+    spec.nics = vec![Nic::default()];
     let (one, _cable) = resume(&host, &spec, 1).await;
     let uptime = |agent: Agent| async move {
         let told = succeed(&agent, "cut -d ' ' -f 1 /proc/uptime").await;
@@ -220,11 +222,11 @@ async fn a_machine_resumed_is_made_once_and_found_then() {
 async fn a_state_that_does_not_fit_is_an_error_and_no_hang() {
     let host = Host::new();
     let mut spec = host.spec(|image| image);
-    spec.nics = 1;
+    spec.nics = vec![Nic::default()];
     let (snapshot, _) = Snapshot::obtain(&host.cache, &spec, BOOT_ALLOWED)
         .await
         .unwrap();
-    spec.nics = 0;
+    spec.nics = Vec::new();
     let error = snapshot
         .resume(spec, Vec::new())
         .await
@@ -242,7 +244,7 @@ async fn a_state_that_does_not_fit_is_an_error_and_no_hang() {
 async fn a_cold_machine_becomes_itself_the_same_way() {
     let host = Host::new();
     let mut spec = host.spec(|image| image.data_disk());
-    spec.nics = 1;
+    spec.nics = vec![Nic::default()];
     let disk = host.folder.path().join("data");
     let (disk, _lease) = DataDisk::create(&host.cache, &disk, 64 << 20).unwrap();
     spec.data_disk = Some(disk);

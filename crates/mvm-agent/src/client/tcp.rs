@@ -81,9 +81,7 @@ impl Agent {
         }
     }
 
-    /// Listens on the host at `local` (port 0: any free one) and forwards every connection to `guest`,
-    /// dialled from within the guest, until the returned guard is dropped. A connection the guest cannot
-    /// make is closed at once.
+    /// Forwards as [`Forward::listen`] does, by this agent.
     ///
     /// # Errors
     ///
@@ -93,14 +91,8 @@ impl Agent {
         local: SocketAddr,
         guest: SocketAddr,
     ) -> Result<Forward, AgentError> {
-        let failed = |error| AgentError::Listen {
-            address: local,
-            error: Arc::new(error),
-        };
-        let listener = TcpListener::bind(local).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        let task = tokio::spawn(accept(listener, self.clone(), guest));
-        Ok(Forward { local_addr, task })
+        let agent = self.clone();
+        Forward::listen(local, guest, move || Some(agent.clone())).await
     }
 }
 
@@ -112,6 +104,28 @@ pub struct Forward {
 }
 
 impl Forward {
+    /// Listens on the host at `local` (port 0: any free one) and forwards every connection to `guest`, dialled from
+    /// within the guest by the agent that `agent` returns then, until the returned guard is dropped. A connection that
+    /// cannot be made, because there is no agent or the guest refuses, is closed at once.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Listen`].
+    pub async fn listen(
+        local: SocketAddr,
+        guest: SocketAddr,
+        agent: impl Fn() -> Option<Agent> + Send + 'static,
+    ) -> Result<Forward, AgentError> {
+        let failed = |error| AgentError::Listen {
+            address: local,
+            error: Arc::new(error),
+        };
+        let listener = TcpListener::bind(local).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let task = tokio::spawn(accept(listener, agent, guest));
+        Ok(Forward { local_addr, task })
+    }
+
     /// Where it listens on the host.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -125,7 +139,7 @@ impl Drop for Forward {
 }
 
 /// Accepts for ever; the connections end with it.
-async fn accept(listener: TcpListener, agent: Agent, guest: SocketAddr) {
+async fn accept(listener: TcpListener, agent: impl Fn() -> Option<Agent>, guest: SocketAddr) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -133,7 +147,10 @@ async fn accept(listener: TcpListener, agent: Agent, guest: SocketAddr) {
             connections.join_next().await;
         }
         match listener.accept().await {
-            Ok((connection, _)) => drop(connections.spawn(relay(connection, agent.clone(), guest))),
+            Ok((connection, _)) => match agent() {
+                Some(agent) => drop(connections.spawn(relay(connection, agent, guest))),
+                None => tracing::debug!(%guest, "no agent carries a forwarded connection"),
+            },
             Err(error) => {
                 // Out of descriptors, or a peer that was gone at once: the next accept may well succeed.
                 tracing::debug!(%error, "could not accept a forwarded connection");

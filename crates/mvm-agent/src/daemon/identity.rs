@@ -43,6 +43,12 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
         "write /etc/hosts",
         fs::write("/etc/hosts", hosts_file(&identity.hosts)),
     )?;
+    if !identity.name_servers.is_empty() {
+        step(
+            "write /etc/resolv.conf",
+            fs::write("/etc/resolv.conf", resolver_file(&identity.name_servers)),
+        )?;
+    }
     step("bring the loopback up", network::bring_up_loopback())?;
     for interface in &identity.interfaces {
         step(
@@ -105,6 +111,13 @@ fn hosts_file(hosts: &[(IpAddr, String)]) -> String {
     text
 }
 
+fn resolver_file(name_servers: &[IpAddr]) -> String {
+    name_servers
+        .iter()
+        .map(|address| format!("nameserver {address}\n"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +130,16 @@ mod tests {
             "127.0.0.1 localhost\n::1 localhost\n192.168.1.1 node1\n"
         );
     }
+
+    #[test]
+    fn each_name_server_has_its_line() {
+        let servers = ["10.0.2.3".parse().unwrap(), "fec0::3".parse().unwrap()];
+        assert_eq!(
+            resolver_file(&servers),
+            "nameserver 10.0.2.3\nnameserver fec0::3\n"
+        );
+    }
+
     #[test]
     fn a_machine_id_is_32_lower_case_hexadecimal_digits() {
         assert!(is_machine_id("0123456789abcdef0123456789abcdef"));

@@ -1,7 +1,7 @@
-//! Network cards, set up over rtnetlink: names, addresses, up.
+//! Network cards, set up over rtnetlink: names, addresses, up, and default routes.
 //!
-//! Three messages of one kernel interface, written by hand: a netlink library would weigh more than the
-//! rest of the daemon. Source: rtnetlink(7), netlink(7), linux/if_addr.h.
+//! A few messages of one kernel interface, written by hand: a netlink library would weigh more than the
+//! rest of the daemon. Source: rtnetlink(7), netlink(7), linux/if_addr.h, linux/rtnetlink.h.
 
 use std::fs;
 use std::io;
@@ -13,10 +13,12 @@ use rustix::net::{
 };
 
 use super::{announce, init};
+use crate::boot::GATEWAY_MAC;
 use crate::protocol::Interface;
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
 const ERROR: u16 = 2;
 const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
@@ -26,6 +28,12 @@ const LINK_HARDWARE_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
+const ROUTE_CARD: u16 = 4;
+const ROUTE_GATEWAY: u16 = 5;
+const MAIN_TABLE: u8 = 254;
+/// Made by an administrator, neither by the kernel nor by a routing daemon.
+const STATIC: u8 = 4;
+const UNICAST: u8 = 1;
 const UP: u32 = 1;
 /// The lab gives every address once: waiting for duplicates to show would only cost a second.
 const NO_DUPLICATE_DETECTION: u8 = 0x02;
@@ -45,34 +53,65 @@ pub(super) fn bring_up_loopback() -> io::Result<()> {
     set_link(&open()?, index_of("lo")?, Link::Up)
 }
 
-/// Brings all cards up under the names that most identities give them, `eth1` upward, with no address whatever: a frozen
-/// machine has that behind it, which saves each one resumed from it 80 ms under an emulator.
+/// Brings all cards up under the names that most identities give them, with no address whatever: `eth0` for the one that
+/// leads to the host's network, `eth1` upward for the others. A frozen machine has that behind it, which saves each one
+/// resumed from it 80 ms under an emulator.
 pub(super) fn prepare_cards() -> io::Result<()> {
     let socket = open()?;
-    let mut numbered: Vec<(u32, String)> = cards()?
+    let found = cards()?
         .into_iter()
-        .filter_map(|card| Some((card.name.strip_prefix("eth")?.parse().ok()?, card.name)))
+        .filter_map(|card| Some((card.name.strip_prefix("eth")?.parse().ok()?, card.mac)))
         .collect();
-    // The last first, so that no name is taken.
-    numbered.sort_by(|one, other| other.cmp(one));
-    for (number, name) in numbered {
-        let index = index_of(&name)?;
-        let name = format!("eth{}", number + 1);
-        set_link(&socket, index, Link::Name(&name))?;
+    for (from, to) in renames(found) {
+        set_link(&socket, index_of(&from)?, Link::Name(&to))?;
+    }
+    for card in cards()?.iter().filter(|card| card.name.starts_with("eth")) {
         // A link-local address of now would follow a hardware address that changes.
-        fs::write(generation_mode(&name), GENERATE_NO_ADDRESS)?;
-        set_link(&socket, index, Link::Up)?;
+        fs::write(setting(&card.name, "addr_gen_mode"), GENERATE_NO_ADDRESS)?;
+        if card.mac == GATEWAY_MAC {
+            // QEMU plays a router there; what counts is what the identity says.
+            fs::write(setting(&card.name, "accept_ra"), "0")?;
+        }
+        set_link(&socket, index_of(&card.name)?, Link::Up)?;
     }
     Ok(())
 }
 
-/// Where the kernel keeps how it makes link-local addresses for a card.
-fn generation_mode(card: &str) -> String {
-    format!("/proc/sys/net/ipv6/conf/{card}/addr_gen_mode")
+/// The renames, in order, that number cards anew: the gateway's gets 0, the others 1 upward in the order they had. No name
+/// is given while another card has it.
+fn renames(mut found: Vec<(u32, [u8; 6])>) -> Vec<(String, String)> {
+    let name = |number: u32| format!("eth{number}");
+    found.sort_unstable();
+    let gateway = found.iter().position(|(_, mac)| *mac == GATEWAY_MAC);
+    let gateway = gateway.map(|place| found.remove(place).0);
+    let wanted: Vec<(u32, u32)> = found
+        .into_iter()
+        .map(|(number, _)| number)
+        .zip(1..)
+        .collect();
+    let aside = "gateway".to_owned();
+    let moved = gateway.filter(|number| *number != 0);
+    // Those that go up make room from the last on, those that go down from the first on.
+    let up = wanted.iter().rev().filter(|(number, to)| number < to);
+    let down = wanted.iter().filter(|(number, to)| number > to);
+    let others = up
+        .chain(down)
+        .map(|(number, to)| (name(*number), name(*to)));
+    moved
+        .map(|number| (name(number), aside.clone()))
+        .into_iter()
+        .chain(others)
+        .chain(moved.map(|_| (aside, name(0))))
+        .collect()
+}
+
+/// Where the kernel keeps a setting of IPv6 on a card.
+fn setting(card: &str, name: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{card}/{name}")
 }
 
 /// Finds the card, renames it and changes its hardware address if asked, brings it up, adds its addresses
-/// and announces them.
+/// and default routes, and announces the addresses.
 pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
     let socket = open()?;
     let card = find(interface)?;
@@ -101,10 +140,13 @@ pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
     for (address, prefix) in &interface.addresses {
         add_address(&socket, index, *address, *prefix)?;
     }
-    let mode = fs::read_to_string(generation_mode(name.unwrap_or(&card.name)));
+    let mode = fs::read_to_string(setting(name.unwrap_or(&card.name), "addr_gen_mode"));
     if mode.is_ok_and(|mode| mode.trim() == GENERATE_NO_ADDRESS) {
         let address = link_local(address.unwrap_or(card.mac));
         add_address(&socket, index, address.into(), LINK_LOCAL_PREFIX)?;
+    }
+    for gateway in &interface.gateways {
+        add_default_route(&socket, index, *gateway)?;
     }
     if !interface.announce {
         return Ok(());
@@ -243,20 +285,35 @@ fn set_link(socket: &OwnedFd, index: u32, change: Link<'_>) -> io::Result<()> {
 }
 
 fn add_address(socket: &OwnedFd, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let (family, flags, bytes) = match address {
-        IpAddr::V4(address) => (libc::AF_INET, 0, address.octets().to_vec()),
-        IpAddr::V6(address) => (
-            libc::AF_INET6,
-            NO_DUPLICATE_DETECTION,
-            address.octets().to_vec(),
-        ),
+    let (family, bytes) = family(address);
+    let flags = match address {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(_) => NO_DUPLICATE_DETECTION,
     };
     // struct ifaddrmsg: family, prefix length, flags, scope, index
-    let mut body = vec![family as u8, prefix, flags, 0];
+    let mut body = vec![family, prefix, flags, 0];
     body.extend(index.to_ne_bytes());
     append_attribute(&mut body, ADDRESS_LOCAL, &bytes);
     append_attribute(&mut body, ADDRESS, &bytes);
     ask(socket, NEW_ADDRESS, CREATE | REPLACE, &body)
+}
+
+fn add_default_route(socket: &OwnedFd, index: u32, gateway: IpAddr) -> io::Result<()> {
+    let (family, bytes) = family(gateway);
+    // struct rtmsg: family, lengths of target and source, type of service, table, origin, scope, type, flags
+    let mut body = vec![family, 0, 0, 0, MAIN_TABLE, STATIC, 0, UNICAST];
+    body.extend(0u32.to_ne_bytes());
+    append_attribute(&mut body, ROUTE_GATEWAY, &bytes);
+    append_attribute(&mut body, ROUTE_CARD, &index.to_ne_bytes());
+    ask(socket, NEW_ROUTE, CREATE | REPLACE, &body)
+}
+
+/// An address as the kernel has it: its family and its bytes.
+fn family(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => (libc::AF_INET as u8, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::AF_INET6 as u8, address.octets().to_vec()),
+    }
 }
 
 fn append_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
@@ -310,6 +367,38 @@ mod tests {
     fn link_local_addresses_follow_the_hardware_address() {
         let address = link_local([0x52, 0x54, 0, 0x12, 1, 3]);
         assert_eq!(address.to_string(), "fe80::5054:ff:fe12:103");
+    }
+
+    #[track_caller]
+    fn check_renames(found: &[u32], gateway: Option<u32>, expected: &[&str]) {
+        let card = |number: &u32| match gateway {
+            Some(gateway) if gateway == *number => (*number, GATEWAY_MAC),
+            _ => (*number, [0x52, 0x54, 0, 0x12, 0, *number as u8]),
+        };
+        let told: Vec<String> = renames(found.iter().map(card).collect())
+            .into_iter()
+            .map(|(from, to)| format!("{from}>{to}"))
+            .collect();
+        assert_eq!(told, expected, "{found:?}, gateway {gateway:?}");
+    }
+
+    #[test]
+    fn cards_are_numbered_from_1_and_the_gateway_is_0() {
+        check_renames(&[], None, &[]);
+        check_renames(&[1, 0], None, &["eth1>eth2", "eth0>eth1"]);
+        check_renames(&[0], Some(0), &[]);
+        check_renames(&[0, 1, 2], Some(0), &[]);
+        check_renames(
+            &[0, 1, 2],
+            Some(1),
+            &["eth1>gateway", "eth0>eth1", "gateway>eth0"],
+        );
+        check_renames(
+            &[0, 1, 2],
+            Some(2),
+            &["eth2>gateway", "eth1>eth2", "eth0>eth1", "gateway>eth0"],
+        );
+        check_renames(&[3, 5], None, &["eth3>eth1", "eth5>eth2"]);
     }
 
     #[test]

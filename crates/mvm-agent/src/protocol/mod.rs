@@ -22,7 +22,7 @@ use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;
@@ -437,6 +437,7 @@ mod tests {
                 address: new_address,
                 name: None,
                 addresses: vec![(ip, prefix)],
+                gateways: vec![ip],
                 announce: true,
             });
         let mount = (any::<Option<String>>(), any::<bool>()).prop_map(|(serial, flag)| Mount {
@@ -456,6 +457,10 @@ mod tests {
                 hosts: interfaces
                     .iter()
                     .map(|interface| (interface.addresses[0].0, "node1".to_owned()))
+                    .collect(),
+                name_servers: interfaces
+                    .iter()
+                    .map(|interface| interface.addresses[0].0)
                     .collect(),
                 interfaces,
                 machine_id,

@@ -290,6 +290,8 @@ pub struct Identity {
     pub interfaces: Vec<Interface>,
     /// Lines of `/etc/hosts`, beside those for `localhost`.
     pub hosts: Vec<(IpAddr, String)>,
+    /// Whom to ask for other names: the lines of `/etc/resolv.conf`. With none, that file is left alone.
+    pub name_servers: Vec<IpAddr>,
     /// What is written to `/etc/machine-id`, 32 lower-case hexadecimal digits; `None` leaves it alone.
     pub machine_id: Option<String>,
     /// What is mounted at last. A target on which this file system is mounted already is left alone.
@@ -308,6 +310,9 @@ pub struct Interface {
     pub name: Option<String>,
     /// Its addresses with their prefix lengths, added to those it has.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Where packets go that are for no network of the machine's: the routers of its default routes, at most one of
+    /// IPv4 and one of IPv6. They must be within reach of the addresses.
+    pub gateways: Vec<IpAddr>,
     /// Whether its neighbours are told (RFC 5227, RFC 4861), who may remember another card with these addresses. All of
     /// them hear it, which costs a lab of a hundred machines more than starting them.
     pub announce: bool,

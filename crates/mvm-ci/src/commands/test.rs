@@ -89,11 +89,15 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
     if arguments.cold {
         command.push("--cold".to_owned());
     }
+    if arguments.capture {
+        command.push("--capture".to_owned());
+    }
     if let Some(kernel) = &arguments.kernel {
         command.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     }
     RunOptions {
         runs: arguments.runs.clone(),
+        capture: arguments.capture,
         command,
         environment: EnvironmentOptions {
             accelerator,

@@ -124,9 +124,8 @@ fn node_service(id: u64, members: &str) -> ServiceSpec {
         ),
     ]);
     ServiceSpec {
-        name: SERVICE.to_owned(),
-        command: vec![PROGRAM.to_owned(), "serve".to_owned()],
         environment,
+        ..ServiceSpec::new(SERVICE, [PROGRAM, "serve"])
     }
 }
 
@@ -177,7 +176,7 @@ impl<'a> Cluster<'a> {
         Ok(view)
     }
 
-    async fn look_at_agreement(&self, names: &[&str]) -> Seen<ClusterView> {
+    pub(super) async fn look_at_agreement(&self, names: &[&str]) -> Seen<ClusterView> {
         let mut views = Vec::new();
         for name in names {
             match self.view(name).await {

@@ -43,8 +43,9 @@ async fn steps(run: &Run) -> Outcome {
         }))
         .await?;
         let counters = network.counters()?;
-        let lost: u64 = counters.values().map(|port| port.dropped_to.total()).sum();
-        let doubled: u64 = counters.values().map(|port| port.duplicated).sum();
+        let ports = || counters.values().flatten();
+        let lost: u64 = ports().map(|port| port.dropped_to.total()).sum();
+        let doubled: u64 = ports().map(|port| port.duplicated).sum();
         ensure!(
             lost > 0 && doubled > 0,
             "the links lost {lost} frames and doubled {doubled}"

@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod cluster_nodes;
+mod firewall;
 mod flap;
 mod hundred;
 mod latency;
@@ -32,5 +33,6 @@ pub fn all(program: &Path) -> Vec<Scenario> {
         lossy::scenario(program),
         one_way::scenario(program),
         flap::scenario(program),
+        firewall::scenario(program),
     ]
 }

@@ -24,11 +24,8 @@ pub(super) fn scenario() -> Scenario {
     let serve = format!(
         "mkdir -p /tmp/www && echo '{PAGE}' > /tmp/www/index.html && exec httpd -f -p 3020 -h /tmp/www"
     );
-    machines[0].services.push(ServiceSpec {
-        name: "page".to_owned(),
-        command: vec!["sh".to_owned(), "-c".to_owned(), serve],
-        environment: Default::default(),
-    });
+    let page = ServiceSpec::new("page", ["sh", "-c", &serve]);
+    machines[0].services.push(page);
     Scenario {
         name: "simple-network",
         about: "three machines ping and fetch; one link is cut and healed",

@@ -21,6 +21,7 @@ pub(crate) fn check(name: &str, start: StartBy) {
     let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
     let options = || RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        capture: false,
         command: vec![
             env!("CARGO_BIN_EXE_mvm-ci").to_owned(),
             "test".to_owned(),

@@ -45,6 +45,11 @@ impl Flood {
 }
 
 pub(crate) fn measure<C: Contender>(flow: Flow) -> Flood {
+    measure_keeping::<C>(flow).0
+}
+
+/// As [`measure`], and gives the switch, whose machines are gone.
+pub(crate) fn measure_keeping<C: Contender>(flow: Flow) -> (Flood, C) {
     let mut switch = C::start();
     let mut attach = |ports: usize| -> Vec<Port> { (0..ports).map(|_| switch.attach()).collect() };
     let [mut sources, mut targets, mut idle] = [flow.pairs, flow.pairs, flow.idle].map(&mut attach);
@@ -66,12 +71,13 @@ pub(crate) fn measure<C: Contender>(flow: Flow) -> Flood {
         frames <= flow.frames,
         "of {flow:?}, {frames} frames arrived"
     );
-    Flood {
+    let flood = Flood {
         sent: flow.frames,
         received: frames,
         took: Duration::from_nanos(number(&received["last"]) - number(&sent["start"])),
         cpu,
-    }
+    };
+    (flood, switch)
 }
 
 /// Lets the stations of each pair speak, and drains all ports of what was flooded by that.

@@ -21,6 +21,8 @@
 //!   `vde_switch`'s process, from before the flood until its end was seen; per frame received, too.
 //! - A round trip is a frame to a machine that answers at once, so it goes through the switch twice. Through a
 //!   bare pair of sockets it shows what the kernel's wake-ups alone cost.
+//! - A captured flood goes through our switch while each frame is recorded twice, as it comes and as it goes, in a
+//!   packet capture in the folder for temporary files. Its writer is one more thread that wants a processor.
 //! - A cut is timed from just before the call until the receiver got the last frame that still passed, frames
 //!   included which the kernel had taken already (`cut`).
 //!
@@ -45,7 +47,7 @@ use serde_json::json;
 use flood::{Flood, Flow};
 use port::Wire;
 use sorted::Sorted;
-use switches::{Contender, Ours, Vde};
+use switches::{Captured, Contender, Ours, Vde};
 
 /// What a network card pads small frames to, check sum included.
 const SMALL: usize = 64;
@@ -70,6 +72,8 @@ fn main() -> ExitCode {
     }
     forwarding(SMALL, 3.0);
     forwarding(FULL, 2.5);
+    captured(SMALL);
+    captured(FULL);
     round_trips();
     cuts(SMALL);
     cuts(FULL);
@@ -119,6 +123,31 @@ fn forwarding(frame_bytes: usize, ratio_min: f64) {
         &format!("{frame_bytes} B: switch's CPU per frame, vde_switch to ours"),
         "x",
         ratio(|(ours, vde)| vde.cpu_nanos() / ours.cpu_nanos()),
+    );
+}
+
+fn captured(frame_bytes: usize) {
+    let flow = Flow {
+        pairs: 1,
+        idle: 0,
+        frames: FRAMES,
+        frame_bytes,
+    };
+    let (flood, switch) = flood::measure_keeping::<Captured>(flow);
+    let summary = switch.finish();
+    let what = format!("{frame_bytes} B, {}", Captured::NAME);
+    print(&format!("{what}: frames received"), RATE, flood.kilo_rate());
+    print(&format!("{what}: lost"), "%", flood.lost_percent());
+    print(
+        &format!("{what}: switch's CPU per frame"),
+        "ns",
+        flood.cpu_nanos(),
+    );
+    let records = summary.received + summary.sent + summary.dropped + summary.lost;
+    print(
+        &format!("{what}: records lost"),
+        "%",
+        summary.lost as f64 / records as f64 * 100.0,
     );
 }
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mvm_fabric::Switch;
+use mvm_fabric::{PacketCapture, PacketCaptureOptions, PacketCaptureSummary, Switch, Tap};
 use tempfile::TempDir;
 
 use crate::port::{Port, Wire};
@@ -47,6 +47,13 @@ pub(crate) struct Ours {
     schedstat: PathBuf,
 }
 
+impl Ours {
+    fn add_port(&mut self) -> (mvm_fabric::Port, OwnedFd) {
+        self.ports += 1;
+        self.switch.attach(&format!("node{}", self.ports)).unwrap()
+    }
+}
+
 impl Contender for Ours {
     const NAME: &'static str = "ours";
     const WIRE: Wire = Wire::Stream;
@@ -60,13 +67,56 @@ impl Contender for Ours {
     }
 
     fn attach(&mut self) -> Port {
-        self.ports += 1;
-        let (_, end) = self.switch.attach(&format!("node{}", self.ports)).unwrap();
+        let (_, end) = self.add_port();
         Port::new(Self::WIRE, end)
     }
 
     fn cpu(&self) -> Duration {
         time_on_cpu(&self.schedstat)
+    }
+}
+
+/// Our switch with each port tapped for a packet capture of whole frames.
+pub(crate) struct Captured {
+    ours: Ours,
+    taps: Vec<Tap>,
+    capture: PacketCapture,
+    _folder: TempDir,
+}
+
+impl Captured {
+    /// What was recorded, once all is over.
+    pub(crate) fn finish(mut self) -> PacketCaptureSummary {
+        self.taps.clear();
+        self.capture.finish().unwrap()
+    }
+}
+
+impl Contender for Captured {
+    const NAME: &'static str = "ours captured";
+    const WIRE: Wire = Wire::Stream;
+
+    fn start() -> Captured {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("capture.pcapng");
+        Captured {
+            ours: Ours::start(),
+            taps: Vec::new(),
+            capture: PacketCapture::create(&file, PacketCaptureOptions::DEFAULT).unwrap(),
+            _folder: folder,
+        }
+    }
+
+    fn attach(&mut self) -> Port {
+        let (port, end) = self.ours.add_port();
+        let name = format!("node{}", port.index() + 1);
+        let tap = self.ours.switch.tap(&self.capture, [(port, name)].into());
+        self.taps.push(tap.unwrap());
+        Port::new(Self::WIRE, end)
+    }
+
+    fn cpu(&self) -> Duration {
+        self.ours.cpu()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::counters::Tally;
 use crate::direction::Pace;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
 use crate::impairment::Impairment;
-use crate::link::{Link, Port, Scope};
+use crate::link::{Link, Port, Scope, Vlan};
 
 /// No segment is as old, and no frame takes as long: numbers from a file are held below it, so that
 /// reckoning on from them cannot overflow.
@@ -48,6 +48,8 @@ pub struct SegmentState {
 pub struct CapturedPort {
     /// Its name.
     pub name: String,
+    /// Where it belongs. Nothing waits for it that came from elsewhere, nor is on its way to it.
+    pub vlan: Vlan,
     /// Whether it had a machine. Nothing waits for one that had none, nor is on its way to it.
     pub up: bool,
     /// The frames that waited for its machine, in the order of their delivery. One that was sent in part is
@@ -127,6 +129,12 @@ pub enum StateError {
     /// A waiting frame or a cut names a port that is not there, or has one port at both ends.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// A frame is on its way between ports of two VLANs.
+    #[error("a frame from another VLAN is on its way to {name:?}")]
+    OtherVlan {
+        /// The name of the egress port.
+        name: String,
+    },
     /// A frame has a size that no frame in a queue or in flight has.
     #[error(
         "a frame of {frame_bytes} bytes is on its way to {name:?}; frames have {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX}"
@@ -190,6 +198,7 @@ impl Segment {
         let ports = self.ports().zip(&self.ports);
         let ports = ports.map(|(number, port)| CapturedPort {
             name: self.name(number).to_string(),
+            vlan: port.vlan,
             up: port.up,
             waiting: captured_frames(port.queue.frames()),
             tally: port.tally,
@@ -270,11 +279,12 @@ impl Segment {
     fn restore_port(&mut self, captured: &CapturedPort) -> Result<(), StateError> {
         let CapturedPort {
             name,
+            vlan,
             up,
             waiting,
             tally,
         } = captured;
-        let port = self.add_port(name)?;
+        let port = self.add_port_in(*vlan, name)?;
         if !up && !waiting.is_empty() {
             return Err(StateError::PortDown { name: name.clone() });
         }
@@ -357,6 +367,12 @@ impl Segment {
 
     fn check_frame(&self, link: Link, bytes: &[u8]) -> Result<(), StateError> {
         self.links().check_link(link)?;
+        let vlan = |port: Port| self.ports[port.index()].vlan;
+        if vlan(link.from) != vlan(link.to) {
+            return Err(StateError::OtherVlan {
+                name: self.name(link.to).to_string(),
+            });
+        }
         if (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&bytes.len()) {
             Ok(())
         } else {

@@ -29,7 +29,7 @@ use crate::link::Port;
 use crate::segment::{Limits, Segment, SegmentState, StateError};
 
 /// The version of [`SwitchState`] that this crate writes, and the only one it reads.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// A switch between two frames, as [`Switch::capture`] gives it, to be kept in a file.
 ///

@@ -4,6 +4,7 @@
 pub(crate) mod machine;
 pub(crate) mod net;
 pub(crate) mod segment;
+pub(crate) mod tshark;
 
 /// The hardware address of a numbered station.
 pub(crate) fn station(number: u8) -> [u8; 6] {

@@ -132,11 +132,7 @@ fn machine(name: String) -> MachineConfig {
 }
 
 fn service(name: &str, script: &str) -> ServiceSpec {
-    ServiceSpec {
-        name: name.to_owned(),
-        command: ["sh", "-c", script].map(str::to_owned).into(),
-        environment: Default::default(),
-    }
+    ServiceSpec::new(name, ["sh", "-c", script])
 }
 
 async fn run(scenario: Scenario) -> Vec<Stamped> {
@@ -144,6 +140,7 @@ async fn run(scenario: Scenario) -> Vec<Stamped> {
     let heard = Arc::clone(&events);
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        capture: false,
         command: ["cargo", "xtask", "bench", "boot"]
             .map(str::to_owned)
             .into(),

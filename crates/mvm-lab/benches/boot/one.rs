@@ -73,7 +73,8 @@ impl Host {
             name: name.to_owned(),
             memory_mib: 256,
             image: Arc::clone(&self.image),
-            nics: 0,
+            nics: Vec::new(),
+            gateway: None,
             memory: Memory::Anonymous,
             data_disk: None,
             accelerator: self.accelerator,
@@ -135,6 +136,7 @@ impl Host {
             machine_id: Some("0".repeat(32)),
             interfaces: Vec::new(),
             hosts: Vec::new(),
+            name_servers: Vec::new(),
             mounts: Vec::new(),
         };
         running.agent().configure(identity).await.unwrap();

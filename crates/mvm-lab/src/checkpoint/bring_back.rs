@@ -146,8 +146,8 @@ async fn load<'a>(
         path: folder.join(state_file(name)),
         memory: running.memory,
     };
-    let socket = node.plug_in()?;
-    let loaded = Loaded::load(spec, &state, vec![socket], LOAD_ALLOWED).await?;
+    let sockets = node.plug_in()?;
+    let loaded = Loaded::load(spec, &state, sockets, LOAD_ALLOWED).await?;
     Ok(Some((node, running, loaded)))
 }
 

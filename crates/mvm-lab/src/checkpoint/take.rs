@@ -409,7 +409,7 @@ async fn convert(
         Some(spec.qemu_log.clone()),
     ];
     // Its cards are connected to nothing, since it never runs.
-    let (_held, sockets) = unconnected(spec.nics).map_err(|source| CheckpointError::Io {
+    let (_held, sockets) = unconnected(spec.nics.len()).map_err(|source| CheckpointError::Io {
         what: "make sockets for",
         path: whole.path.clone(),
         source,

@@ -21,34 +21,35 @@ impl Network {
     ///
     /// Here and below: if there is no such machine or link.
     pub fn link(&self, one: &str, other: &str) -> Result<Directions<'_>, NetworkError> {
-        let link = self.direction_of(one, other)?;
-        Ok(self.directions(vec![link, link.reverse()], format!("{one} - {other}")))
+        let links = self.directions_of(one, other)?.into_iter();
+        let links = links.flat_map(|link| [link, link.reverse()]);
+        Ok(self.directions(links.collect(), format!("{one} - {other}")))
     }
 
     /// The one direction in which `to` hears `from`.
     pub fn direction(&self, from: &str, to: &str) -> Result<Directions<'_>, NetworkError> {
-        let link = self.direction_of(from, to)?;
-        Ok(self.directions(vec![link], format!("{from} -> {to}")))
+        let links = self.directions_of(from, to)?;
+        Ok(self.directions(links, format!("{from} -> {to}")))
     }
 
     /// Every direction from and to one machine.
     pub fn of(&self, name: &str) -> Result<Directions<'_>, NetworkError> {
-        let port = self.port(name)?;
-        let links = self.planned(|link| link.from == port || link.to == port);
+        let machine = self.machine(name)?;
+        let links = self.planned(|way| way.from == machine || way.to == machine);
         Ok(self.directions(links, format!("from and to {name}")))
     }
 
     /// Every direction in which others hear one machine.
     pub fn sent_by(&self, name: &str) -> Result<Directions<'_>, NetworkError> {
-        let port = self.port(name)?;
-        let links = self.planned(|link| link.from == port);
+        let machine = self.machine(name)?;
+        let links = self.planned(|way| way.from == machine);
         Ok(self.directions(links, format!("from {name}")))
     }
 
     /// Every direction in which one machine hears others.
     pub fn sent_to(&self, name: &str) -> Result<Directions<'_>, NetworkError> {
-        let port = self.port(name)?;
-        let links = self.planned(|link| link.to == port);
+        let machine = self.machine(name)?;
+        let links = self.planned(|way| way.to == machine);
         Ok(self.directions(links, format!("to {name}")))
     }
 
@@ -63,16 +64,6 @@ impl Network {
             links,
             words,
         }
-    }
-
-    /// Returns the directions there are that are wanted.
-    fn planned(&self, wanted: impl Fn(&Link) -> bool) -> Vec<Link> {
-        let ports = || self.shared.ports.values().copied();
-        ports()
-            .flat_map(|from| ports().map(move |to| Link { from, to }))
-            .filter(|link| link.from != link.to && !self.shared.plan.missing.contains(link))
-            .filter(wanted)
-            .collect()
     }
 }
 
@@ -174,13 +165,13 @@ impl Directions<'_> {
 
     /// Removes all that was set, so that what the topology says counts again.
     pub fn clear(&self) -> Result<(), NetworkError> {
-        let plan = std::sync::Arc::clone(&self.network.shared.plan);
+        let wiring = std::sync::Arc::clone(&self.network.shared.wiring);
         let directions = self.links.clone();
         self.network
             .change(format!("clear {}", self.words), move |links| {
                 directions
                     .iter()
-                    .try_for_each(|link| set_impairment(links, *link, plan.impairment(*link)))
+                    .try_for_each(|link| set_impairment(links, *link, wiring.impairment(*link)))
             })
     }
 

@@ -1,10 +1,10 @@
 //! Changes that last until a guard is dropped.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mvm_fabric::{Impairment, Link, Links};
 
-use super::{Network, NetworkError, Shared, set_impairment};
+use super::{Network, NetworkError, Shared, lock, set_impairment};
 use crate::event::Event;
 
 impl Network {
@@ -35,15 +35,15 @@ impl Network {
         &self,
         changes: impl FnOnce(&Network) -> Result<(), NetworkError>,
     ) -> Result<Disturbance, NetworkError> {
-        let disturbed = Network {
+        let undo = Arc::default();
+        let changed = changes(&Network {
             shared: Arc::clone(&self.shared),
-            undo: Some(Mutex::default()),
-        };
-        let changed = changes(&disturbed);
-        let undo = disturbed.undo.unwrap_or_default();
+            segment: self.segment,
+            undo: Some(Arc::clone(&undo)),
+        });
         let disturbance = Disturbance {
-            shared: disturbed.shared,
-            undo: undo.into_inner().unwrap_or_else(PoisonError::into_inner),
+            shared: Arc::clone(&self.shared),
+            undo: std::mem::take(&mut *lock(&undo)),
         };
         // Where it failed, the guard is dropped here.
         changed.map(|()| disturbance)

@@ -1,8 +1,13 @@
 //! Why the network could not be changed or set up.
 
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
-use mvm_fabric::{AttachError, ChangeError, LatencyError, ProbabilityError, RateError, Stopped};
+use mvm_fabric::{
+    AttachError, ChangeError, LatencyError, PacketCaptureError, ProbabilityError, RateError,
+    Stopped,
+};
+
+use super::PlanError;
 
 /// Why the network could not be changed; nothing was.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +37,28 @@ pub enum NetworkError {
         other: String,
         /// How the machines are linked.
         plan: String,
+    },
+    /// There is no such segment.
+    #[error("could not change the network: there is no segment {segment}, there are {known:?}")]
+    UnknownSegment {
+        /// The number given.
+        segment: u8,
+        /// Those there are.
+        known: Vec<u8>,
+    },
+    /// A machine is not on the segment that is to be changed.
+    #[error("could not change the network: machine {name:?} is not on segment {segment}")]
+    NotOnSegment {
+        /// The machine.
+        name: String,
+        /// The segment.
+        segment: u8,
+    },
+    /// A machine has no card at all.
+    #[error("could not change the network: machine {name:?} is on no segment")]
+    NoCard {
+        /// The machine.
+        name: String,
     },
     /// A machine stands in two groups of a partition.
     #[error("could not partition the network: machine {name:?} stands in two groups")]
@@ -86,6 +113,17 @@ pub enum NetworkError {
         /// The least of either.
         min: Duration,
     },
+    /// The file of a capture could not be made.
+    #[error("could not make the packet capture {path:?}: {source}")]
+    CaptureFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A capture could not be written to its end.
+    #[error("could not write the packet capture {:?}: {}", .0.path, .0.source)]
+    Capture(#[from] PacketCaptureError),
     /// The switch refused.
     #[error("could not change the network: {0}")]
     Switch(#[from] ChangeError),
@@ -110,6 +148,14 @@ pub enum ConnectError {
         machine: String,
         /// What the switch said.
         source: AttachError,
+    },
+    /// Machines cannot be linked as the topology says.
+    #[error("could not link the machines of segment {segment}: {source}")]
+    Plan {
+        /// The segment.
+        segment: u8,
+        /// Why.
+        source: PlanError,
     },
     /// The switch refused the links of the topology.
     #[error("could not link the machines as the topology says: {0}")]

@@ -74,7 +74,7 @@ impl Network {
         up: Duration,
         down: Duration,
     ) -> Result<Flapping, NetworkError> {
-        let link = self.direction_of(one, other)?;
+        let links = self.directions_of(one, other)?;
         if up.min(down) < PHASE_MIN {
             return Err(NetworkError::Flap {
                 up,
@@ -84,8 +84,8 @@ impl Network {
         }
         Ok(Flapping {
             shared: Arc::clone(&self.shared),
-            link,
-            words: format!("{one} - {other}"),
+            links,
+            words: self.said(format!("{one} - {other}")),
             ended: Mutex::new(false),
         })
     }
@@ -134,7 +134,8 @@ impl Drop for Whole {
 
 struct Flapping {
     shared: Arc<Shared>,
-    link: Link,
+    /// One direction of each pair of cards.
+    links: Vec<Link>,
     words: String,
     /// Held during each change, so that none comes after the last.
     ended: Mutex<bool>,
@@ -175,10 +176,12 @@ impl Flapping {
     }
 
     fn change(&self, cut: bool) -> Result<(), NetworkError> {
-        let Link { from, to } = self.link;
-        let ((), effect) = self.shared.apply(move |links| match cut {
-            true => links.cut(from, to),
-            false => links.heal(from, to),
+        let flapping = self.links.clone();
+        let ((), effect) = self.shared.apply(move |links| {
+            flapping.iter().try_for_each(|link| match cut {
+                true => links.cut(link.from, link.to),
+                false => links.heal(link.from, link.to),
+            })
         })?;
         let what = if cut { "cut" } else { "heal" };
         let words = format!("flap: {what} {}", self.words);

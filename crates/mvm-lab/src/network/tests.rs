@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
-use crate::event::Event;
+use crate::{
+    event::Event,
+    topology::{MachineConfig, Topology},
+};
 
 const NAMES: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 
@@ -21,6 +24,26 @@ impl Fixture {
     }
 
     fn seeded(plan: &LinkPlan, count: usize, seed: Seed) -> Fixture {
+        let machines = NAMES[..count].iter().copied().map(MachineConfig::new);
+        let topology = Topology::new(machines.collect()).linked(plan.clone());
+        Fixture::of(&topology, seed)
+    }
+
+    /// n1 on segments 1 and 2, n2 to n4 on both, n5 on the second only, and n6 on none.
+    fn two_segments() -> Fixture {
+        let mut machines: Vec<_> = NAMES.into_iter().map(MachineConfig::new).collect();
+        machines.push(MachineConfig::new("n6"));
+        for (machine, segments) in
+            machines
+                .iter_mut()
+                .zip([&[1, 2], &[1, 2], &[2, 1], &[1, 2], &[2][..], &[]])
+        {
+            machine.segments = segments.to_vec();
+        }
+        Fixture::of(&Topology::new(machines), Seed(1))
+    }
+
+    fn of(topology: &Topology, seed: Seed) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
@@ -33,10 +56,14 @@ impl Fixture {
                 }
             })],
         );
-        let names: Vec<String> = NAMES[..count].iter().map(ToString::to_string).collect();
-        let resolved = plan.resolve(&NAMES[..count]).unwrap();
-        let network =
-            Network::connect(names.iter(), plan, &resolved, seed, &recorder.unwrap()).unwrap();
+        let members = topology.members().unwrap();
+        let network = Network::connect(
+            members.values(),
+            &topology.segments,
+            seed,
+            &recorder.unwrap(),
+        );
+        let network = network.unwrap();
         Fixture {
             network,
             events,
@@ -46,8 +73,12 @@ impl Fixture {
 
     /// One row per speaker, one column per listener: `+` is heard.
     fn heard(&self) -> Vec<String> {
-        let cuts = self.network.cuts().unwrap();
-        let names = self.network.names();
+        Fixture::heard_in(&self.network)
+    }
+
+    fn heard_in(network: &Network) -> Vec<String> {
+        let cuts = network.cuts().unwrap();
+        let names = network.names();
         let cell = |from: &str, to: &str| {
             let cut = cuts.contains(&(from.to_owned(), to.to_owned()));
             match (from == to, cut) {
@@ -465,5 +496,121 @@ fn counters_go_by_name() {
     let fixture = Fixture::new(&LinkPlan::FullMesh, 2);
     let counters = fixture.network.counters().unwrap();
     assert_eq!(counters.keys().collect::<Vec<_>>(), ["n1", "n2"]);
-    assert_eq!(counters["n1"].dropped_from.frames(Cause::Lost), 0);
+    assert_eq!(counters["n1"][0].dropped_from.frames(Cause::Lost), 0);
+    let two = Fixture::two_segments();
+    let cards = |network: &Network| -> Vec<usize> {
+        let counters = network.counters().unwrap();
+        counters.values().map(Vec::len).collect()
+    };
+    assert_eq!(cards(&two.network), [2, 2, 2, 2, 1, 0]);
+    assert_eq!(cards(&two.network.on(1).unwrap()), [1, 1, 1, 1, 0, 0]);
+}
+
+/// Makes a change to two segments; tells who is heard on the first and on the second one.
+#[track_caller]
+fn check_segments(change: Change, event: &str, first: &[&str], second: &[&str]) {
+    let fixture = Fixture::two_segments();
+    change(&fixture.network).unwrap();
+    assert_eq!(fixture.last_event(), event);
+    let heard = |segment| Fixture::heard_in(&fixture.network.on(segment).unwrap());
+    assert_eq!(heard(1), first, "on segment 1");
+    assert_eq!(heard(2), second, "on segment 2");
+}
+
+#[test]
+fn verbs_concern_every_segment_or_the_one_in_view() {
+    const FIRST: [&str; 4] = [".+++", "+.++", "++.+", "+++."];
+    check_segments(
+        |n| n.isolate("n1"),
+        "isolate n1",
+        &[".---", "-.++", "-+.+", "-++."],
+        &[".----", "-.+++", "-+.++", "-++.+", "-+++."],
+    );
+    check_segments(
+        |n| n.on(2)?.isolate("n1"),
+        "isolate n1 on segment 2",
+        &FIRST,
+        &[".----", "-.+++", "-+.++", "-++.+", "-+++."],
+    );
+    check_segments(
+        |n| n.halves(),
+        "partition n1, n2 | n3, n4, n5",
+        &[".+--", "+.--", "--.+", "--+."],
+        &[".+---", "+.---", "--.++", "--+.+", "--++."],
+    );
+    check_segments(
+        |n| {
+            n.on(1)?.halves()?;
+            n.on(2)?.partition(&[&["n5"]])
+        },
+        "partition n5 on segment 2",
+        &[".+--", "+.--", "--.+", "--+."],
+        &[".+++-", "+.++-", "++.+-", "+++.-", "----."],
+    );
+    check_segments(
+        |n| {
+            n.halves()?;
+            n.on(1)?.heal_all()
+        },
+        "heal all on segment 1",
+        &FIRST,
+        &[".+---", "+.---", "--.++", "--+.+", "--++."],
+    );
+    check_segments(
+        |n| n.majorities_ring(),
+        "majorities ring n1, n2, n3, n4, n5",
+        &[".+--", "+.+-", "-+.+", "--+."],
+        &[".+--+", "+.+--", "-+.+-", "--+.+", "+--+."],
+    );
+    check_segments(
+        |n| n.one_way("n4", "n5"),
+        "cut n4 -> n5",
+        &FIRST,
+        &[".++++", "+.+++", "++.++", "+++.-", "++++."],
+    );
+}
+
+#[test]
+fn impairments_concern_every_segment_or_the_one_in_view() {
+    let fixture = Fixture::two_segments();
+    let network = &fixture.network;
+    let (first, second) = (network.on(1).unwrap(), network.on(2).unwrap());
+    let delays = || {
+        [&first, &second].map(|segment| segment.impairment("n1", "n2").unwrap().delay.base.get())
+    };
+    network.link("n1", "n2").unwrap().delay(TEN).unwrap();
+    assert_eq!(delays(), [TEN, TEN]);
+    let guard = network.disturb(|network| network.on(2)?.all().delay(TEN * 2));
+    assert_eq!(delays(), [TEN, TEN * 2]);
+    drop(guard.unwrap());
+    assert_eq!(delays(), [TEN, TEN]);
+    first.of("n2").unwrap().clear().unwrap();
+    assert_eq!(delays(), [Duration::ZERO, TEN]);
+}
+
+#[test]
+fn segments_that_make_no_sense_are_refused() {
+    let fixture = Fixture::two_segments();
+    let network = &fixture.network;
+    let refused = |result: Result<(), NetworkError>, expected: &str| {
+        assert_eq!(
+            result.unwrap_err().to_string(),
+            format!("could not change the network: {expected}")
+        );
+    };
+    refused(
+        network.on(3).map(drop),
+        "there is no segment 3, there are [1, 2]",
+    );
+    let first = network.on(1).unwrap();
+    refused(first.isolate("n5"), "machine \"n5\" is not on segment 1");
+    refused(network.isolate("n6"), "machine \"n6\" is on no segment");
+    refused(
+        network.partition(&[&["n6"]]),
+        "machine \"n6\" is on no segment",
+    );
+    let second = network.on(2).unwrap();
+    second.cut("n1", "n5").unwrap();
+    assert_eq!(network.cuts().unwrap().len(), 2);
+    assert_eq!(first.cuts().unwrap(), []);
 }

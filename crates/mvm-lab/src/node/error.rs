@@ -56,6 +56,14 @@ pub enum NodeError {
         /// What the channel said.
         source: AgentError,
     },
+    /// A port of the host could not be listened on.
+    #[error("could not forward a port of machine {machine}: {source}")]
+    Forward {
+        /// The machine.
+        machine: String,
+        /// What was wrong with the port.
+        source: AgentError,
+    },
     /// The monitor failed.
     #[error("could not control machine {machine}: {source}")]
     Monitor {

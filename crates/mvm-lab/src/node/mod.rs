@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Output};
-use mvm_fabric::Port;
+use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Forward, Output};
 use mvm_machine::{
     machine::{MachineSpec, Memory, MemoryUse, Running, Stopped},
     process::PathGuard,
@@ -50,7 +49,7 @@ const OUTPUT_SHOWN_BYTES: usize = 2000;
 pub(crate) struct Common {
     pub(crate) environment: Arc<Environment>,
     pub(crate) network: Network,
-    pub(crate) hosts: Vec<(std::net::IpAddr, String)>,
+    pub(crate) members: BTreeMap<String, Member>,
     pub(crate) folder: RunFolder,
     pub(crate) recorder: Recorder,
     pub(crate) boot_timeout: Duration,
@@ -66,14 +65,14 @@ pub(crate) struct Common {
 pub struct Node {
     pub(crate) member: Member,
     pub(crate) common: Arc<Common>,
-    pub(crate) port: Port,
     /// What it is made of when it starts next.
     pub(crate) spec: StdMutex<MachineSpec>,
     pub(crate) machine: Mutex<Option<Running>>,
     pub(crate) paused: AtomicBool,
     /// Others may remember it: it was up before.
     pub(crate) known: AtomicBool,
-    pub(crate) agent: StdMutex<Option<Agent>>,
+    /// Shared with forwarded ports, which outlive a start of the machine.
+    pub(crate) agent: Arc<StdMutex<Option<Agent>>>,
     pub(crate) services: Mutex<BTreeMap<String, Service>>,
     pub(crate) private_bytes_max: StdMutex<u64>,
 }
@@ -238,6 +237,22 @@ impl Node {
             .dial(address)
             .await
             .map_err(|source| self.agent_error(source))
+    }
+
+    /// Listens on the host, at `local` (port 0: any free one), and forwards every connection to a port of the machine's
+    /// loopback, until the returned guard is dropped.
+    ///
+    /// It goes through the agent, so it works whatever the network does, and on across restarts of the machine and
+    /// checkpoints. While the machine is off, connections are closed at once. A checkpoint is refused while
+    /// connections are open.
+    pub async fn forward(&self, local: SocketAddr, port: u16) -> Result<Forward, NodeError> {
+        let agent = Arc::clone(&self.agent);
+        let guest = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listening = Forward::listen(local, guest, move || lock(&agent).clone());
+        listening.await.map_err(|source| NodeError::Forward {
+            machine: self.name().to_owned(),
+            source,
+        })
     }
 
     /// Starts a service of the machine's configuration.

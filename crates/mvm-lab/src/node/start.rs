@@ -13,7 +13,7 @@ use mvm_machine::{
     boot_tokens,
     data_disk::DataDisk,
     files,
-    machine::{BootError, Booting, LoadError, MacAddress, MachineSpec, Memory, Running},
+    machine::{BootError, Booting, Gateway, LoadError, MacAddress, MachineSpec, Memory, Running},
     snapshot::{Obtained, Snapshot, SnapshotError},
 };
 
@@ -21,7 +21,8 @@ use super::{Node, NodeError, lock};
 use crate::{
     event::{Event, MachineState, Way, precise_ms},
     lab::StartBy,
-    topology::MemoryPlan,
+    service::ServiceStart,
+    topology::{self, MemoryPlan},
 };
 
 /// Why a machine could not be resumed. It can be booted.
@@ -62,7 +63,8 @@ impl Node {
             .map_err(|source| self.agent_error(source))?;
         self.came_up(&mut machine, running, way, began);
         drop(machine);
-        for service in &self.member.config.services {
+        let services = self.member.config.services.iter();
+        for service in services.filter(|service| service.start == ServiceStart::WithMachine) {
             self.start_service(&service.name).await?;
         }
         Ok(())
@@ -84,13 +86,13 @@ impl Node {
     async fn boot(&self) -> Result<Running, NodeError> {
         self.entered(MachineState::Waiting);
         let _token = boot_tokens::acquire(&self.common.environment.tokens()).await;
-        let socket = self.plug_in()?;
+        let sockets = self.plug_in()?;
         self.entered(MachineState::Booting);
         let mut spec = self.next_spec();
         if let Some(file) = self.own_memory().await? {
             spec.memory = Memory::Own(file);
         }
-        let booting = Booting::launch(spec, vec![socket]).await?;
+        let booting = Booting::launch(spec, sockets).await?;
         booting
             .ready(self.common.boot_timeout)
             .await
@@ -121,7 +123,7 @@ impl Node {
             copy_memory(frozen, file.clone()).await?;
             spec.memory = Memory::Own(file);
         }
-        let loaded = match snapshot.resume(spec, vec![self.plug_in()?]).await {
+        let loaded = match snapshot.resume(spec, self.plug_in()?).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 if error.blames_state() {
@@ -135,10 +137,10 @@ impl Node {
         Ok(ready.map_err(Box::new)?)
     }
 
-    /// Gives the machine's port a new socket and returns the machine's end.
-    pub(crate) fn plug_in(&self) -> Result<OwnedFd, NodeError> {
-        let attached = self.common.network.switch().reattach(self.port);
-        attached.map_err(|source| NodeError::Switch {
+    /// Connects the machine's cards anew and returns its ends, `eth1` first.
+    pub(crate) fn plug_in(&self) -> Result<Vec<OwnedFd>, NodeError> {
+        let plugged = self.common.network.plug_in(self.name());
+        plugged.map_err(|source| NodeError::Switch {
             machine: self.name().to_owned(),
             source,
         })
@@ -204,17 +206,23 @@ impl Node {
     }
 
     fn identity(&self) -> Identity {
+        let known = self.known.load(Ordering::Relaxed);
+        let cards = self.member.cards.iter().zip(0..);
+        let cards = cards.map(|(card, place)| Interface {
+            mac: MacAddress::of_card(place).0,
+            address: Some(card.mac.0),
+            name: Some(card.name.clone()),
+            addresses: card.addresses(),
+            gateways: Vec::new(),
+            announce: known,
+        });
+        let gateway = self.member.config.gateway.then_some(Gateway);
         Identity {
             hostname: self.name().to_owned(),
             machine_id: Some(self.member.machine_id()),
-            interfaces: vec![Interface {
-                mac: MacAddress::of_card(0).0,
-                address: Some(self.member.mac().0),
-                name: Some("eth1".to_owned()),
-                addresses: self.member.addresses(),
-                announce: self.known.load(Ordering::Relaxed),
-            }],
-            hosts: self.common.hosts.clone(),
+            interfaces: cards.chain(gateway.map(Gateway::interface)).collect(),
+            hosts: topology::hosts(&self.member, &self.common.members),
+            name_servers: gateway.map(Gateway::name_servers).unwrap_or_default(),
             mounts: self
                 .member
                 .config

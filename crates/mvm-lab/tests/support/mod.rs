@@ -60,6 +60,7 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
     let heard = Arc::clone(&warnings);
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+        capture: false,
         command: ["cargo", "test", scenario.name].map(str::to_owned).into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,

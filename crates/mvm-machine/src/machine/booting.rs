@@ -195,11 +195,7 @@ impl Process {
         nic_sockets: Vec<OwnedFd>,
         inherited: Vec<OwnedFd>,
     ) -> Result<Process, LaunchError> {
-        assert_eq!(
-            usize::from(spec.nics),
-            nic_sockets.len(),
-            "one socket per NIC"
-        );
+        assert_eq!(spec.nics.len(), nic_sockets.len(), "one socket per NIC");
         let prepare = |what| {
             let machine = spec.name.clone();
             move |source| LaunchError::Prepare {
@@ -297,7 +293,7 @@ impl Process {
 }
 
 /// Socket pairs for network cards that are connected to nothing: the ends to hold, and those for QEMU.
-pub fn unconnected(nics: u8) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+pub fn unconnected(nics: usize) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     let pairs = (0..nics).map(|_| {
         let (ours, theirs) = StdUnixStream::pair()?;
         Ok((ours.into(), theirs.into()))

@@ -13,15 +13,21 @@
 //! kept of saved states, and when they are good, is [`crate::snapshot`]'s; several machines, names, networks
 //! and faults in time are the lab's affair.
 
+mod spec;
+
+mod gateway;
+mod nic;
+
 mod booting;
 mod loaded;
 mod parted;
 mod running;
-mod spec;
 
 pub use self::{
     booting::{BootError, Booting, Evidence, LaunchError, unconnected},
+    gateway::Gateway,
     loaded::{LoadError, Loaded, SavedState},
+    nic::{Mtu, MtuError, Nic},
     parted::Parted,
     running::{MemoryUse, Running, Stopped},
     spec::{MacAddress, MachineSpec, Memory},

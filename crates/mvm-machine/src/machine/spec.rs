@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+use super::{Gateway, Nic};
 use crate::{accelerator::Accelerator, console::Console, data_disk::DataDisk, image::Image};
 
 /// An Ethernet address.
@@ -46,8 +47,10 @@ pub struct MachineSpec {
     pub memory: Memory,
     /// Kernel, initramfs and shared disk.
     pub image: Arc<Image>,
-    /// How many network cards it has.
-    pub nics: u8,
+    /// Its network cards on switches.
+    pub nics: Vec<Nic>,
+    /// Its way out to the host's network, if it has one.
+    pub gateway: Option<Gateway>,
     /// The private disk, kept across crashes and restarts.
     pub data_disk: Option<DataDisk>,
     /// What executes the guest.

@@ -125,7 +125,7 @@ async fn attempt(
         qemu_log: scratch.join("qemu.log"),
         ..spec.clone()
     };
-    let (_ends, nic_sockets) = unconnected(spec.nics).map_err(|error| text(&error))?;
+    let (_ends, nic_sockets) = unconnected(spec.nics.len()).map_err(|error| text(&error))?;
     let loaded = resume(workspace.path(), memory, spec, nic_sockets).await;
     let booting = loaded
         .map_err(|error| text(&error))?

@@ -187,7 +187,7 @@ impl Snapshot {
             console: 0,
             monitor: 0,
             agent: 0,
-            nics: vec![0; usize::from(spec.nics)],
+            nics: vec![0; spec.nics.len()],
         };
         let arguments = qemu::arguments(&alike, Start::Cold, &descriptors);
         let disk_bytes = alike.data_disk.map_or(0, |disk| disk.bytes);
@@ -300,7 +300,7 @@ async fn freeze(
     };
     let _token = boot_tokens::acquire(&cache.root().join("locks")).await;
     // Nothing is behind its network cards, and nothing is said on them.
-    let (_ends, nic_sockets) = unconnected(spec.nics).map_err(SnapshotError::Thread)?;
+    let (_ends, nic_sockets) = unconnected(spec.nics.len()).map_err(SnapshotError::Thread)?;
     let booting = Booting::launch(spec, nic_sockets).await?;
     let running = booting.ready(boot_allowed).await.map_err(Box::new)?;
     let booted_in = running.booted_in();
@@ -352,10 +352,14 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{accelerator::Accelerator, image::Image};
+    use crate::{
+        accelerator::Accelerator,
+        image::Image,
+        machine::{Gateway, Mtu, Nic},
+    };
 
     #[test]
-    fn another_qemu_or_processor_has_other_snapshots() {
+    fn another_qemu_processor_or_card_has_other_snapshots() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &str| {
             let path = folder.path().join(name);
@@ -368,7 +372,8 @@ mod tests {
             memory_mib: 128,
             memory: Memory::Anonymous,
             image: Image::for_test("/kernel", "/initramfs", None),
-            nics: 1,
+            nics: vec![Nic::default()],
+            gateway: None,
             data_disk: None,
             accelerator: Accelerator::Tcg,
             kernel_parameters: Vec::new(),
@@ -393,5 +398,23 @@ mod tests {
         };
         assert_ne!(key(&updated, "a processor"), usual);
         assert_ne!(key(&spec, "another processor"), usual);
+        for nics in [
+            vec![],
+            vec![Nic::default(); 2],
+            vec![Nic {
+                mtu: Mtu::new(9000).unwrap(),
+            }],
+        ] {
+            let nics = MachineSpec {
+                nics,
+                ..spec.clone()
+            };
+            assert_ne!(key(&nics, "a processor"), usual, "{:?}", nics.nics);
+        }
+        let open = MachineSpec {
+            gateway: Some(Gateway),
+            ..spec.clone()
+        };
+        assert_ne!(key(&open, "a processor"), usual);
     }
 }

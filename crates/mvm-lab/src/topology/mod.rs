@@ -1,0 +1,540 @@
+//! What a lab is made of: machines with names, numbers and cards, and the segments between them. Pure data, checked
+//! once.
+//!
+//! Machines are numbered from 1 in the order of their names, as in the NixOS test driver; what follows from that for
+//! their cards is `card`'s. Starting them is `lab`'s work.
+
+mod card;
+mod file;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use mvm_machine::{cache::ContentKey, machine::Mtu};
+
+pub use self::{
+    card::Card,
+    file::{FileError, FilePlace},
+};
+use crate::{
+    network::{LinkPlan, PlanError},
+    service::ServiceSpec,
+};
+
+/// Enough for a small service; the guest's own kernel and agent need about 60 MiB.
+const MEMORY_MIB_DEFAULT: u32 = 256;
+/// Below this the kernel cannot unpack its initramfs.
+const MEMORY_MIB_MIN: u32 = 96;
+/// Host numbers of an IPv4 /24: 254 would be the last, as in the NixOS test driver.
+const MACHINES_MAX: usize = 250;
+/// A host name label's limit (RFC 1123, section 2.1).
+const NAME_BYTES_MAX: usize = 63;
+/// Where machines are that are not told otherwise.
+const SEGMENT_DEFAULT: u8 = 1;
+/// What stands for it in addresses is a byte that is neither all zeros nor all ones.
+const SEGMENT_MAX: u8 = 254;
+/// As many as a machine has room for beside its other devices.
+const CARDS_MAX: usize = 8;
+
+/// Why a topology cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// Two machines share a name.
+    #[error("could not build the topology: the machine name {name:?} is used twice")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// A name is no host name.
+    #[error(
+        "could not build the topology: {name:?} is no host name (1 to 63 of a-z, 0-9 and -, a letter first, no - last)"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// No machine, or too many.
+    #[error("could not build the topology: {count} machines asked, 1 to {MACHINES_MAX} can be")]
+    BadCount {
+        /// How many were asked.
+        count: usize,
+    },
+    /// Too little memory to boot.
+    #[error(
+        "could not build the topology: machine {name} has {memory_mib} MiB of memory, {MEMORY_MIB_MIN} MiB is the least"
+    )]
+    TooLittleMemory {
+        /// The machine.
+        name: String,
+        /// What was asked.
+        memory_mib: u32,
+    },
+    /// A segment's number is none.
+    #[error(
+        "could not build the topology: there is no segment {segment}, 1 to {SEGMENT_MAX} can be"
+    )]
+    BadSegment {
+        /// The number.
+        segment: u8,
+    },
+    /// A machine is on a segment twice.
+    #[error("could not build the topology: machine {name} is on segment {segment} twice")]
+    SegmentTwice {
+        /// The machine.
+        name: String,
+        /// The segment.
+        segment: u8,
+    },
+    /// A machine is on too many segments.
+    #[error(
+        "could not build the topology: machine {name} is on {count} segments, {CARDS_MAX} can be"
+    )]
+    TooManyCards {
+        /// The machine.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// A segment is described and no machine is on it.
+    #[error(
+        "could not build the topology: segment {segment} is described, and no machine is on it"
+    )]
+    EmptySegment {
+        /// The segment.
+        segment: u8,
+    },
+    /// The machines of a segment cannot be linked as asked.
+    #[error("could not build the links of segment {segment}: {source}")]
+    Links {
+        /// The segment.
+        segment: u8,
+        /// Why.
+        source: PlanError,
+    },
+}
+
+/// One machine as the scenario asks for it.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Its host name.
+    pub name: String,
+    /// Its memory in MiB.
+    pub memory_mib: u32,
+    /// The segments it is on, by number: its cards are `eth1` upward in this order.
+    pub segments: Vec<u8>,
+    /// Whether it has a way out to the host's network: a card `eth0`, through QEMU's user network, behind which the
+    /// host's loopback is 10.0.2.2. Nobody can reach the machine through it.
+    pub gateway: bool,
+    /// Whether it has a private disk at `/data`, kept across crashes.
+    pub data_disk: bool,
+    /// What runs in it.
+    pub services: Vec<ServiceSpec>,
+}
+
+impl MachineConfig {
+    /// A machine on segment 1, with the usual memory, no way out, no disk and no services.
+    pub fn new(name: impl Into<String>) -> MachineConfig {
+        MachineConfig {
+            name: name.into(),
+            memory_mib: MEMORY_MIB_DEFAULT,
+            segments: vec![SEGMENT_DEFAULT],
+            gateway: false,
+            data_disk: false,
+            services: Vec::new(),
+        }
+    }
+}
+
+/// What the machines' common image holds besides the kernel, the agent and BusyBox.
+#[derive(Clone, Debug, Default)]
+pub struct ImageContents {
+    /// Kernel modules by name, beyond those that booting needs.
+    pub modules: Vec<String>,
+    /// Host programs by name or path, brought with the shared libraries they need.
+    pub programs: Vec<String>,
+    /// Host programs under a name of the guest's own: the host's path, then the guest's.
+    pub renamed_programs: Vec<(PathBuf, String)>,
+    /// Host packages whose whole file list is brought, for programs with plug-ins or tables.
+    pub packages: Vec<String>,
+}
+
+/// What iptables, nft and tc ask the kernel for, by what it is used for.
+const FIREWALL_MODULES: &[&str] = &[
+    // Tables and what their rules look at.
+    "nf_tables",
+    "nft_compat",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_limit",
+    "nft_log",
+    "nft_reject_inet",
+    "nf_log_syslog",
+    // Addresses put in the place of others.
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
+    "nft_redir",
+    "xt_MASQUERADE",
+    "xt_REDIRECT",
+    "xt_nat",
+    // Matches and targets of iptables.
+    "xt_LOG",
+    "xt_addrtype",
+    "xt_comment",
+    "xt_conntrack",
+    "xt_limit",
+    "xt_mark",
+    "xt_multiport",
+    "xt_pkttype",
+    "xt_state",
+    "xt_statistic",
+    "xt_string",
+    "xt_tcpudp",
+    "ip6t_REJECT",
+    "ipt_REJECT",
+    // Queues of tc.
+    "sch_netem",
+    "sch_tbf",
+    "sch_htb",
+    "sch_prio",
+    "sch_ingress",
+    "cls_u32",
+    "act_mirred",
+];
+/// Debian's packages of the programs, with the plug-ins and tables they read.
+const FIREWALL_PACKAGES: &[&str] = &["iptables", "iproute2"];
+/// Names of theirs that lead elsewhere, by links that belong to no package. Users may not have their folder in `PATH`.
+const FIREWALL_PROGRAMS: &[&str] = &["/usr/sbin/ip6tables", "/usr/sbin/iptables", "/usr/sbin/nft"];
+
+impl ImageContents {
+    /// Adds what guests need to filter, translate and delay packets themselves: `iptables`, `ip6tables`, `nft`, `tc` and
+    /// `ip`, and the kernel modules behind them. The host has to have the packages `iptables`, `nftables` and
+    /// `iproute2`.
+    pub fn firewall(mut self) -> ImageContents {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        self.modules.extend(names(FIREWALL_MODULES));
+        self.packages.extend(names(FIREWALL_PACKAGES));
+        self.programs.extend(names(FIREWALL_PROGRAMS));
+        self
+    }
+}
+
+/// The machines of one lab and what they boot.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    /// The machines, in any order.
+    pub machines: Vec<MachineConfig>,
+    /// The image all of them boot.
+    pub image: ImageContents,
+    /// Where the machines' memory lies, which decides how quick a checkpoint of them is.
+    pub memory: MemoryPlan,
+    /// What is special about segments, by number. Others are as [`SegmentConfig::default`] says.
+    pub segments: BTreeMap<u8, SegmentConfig>,
+    /// How long a machine may take from launch to an answering agent.
+    pub boot_timeout: Duration,
+}
+
+/// Where machines' memory lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryPlan {
+    /// What they have in common is shared; a checkpoint takes a detour that takes seconds.
+    Shared,
+    /// Each has a file of its own, copied from the snapshot: a checkpoint takes a fraction of a second.
+    Own,
+}
+
+/// A segment of the network: machines on it exchange Ethernet frames, as far as they are linked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentConfig {
+    /// Which machines are linked, and how far apart they are.
+    pub links: LinkPlan,
+    /// The largest packet that its cards send.
+    pub mtu: Mtu,
+}
+
+/// A machine with its place in the network.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// What was asked for.
+    pub config: MachineConfig,
+    /// Its number, from 1, by sorted name.
+    pub number: u8,
+    /// Its cards, `eth1` first.
+    pub cards: Vec<Card>,
+}
+
+impl Member {
+    fn new(config: &MachineConfig, number: u8, mtu: impl Fn(u8) -> Mtu) -> Member {
+        let segments = config.segments.iter().copied().zip(1..);
+        Member {
+            config: config.clone(),
+            number,
+            cards: segments
+                .map(|(segment, place)| Card::new(segment, mtu(segment), number, place))
+                .collect(),
+        }
+    }
+
+    /// Returns its card on a segment.
+    pub fn card_on(&self, segment: u8) -> Option<&Card> {
+        self.cards.iter().find(|card| card.segment == segment)
+    }
+
+    /// Returns the card by which another machine knows it: on the first of the other's segments that it is on too,
+    /// else its first one, to which there may be a route.
+    pub fn card_for(&self, other: &Member) -> Option<&Card> {
+        let shared = other
+            .cards
+            .iter()
+            .find_map(|card| self.card_on(card.segment));
+        shared.or_else(|| self.cards.first())
+    }
+
+    /// Returns its machine id (machine-id(5)): the same in every run, and no other machine's of the lab.
+    pub fn machine_id(&self) -> String {
+        let key = ContentKey::of("machine id")
+            .text(&self.config.name)
+            .number(self.number.into());
+        key.finish().as_str()[..32].to_owned()
+    }
+}
+
+impl Topology {
+    /// A topology of `machines`, with nothing special in their image or about their segments.
+    pub fn new(machines: Vec<MachineConfig>) -> Topology {
+        Topology {
+            machines,
+            image: ImageContents::default(),
+            memory: MemoryPlan::Shared,
+            segments: BTreeMap::new(),
+            boot_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// The topology with the machines of segment 1 linked as a plan says.
+    pub fn linked(mut self, links: LinkPlan) -> Topology {
+        self.segments.entry(SEGMENT_DEFAULT).or_default().links = links;
+        self
+    }
+
+    /// Checks the topology, and numbers its machines.
+    pub fn members(&self) -> Result<BTreeMap<String, Member>, TopologyError> {
+        let count = self.machines.len();
+        if count == 0 || count > MACHINES_MAX {
+            return Err(TopologyError::BadCount { count });
+        }
+        let mut by_name = BTreeMap::new();
+        for config in &self.machines {
+            check_machine(config)?;
+            let name = config.name.clone();
+            if by_name.insert(name.clone(), config).is_some() {
+                return Err(TopologyError::NameTwice { name });
+            }
+        }
+        let mtu = |segment: u8| self.segments.get(&segment).cloned().unwrap_or_default().mtu;
+        let numbered = by_name.into_iter().zip(1u8..);
+        let members = numbered
+            .map(|((name, config), number)| (name, Member::new(config, number, mtu)))
+            .collect();
+        self.check_segments(&members)?;
+        Ok(members)
+    }
+
+    fn check_segments(&self, members: &BTreeMap<String, Member>) -> Result<(), TopologyError> {
+        for (segment, config) in &self.segments {
+            let on_it = members
+                .values()
+                .filter(|member| member.card_on(*segment).is_some());
+            let names: Vec<&str> = on_it.map(|member| member.config.name.as_str()).collect();
+            if names.is_empty() {
+                return Err(TopologyError::EmptySegment { segment: *segment });
+            }
+            config
+                .links
+                .resolve(&names)
+                .map_err(|source| TopologyError::Links {
+                    segment: *segment,
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a machine's hosts file says of all machines, itself included.
+pub(crate) fn hosts(of: &Member, members: &BTreeMap<String, Member>) -> Vec<(IpAddr, String)> {
+    let cards = members
+        .iter()
+        .filter_map(|(name, member)| Some((name, member.card_for(of)?)));
+    cards
+        .flat_map(|(name, card)| {
+            [IpAddr::from(card.ipv4), card.ipv6.into()].map(|address| (address, name.clone()))
+        })
+        .collect()
+}
+
+fn check_machine(config: &MachineConfig) -> Result<(), TopologyError> {
+    let name = config.name.clone();
+    if !is_host_name(&name) {
+        return Err(TopologyError::BadName { name });
+    }
+    if config.memory_mib < MEMORY_MIB_MIN {
+        return Err(TopologyError::TooLittleMemory {
+            name,
+            memory_mib: config.memory_mib,
+        });
+    }
+    let count = config.segments.len();
+    if count > CARDS_MAX {
+        return Err(TopologyError::TooManyCards { name, count });
+    }
+    let mut seen = BTreeSet::new();
+    for segment in config.segments.iter().copied() {
+        if !(1..=SEGMENT_MAX).contains(&segment) {
+            return Err(TopologyError::BadSegment { segment });
+        }
+        if !seen.insert(segment) {
+            return Err(TopologyError::SegmentTwice { name, segment });
+        }
+    }
+    Ok(())
+}
+
+fn is_host_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.len() <= NAME_BYTES_MAX
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|first| first.is_ascii_lowercase())
+        && name.bytes().all(plain)
+        && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(names: &[&str]) -> Topology {
+        Topology::new(names.iter().map(|name| MachineConfig::new(*name)).collect())
+    }
+
+    #[test]
+    fn numbers_follow_sorted_names() {
+        let members = topology(&["node3", "client", "node1"]).members().unwrap();
+        let numbers: Vec<_> = members
+            .iter()
+            .map(|(name, member)| (name.as_str(), member.number))
+            .collect();
+        assert_eq!(numbers, [("client", 1), ("node1", 2), ("node3", 3)]);
+    }
+
+    #[test]
+    fn names_lead_to_a_segment_that_both_are_on() {
+        let mut topology = topology(&["client", "router", "server"]);
+        topology.machines[1].segments = vec![2, 1];
+        topology.machines[2].segments = vec![2];
+        let members = topology.members().unwrap();
+        let check = |machine: &str, expected: &[&str]| {
+            let hosts = hosts(&members[machine], &members);
+            let told: Vec<String> = hosts
+                .iter()
+                .filter(|(address, _)| address.is_ipv4())
+                .map(|(address, name)| format!("{name} {address}"))
+                .collect();
+            assert_eq!(told, expected);
+            assert_eq!(hosts.len(), 2 * told.len(), "both families");
+        };
+        let (client, server) = ("client 192.168.1.1", "server 192.168.2.3");
+        check("client", &[client, "router 192.168.1.2", server]);
+        check("router", &[client, "router 192.168.2.2", server]);
+        check("server", &[client, "router 192.168.2.2", server]);
+    }
+
+    #[test]
+    fn machines_linked_otherwise_have_other_checkpoints() {
+        let mesh = topology(&["node1", "node2", "node3"]);
+        let line = mesh.clone().linked(LinkPlan::Line);
+        let key = crate::checkpoint::topology_key;
+        assert_eq!(key(&mesh), key(&mesh.clone()));
+        assert_ne!(key(&mesh), key(&line));
+    }
+
+    #[track_caller]
+    fn check_refused(names: &[&str], expected: &str) {
+        assert_eq!(
+            topology(names).members().unwrap_err().to_string(),
+            format!("could not build the topology: {expected}")
+        );
+    }
+
+    #[test]
+    fn bad_topologies_are_refused() {
+        check_refused(
+            &["node1", "node1"],
+            "the machine name \"node1\" is used twice",
+        );
+        check_refused(&[], "0 machines asked, 1 to 250 can be");
+        let rule = "is no host name (1 to 63 of a-z, 0-9 and -, a letter first, no - last)";
+        for name in [
+            "",
+            "1node",
+            "no de",
+            "node-",
+            "../x",
+            "Node",
+            &"n".repeat(64),
+        ] {
+            check_refused(&[name], &format!("{name:?} {rule}"));
+        }
+        let mut small = topology(&["node1"]);
+        small.machines[0].memory_mib = 8;
+        assert!(matches!(
+            small.members(),
+            Err(TopologyError::TooLittleMemory { .. })
+        ));
+        let star = LinkPlan::Star {
+            centre: "hub".to_owned(),
+        };
+        assert_eq!(
+            topology(&["node1"])
+                .linked(star)
+                .members()
+                .unwrap_err()
+                .to_string(),
+            "could not build the links of segment 1: there is no machine \"hub\", there are [\"node1\"]"
+        );
+    }
+
+    #[track_caller]
+    fn check_segments_refused(segments: &[u8], expected: &str) {
+        let mut topology = topology(&["node1"]);
+        topology.machines[0].segments = segments.to_vec();
+        topology.segments.insert(1, SegmentConfig::default());
+        assert_eq!(
+            topology.members().unwrap_err().to_string(),
+            format!("could not build the topology: {expected}")
+        );
+    }
+
+    #[test]
+    fn bad_segments_are_refused() {
+        check_segments_refused(&[0], "there is no segment 0, 1 to 254 can be");
+        check_segments_refused(&[255], "there is no segment 255, 1 to 254 can be");
+        check_segments_refused(&[1, 2, 1], "machine node1 is on segment 1 twice");
+        check_segments_refused(
+            &[1, 2, 3, 4, 5, 6, 7, 8, 9],
+            "machine node1 is on 9 segments, 8 can be",
+        );
+        check_segments_refused(&[2], "segment 1 is described, and no machine is on it");
+    }
+}
