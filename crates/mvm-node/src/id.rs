@@ -11,7 +11,7 @@ use std::{
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::job::{JobId, UnixMillis};
+use mvm_queue::{JobId, UnixMillis};
 
 /// Makes the ids of one node.
 #[derive(Debug)]

@@ -2,11 +2,10 @@
 //!
 //! ```text
 //!   config ──▶ serve ──▶ http ──▶ store ──▶ hiqlite
-//!                          └── job, command: what is done, without I/O
+//!                          └────────┴── mvm-queue: what is done, without I/O
 //! ```
 //!
-//! - [`job`]: jobs and how they may change; pure.
-//! - [`command`]: what is said to the store and what it answers.
+//! - [`consensus`]: what the store answers.
 //! - [`store`]: the replicated store and its promises under partition.
 //! - [`http`]: the interface that clients and other nodes speak.
 //! - [`config`]: settings from file, environment and flags.
@@ -14,11 +13,10 @@
 //!
 //! Not here: running jobs, workflows, virtual machines, the command line.
 
-pub mod command;
 pub mod config;
+pub mod consensus;
 pub mod http;
 mod id;
-pub mod job;
 mod serve;
 pub mod store;
 

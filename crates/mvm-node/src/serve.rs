@@ -22,14 +22,9 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{
     config::Config,
-    http::{App, BODY_BYTES_MAX},
-    store::ClusterStore,
+    http::App,
+    store::{ClusterStore, WAL_BYTES},
 };
-
-/// The size of hiqlite's log files, which panics on an entry that does not fit into one. Twice the
-/// default, since an entry holds a client's body with JSON's escapes, up to six times as long.
-const WAL_BYTES: u32 = 4 * 1024 * 1024;
-const _: () = assert!(BODY_BYTES_MAX * 6 * 4 < WAL_BYTES as usize);
 
 /// Log entries between two snapshots; hiqlite's default.
 const LOGS_UNTIL_SNAPSHOT: u64 = 10_000;

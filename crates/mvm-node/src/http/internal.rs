@@ -9,8 +9,10 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use serde::de::DeserializeOwned;
 
 use super::{App, body, problem::Problem};
+use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
+
 use crate::{
-    command::{Command, Proposal, Query, Reading, Unavailable, Versioned, WIRE_VERSION},
+    consensus::{Proposal, Reading, Unavailable},
     store::{DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
 };
 

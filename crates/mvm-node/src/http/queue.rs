@@ -1,44 +1,31 @@
-//! The routes of the queue.
+//! The routes that the seed of this project names: short forms of those in [`super::v1`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Json,
     body::Body,
     extract::{Path, RawQuery, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use mvm_queue::{Change, Effect, FETCH_KIND, FencingToken, JobId, JobSpec, JobState, Report};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{
     App,
+    asking::{self, mismatch, moved, of_request},
     body::{self, BODY_BYTES_MAX, Encoding},
     form,
-    problem::{Problem, REQUEST_ID_HEADER},
+    problem::Problem,
+    v1,
+    view::ClaimView,
 };
-use crate::{
-    command::{
-        Answer, Barrier, Change, Command, Cursor, Effect, Proposal, Query, Reading, RequestId,
-    },
-    id,
-    job::{FETCH_KIND, FencingToken, JobId, JobState},
-    store::{Deadline, Store},
-};
+use crate::store::Store;
 
-/// Jobs on a page of the list unless the client asks for another number.
-pub const LIST_LIMIT_DEFAULT: u32 = 100;
-
-/// Jobs on a page of the list at most.
-pub const LIST_LIMIT_MAX: u32 = 500;
-
-const IDEMPOTENCY_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 const URL_BYTES_MAX: usize = 2_048;
 const KIND_BYTES_MAX: usize = 64;
-const KINDS_MAX: usize = 16;
-const WORKER_BYTES_MAX: usize = 128;
 
 type Shared<S> = State<Arc<App<S>>>;
 type Answered = Result<Response, Problem>;
@@ -62,7 +49,7 @@ struct Publish {
 struct Claim {
     worker: String,
     #[serde(default)]
-    kinds: Vec<String>,
+    kinds: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -72,22 +59,12 @@ struct SetStatus {
     token: Option<FencingToken>,
 }
 
-/// What every read says besides its answer.
-#[derive(Serialize)]
-struct Read<T> {
-    #[serde(flatten)]
-    answer: T,
-    consistency: &'static str,
-    log_index: u64,
-}
-
 /// `POST /new-job`
 pub(super) async fn new_job<S: Store>(
     State(app): Shared<S>,
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
-    let request = request_id(&app, &headers)?;
     let encoding = body::encoding(&headers)?;
     let bytes = body::read(&headers, body, BODY_BYTES_MAX).await?;
     let url = match encoding {
@@ -98,7 +75,8 @@ pub(super) async fn new_job<S: Store>(
         }
     };
     let url = check_url(url.as_deref())?;
-    submit(&app, request, FETCH_KIND.into(), json!({ "url": url })).await
+    let spec = JobSpec::new(FETCH_KIND, json!({ "url": url }));
+    v1::submit(&app, &headers, spec).await
 }
 
 /// `POST /queue/publish`
@@ -107,37 +85,9 @@ pub(super) async fn publish<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
-    let request = request_id(&app, &headers)?;
     let Publish { kind, payload } = body::json(&headers, body).await?;
     check_kind(&kind)?;
-    if kind == FETCH_KIND {
-        check_url(payload.get("url").and_then(Value::as_str))?;
-    }
-    submit(&app, request, kind, payload).await
-}
-
-async fn submit<S: Store>(
-    app: &App<S>,
-    request: RequestId,
-    kind: String,
-    payload: Value,
-) -> Answered {
-    let at = id::now();
-    let change = Change::Submit {
-        job: app.ids.job(at),
-        kind,
-        payload,
-        submitted_on: app.node,
-    };
-    propose(
-        app,
-        Command {
-            request,
-            at,
-            change,
-        },
-    )
-    .await
+    v1::submit(&app, &headers, JobSpec::new(kind, payload)).await
 }
 
 /// `POST /queue/claim`
@@ -146,31 +96,15 @@ pub(super) async fn claim<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
-    let request = request_id(&app, &headers)?;
     let Claim { worker, kinds } = body::json(&headers, body).await?;
-    if worker.is_empty() || worker.len() > WORKER_BYTES_MAX || worker.chars().any(char::is_control)
-    {
-        let detail = format!(
-            "worker must be a name of 1 to {WORKER_BYTES_MAX} bytes without control characters"
-        );
-        return Err(Problem::bad_request(detail));
-    }
-    if kinds.len() > KINDS_MAX {
-        return Err(Problem::bad_request(format!(
-            "kinds has {} entries; at most {KINDS_MAX} are taken",
-            kinds.len()
-        )));
-    }
-    kinds.iter().try_for_each(|kind| check_kind(kind))?;
-    propose(
-        &app,
-        Command {
-            request,
-            at: id::now(),
-            change: Change::Claim { worker, kinds },
-        },
-    )
-    .await
+    let (claims, request) = v1::take(&app, &headers, worker, 1, BTreeSet::new(), kinds).await?;
+    Ok(match claims.first() {
+        Some(claim) => {
+            let job = json!({ "job": ClaimView::from(claim), "token": claim.token });
+            of_request(Json(job), &request)
+        }
+        None => of_request(StatusCode::NO_CONTENT, &request),
+    })
 }
 
 /// `POST /queue/status/{id}`
@@ -180,208 +114,67 @@ pub(super) async fn set_status<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
-    let request = request_id(&app, &headers)?;
     let SetStatus { state, token } = body::json(&headers, body).await?;
-    let change = Change::Move {
-        job: JobId(job),
-        target: parse_state(&state)?,
-        token,
+    let target = asking::parse_state(&state)?;
+    let id = JobId(job.clone());
+    let finish = |report| {
+        let token = token.ok_or_else(|| Problem::token_missing(target))?;
+        Ok::<_, Problem>(Change::Finish {
+            job: id.clone(),
+            token,
+            report,
+        })
     };
-    propose(
-        &app,
-        Command {
-            request,
-            at: id::now(),
-            change,
+    let change = match target {
+        JobState::InProgress => Change::Start {
+            job: id.clone(),
+            token: token.ok_or_else(|| Problem::token_missing(target))?,
         },
-    )
-    .await
+        JobState::Completed => finish(Report::Succeeded {
+            result: Value::Null,
+        })?,
+        JobState::Failed => finish(Report::Failed {
+            error: "the worker said so".to_owned(),
+            permanent: false,
+        })?,
+        JobState::Cancelled if token.is_some() => finish(Report::Cancelled)?,
+        JobState::Cancelled => Change::Cancel { job: id.clone() },
+        JobState::Pending | JobState::Claimed | JobState::Dead => {
+            return Err(
+                Problem::bad_request(format!("nobody moves a job to {target} by this route"))
+                    .hint("use in_progress, completed, failed or cancelled"),
+            );
+        }
+    };
+    let asked = asking::asked(&app, &headers)?;
+    let state = match asking::propose(&app, &asked.request, change).await? {
+        Effect::Started => JobState::InProgress,
+        Effect::Ended { state, .. } | Effect::Cancelled { state, .. } => state,
+        other => return Err(mismatch(&other)),
+    };
+    Ok(moved(&job, state, &asked.request))
 }
 
 /// `GET /queue/status/{id}`
 pub(super) async fn status<S: Store>(
-    State(app): Shared<S>,
-    Path(job): Path<String>,
-    RawQuery(query): RawQuery,
+    app: Shared<S>,
+    job: Path<String>,
+    query: RawQuery,
 ) -> Answered {
-    let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let job = JobId(job);
-    let (answer, read) = read(
-        &app,
-        consistency.as_deref(),
-        Query::Job { job: job.clone() },
-    )
-    .await?;
-    match answer {
-        Answer::Job { job: Some(job) } => Ok(Json(read(json!({ "job": job }))).into_response()),
-        Answer::Job { job: None } => {
-            Err(Problem::refused(&crate::job::Refusal::UnknownJob { job }))
-        }
-        other => Err(mismatch(&other)),
-    }
+    v1::job(app, job, query).await
 }
 
 /// `GET /queue/list`
-pub(super) async fn list<S: Store>(State(app): Shared<S>, RawQuery(query): RawQuery) -> Answered {
-    let query = query.unwrap_or_default();
-    let [limit, after, state, consistency] =
-        form::fields(query.as_bytes(), ["limit", "after", "state", "consistency"])?;
-    let limit = match limit {
-        None => LIST_LIMIT_DEFAULT,
-        Some(text) => number::<u32>("limit", &text)
-            .ok()
-            .filter(|limit| (1..=LIST_LIMIT_MAX).contains(limit))
-            .ok_or_else(|| {
-                Problem::bad_request(format!(
-                    "limit {text:?} is not between 1 and {LIST_LIMIT_MAX}"
-                ))
-            })?,
-    };
-    let after = after
-        .map(|text| number("after", &text).map(Cursor))
-        .transpose()?;
-    let state = state.map(|word| parse_state(&word)).transpose()?;
-    let (answer, read) = read(
-        &app,
-        consistency.as_deref(),
-        Query::List {
-            after,
-            limit,
-            state,
-        },
-    )
-    .await?;
-    match answer {
-        Answer::Jobs { jobs, next } => {
-            Ok(Json(read(json!({ "jobs": jobs, "next": next }))).into_response())
-        }
-        other => Err(mismatch(&other)),
-    }
+pub(super) async fn list<S: Store>(app: Shared<S>, query: RawQuery) -> Answered {
+    v1::jobs(app, query).await
 }
 
 /// `GET /queue/stats`
-pub(super) async fn stats<S: Store>(State(app): Shared<S>, RawQuery(query): RawQuery) -> Answered {
-    let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let (answer, read) = read(&app, consistency.as_deref(), Query::Stats).await?;
-    match answer {
-        Answer::Stats { counts } => {
-            let total: u64 = counts.iter().map(|(_, count)| count).sum();
-            let counts: Map<String, Value> = counts
-                .into_iter()
-                .map(|(state, count)| (state.to_string(), count.into()))
-                .collect();
-            Ok(Json(read(json!({ "counts": counts, "total": total }))).into_response())
-        }
-        other => Err(mismatch(&other)),
-    }
+pub(super) async fn stats<S: Store>(app: Shared<S>, query: RawQuery) -> Answered {
+    v1::stats(app, query).await.map(IntoResponse::into_response)
 }
 
-/// Proposes a command and turns every outcome into an answer that names the request.
-async fn propose<S: Store>(app: &App<S>, command: Command) -> Answered {
-    let request = command.request.clone();
-    let proposal = app.store.propose(command, Deadline::starting_now()).await;
-    let problem = match proposal {
-        Proposal::Committed { effect } => return Ok(committed(effect, &request)),
-        Proposal::Rejected { refusal } => Problem::refused(&refusal),
-        Proposal::Unavailable { cause } => Problem::unavailable(&cause),
-        Proposal::Unknown => Problem::unknown(),
-        Proposal::Broken { detail } => {
-            tracing::error!(
-                request = request.0,
-                detail,
-                "a command failed on every replica"
-            );
-            Problem::broken(detail)
-        }
-    };
-    Err(problem.of_request(&request))
-}
-
-fn committed(effect: Effect, request: &RequestId) -> Response {
-    let mut response = match effect {
-        Effect::Submitted { job } => {
-            let location = format!("/queue/status/{}", job.id);
-            (
-                StatusCode::CREATED,
-                [(header::LOCATION, location)],
-                Json(job),
-            )
-                .into_response()
-        }
-        Effect::Claimed {
-            claim: Some((job, token)),
-        } => Json(json!({ "job": job, "token": token })).into_response(),
-        Effect::Claimed { claim: None } => StatusCode::NO_CONTENT.into_response(),
-        Effect::Moved { job } => Json(job).into_response(),
-    };
-    // Checked to be a header value when it came in.
-    if let Ok(id) = HeaderValue::from_str(&request.0) {
-        response.headers_mut().insert(REQUEST_ID_HEADER, id);
-    }
-    response
-}
-
-/// Reads, and returns with the answer how to wrap it.
-async fn read<S: Store>(
-    app: &App<S>,
-    consistency: Option<&str>,
-    query: Query,
-) -> Result<(Answer, impl Fn(Value) -> Value), Problem> {
-    let barrier = match consistency {
-        None | Some("linearizable") => Barrier::Linearizable,
-        Some("local") => Barrier::Local,
-        Some(word) => {
-            return Err(
-                Problem::bad_request(format!("there is no consistency {word:?}"))
-                    .hint("use linearizable (the default) or local"),
-            );
-        }
-    };
-    match app
-        .store
-        .read(barrier, query, Deadline::starting_now())
-        .await
-    {
-        Reading::Done { answer, log_index } => {
-            let consistency = barrier.as_str();
-            Ok((answer, move |answer| {
-                json!(Read {
-                    answer,
-                    consistency,
-                    log_index
-                })
-            }))
-        }
-        Reading::Unavailable { cause } => Err(Problem::unavailable(&cause)),
-        Reading::Broken { detail } => {
-            tracing::error!(detail, "a read failed");
-            Err(Problem::broken(detail))
-        }
-    }
-}
-
-fn mismatch(answer: &Answer) -> Problem {
-    Problem::broken(format!("the store answered another question: {answer:?}"))
-}
-
-/// The client's idempotency key, or a new id.
-fn request_id<S: Store>(app: &App<S>, headers: &HeaderMap) -> Result<RequestId, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else {
-        return Ok(RequestId(app.ids.request(id::now())));
-    };
-    let visible = value
-        .to_str()
-        .ok()
-        .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
-    match visible.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
-        Some(key) => Ok(RequestId(key.to_owned())),
-        None => Err(Problem::bad_request(format!(
-            "the idempotency-key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
-        ))),
-    }
-}
-
-fn check_url(url: Option<&str>) -> Result<&str, Problem> {
+pub(super) fn check_url(url: Option<&str>) -> Result<&str, Problem> {
     let bad = |detail: &str| {
         Err(Problem::bad_request(detail)
             .hint("send url=http://... as a form, or {\"url\": \"http://...\"} as JSON"))
@@ -411,7 +204,7 @@ fn check_url(url: Option<&str>) -> Result<&str, Problem> {
     }
 }
 
-fn check_kind(kind: &str) -> Result<(), Problem> {
+pub(super) fn check_kind(kind: &str) -> Result<(), Problem> {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
     if (1..=KIND_BYTES_MAX).contains(&kind.len()) && kind.bytes().all(plain) {
@@ -422,18 +215,4 @@ fn check_kind(kind: &str) -> Result<(), Problem> {
             "kinds are 1 to {KIND_BYTES_MAX} of the characters a-z 0-9 . _ -"
         )),
     )
-}
-
-fn parse_state(word: &str) -> Result<JobState, Problem> {
-    JobState::parse(word).ok_or_else(|| {
-        let known = JobState::ALL.map(JobState::as_str).join(", ");
-        Problem::bad_request(format!("there is no state {word:?}"))
-            .hint(format!("states are {known}"))
-    })
-}
-
-fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|_| {
-        Problem::bad_request(format!("{name} {text:?} is not a number this route takes"))
-    })
 }

@@ -12,19 +12,23 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use mvm_queue::{Command, Query};
+use tokio::{sync::mpsc, task::JoinSet};
+
 use super::{
     Deadline, MemberStatus, Status, Store,
     peers::{Exchange, Peers},
     raft::{LocalRaft, View},
+    timekeeper::Timekeeper,
 };
 use crate::{
-    command::{Barrier, Command, Proposal, Query, Reading, Unavailable},
+    consensus::{Barrier, Proposal, Reading, Unavailable},
     config::{Config, Member},
     http::internal,
 };
@@ -48,12 +52,14 @@ pub(crate) struct ClusterStore {
     members: Vec<Member>,
     peers: Peers,
     /// Set once hiqlite has joined its cluster.
-    local: OnceLock<LocalRaft>,
+    local: OnceLock<Arc<LocalRaft>>,
     /// Set once the tables are on this replica.
     has_schema: AtomicBool,
     shutting_down: AtomicBool,
     /// When the way to a leader with a quorum was last seen to be open.
     last_good: Mutex<Instant>,
+    /// Waits here from joining until the tables are there.
+    timekeeper: Mutex<Option<Timekeeper>>,
 }
 
 impl ClusterStore {
@@ -72,16 +78,19 @@ impl ClusterStore {
             has_schema: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             last_good: Mutex::new(Instant::now()),
+            timekeeper: Mutex::default(),
         })
     }
 
     /// Takes over a hiqlite that has joined its cluster.
     pub(crate) fn joined(&self, client: hiqlite::Client, lease: Duration) {
-        let local = LocalRaft::new(client, self.node, lease);
+        let (tell, applied) = mpsc::unbounded_channel();
+        let local = Arc::new(LocalRaft::new(client, self.node, lease, tell));
         assert!(
             self.local.set(local).is_ok(),
             "a node joins its cluster once"
         );
+        *lock(&self.timekeeper) = Some(Timekeeper::new(self.node, applied));
     }
 
     /// From now on every new request of a client is refused. What other nodes ask is still answered.
@@ -96,8 +105,9 @@ impl ClusterStore {
         }
     }
 
-    /// Creates the tables once, and remembers when a quorum was last seen. Runs until dropped.
+    /// Creates the tables once, remembers when a quorum was last seen, and then keeps time. Runs until dropped.
     pub(crate) async fn keep(&self) {
+        let mut keeping = JoinSet::new();
         loop {
             if let Some(local) = self.local.get() {
                 if self.is_good(local, &local.view().await) {
@@ -105,6 +115,9 @@ impl ClusterStore {
                 }
                 if !self.has_schema.load(Ordering::Relaxed) {
                     self.settle_schema(local).await;
+                } else if let Some(timekeeper) = lock(&self.timekeeper).take() {
+                    let local = Arc::clone(local);
+                    keeping.spawn(async move { timekeeper.keep(&local).await });
                 }
             }
             tokio::time::sleep(KEEPER_PERIOD).await;
@@ -132,24 +145,18 @@ impl ClusterStore {
     }
 
     fn mark_good(&self) {
-        *self
-            .last_good
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.last_good) = Instant::now();
     }
 
     fn is_hopeless(&self) -> bool {
-        self.last_good
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
-            > PATIENCE
+        lock(&self.last_good).elapsed() > PATIENCE
     }
 
     fn local(&self) -> Result<&LocalRaft, Unavailable> {
         let ready = self.has_schema.load(Ordering::Relaxed);
         self.local
             .get()
+            .map(Arc::as_ref)
             .filter(|_| ready)
             .ok_or(Unavailable::Forming)
     }
@@ -171,7 +178,7 @@ impl ClusterStore {
         deadline: Deadline,
     ) -> Proposal {
         if leader == self.node {
-            return local.propose(command, deadline.give_up_at).await;
+            return local.propose(command.clone(), deadline.give_up_at).await;
         }
         match self
             .peers
@@ -257,9 +264,7 @@ async fn read_replica(local: &LocalRaft, query: &Query) -> Reading {
     let log_index = local.view().await.applied_index;
     match local.query(query).await {
         Ok(answer) => Reading::Done { answer, log_index },
-        Err(error) => Reading::Broken {
-            detail: error.to_string(),
-        },
+        Err(detail) => Reading::Broken { detail },
     }
 }
 
@@ -345,7 +350,7 @@ impl Store for ClusterStore {
 
     async fn propose_forwarded(&self, command: Command, deadline: Deadline) -> Proposal {
         match self.local() {
-            Ok(local) => local.propose(&command, deadline.give_up_at).await,
+            Ok(local) => local.propose(command, deadline.give_up_at).await,
             Err(cause) => Proposal::Unavailable { cause },
         }
     }
@@ -397,4 +402,8 @@ impl ClusterStore {
             }),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

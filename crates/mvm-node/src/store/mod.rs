@@ -4,18 +4,20 @@
 //!   HTTP handler ──propose / read / status──▶ Store
 //!                                              ├── MemoryStore    one process, for tests
 //!                                              └── ClusterStore   finds the leader
-//!                                                    ├── LocalRaft  this node leads: hiqlite
+//!                                                    ├── LocalRaft  this node leads: Writer ─▶ hiqlite
+//!                                                    ├── Timekeeper this node leads: leases and times
 //!                                                    └── Peers      another leads: over HTTP
 //! ```
 //!
-//! What lives elsewhere: what a job is ([`crate::job`]), what the commands are ([`crate::command`]),
-//! and how answers become HTTP ([`crate::http`]).
+//! What lives elsewhere: jobs, commands, and what they do ([`mvm_queue`]), and how answers become HTTP ([`crate::http`]).
 
 mod cluster;
 mod memory;
 mod peers;
 mod raft;
-mod sql;
+mod rows;
+mod timekeeper;
+mod writes;
 
 use std::{
     future::Future,
@@ -29,7 +31,13 @@ pub(crate) use self::{
     cluster::ClusterStore,
     peers::{DEADLINE_HEADER, SECRET_HEADER},
 };
-use crate::command::{Barrier, Command, Proposal, Query, Reading, Unavailable};
+use mvm_queue::{Command, Query};
+
+use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
+
+/// The size of hiqlite's log files, which panics on an entry that does not fit into one. Twice the default, so that a
+/// batch of commands takes a quarter of it.
+pub(crate) const WAL_BYTES: u32 = 4 * 1024 * 1024;
 
 /// After so long a request that was handed to nobody is answered as not applied (HTTP 503).
 ///

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout_at};
 
-use crate::command::{Versioned, WIRE_VERSION};
+use mvm_queue::{Versioned, WIRE_VERSION};
 
 /// Carries the secret that nodes share.
 pub(crate) const SECRET_HEADER: &str = "x-mvm-secret";

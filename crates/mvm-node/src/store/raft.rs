@@ -10,7 +10,11 @@
 
 use std::time::{Duration, Instant};
 
-use hiqlite::{Client, Error, Param};
+use hiqlite::{Client, Error, Param, Row};
+use mvm_queue::{
+    Answer, Command, Query,
+    sql::{self, Statement},
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -18,12 +22,19 @@ use tokio::{
 
 use super::{
     peers::until,
-    sql::{self, NumberRow, OutcomeRow},
+    rows,
+    writes::{Applied, Writer},
 };
 use crate::{
-    command::{Answer, Command, Proposal, Query, Unavailable},
+    consensus::{Proposal, Unavailable},
     id,
 };
+
+/// Leaves a mark in the log that [`BARRIER_MARK`] finds again: ?1 node, ?2 mark.
+const BARRIER: &str = "INSERT INTO barriers (node, mark) VALUES (?1, ?2)
+     ON CONFLICT (node) DO UPDATE SET mark = excluded.mark";
+/// The latest mark of a node that this replica has applied: ?1 node.
+const BARRIER_MARK: &str = "SELECT mark AS number FROM barriers WHERE node = ?1";
 
 /// Reads that may wait for the next mark; more than that wait before the queue.
 const BARRIER_QUEUE_MAX: usize = 1_024;
@@ -41,6 +52,7 @@ pub(super) struct LocalRaft {
     /// A leader that has not heard from a majority for so long proposes nothing.
     lease: Duration,
     barriers: mpsc::Sender<oneshot::Sender<()>>,
+    writer: Writer,
     /// Drops, and so ends, the barrier task with this.
     _tasks: JoinSet<()>,
 }
@@ -58,9 +70,16 @@ pub(super) struct View {
 }
 
 impl LocalRaft {
-    /// Takes over a started hiqlite. `lease` is the shortest election timeout.
-    pub(super) fn new(client: Client, node: u64, lease: Duration) -> Self {
+    /// Takes over a started hiqlite. `lease` is the shortest election timeout; `applied` is told of every command that
+    /// goes through here.
+    pub(super) fn new(
+        client: Client,
+        node: u64,
+        lease: Duration,
+        applied: mpsc::UnboundedSender<Applied>,
+    ) -> Self {
         let (barriers, waiting) = mpsc::channel(BARRIER_QUEUE_MAX);
+        let writer = Writer::new(client.clone(), applied);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_barriers(client.clone(), node, waiting));
         Self {
@@ -68,6 +87,7 @@ impl LocalRaft {
             node,
             lease,
             barriers,
+            writer,
             _tasks: tasks,
         }
     }
@@ -130,59 +150,10 @@ impl LocalRaft {
     }
 
     /// Applies a command if this node leads.
-    pub(super) async fn propose(&self, command: &Command, give_up_at: Instant) -> Proposal {
-        if let Err(cause) = self.lead().await {
-            return Proposal::Unavailable { cause };
-        }
-        until(give_up_at, self.apply(command))
-            .await
-            .unwrap_or(Proposal::Unknown)
-    }
-
-    async fn apply(&self, command: &Command) -> Proposal {
-        match self.client.txn(sql::statements(command)).await {
-            Ok(_) => self.outcome(command).await,
-            Err(
-                error @ (Error::Sqlite(_)
-                | Error::PrepareStatement(_)
-                | Error::QueryParams(_)
-                | Error::ConstraintViolation(_)
-                | Error::Transaction(_)),
-            ) => Proposal::Broken {
-                detail: error.to_string(),
-            },
-            Err(error) => {
-                tracing::debug!(%error, request = command.request.0, "proposed without an answer");
-                Proposal::Unknown
-            }
-        }
-    }
-
-    /// Reads what this replica recorded for a request that has just been applied.
-    async fn outcome(&self, command: &Command) -> Proposal {
-        let parameters = vec![Param::from(&command.request.0)];
-        let rows = match self
-            .client
-            .query_try_map::<OutcomeRow, _>(sql::OUTCOME, parameters)
-            .await
-        {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::warn!(%error, request = command.request.0, "applied, but the outcome is unreadable");
-                return Proposal::Unknown;
-            }
-        };
-        // No row: another leader committed it, and it has not come here yet.
-        let Some(row) = rows.into_iter().next() else {
-            return Proposal::Unknown;
-        };
-        match row
-            .map_err(|error| error.to_string())
-            .and_then(|row| row.interpret(command))
-        {
-            Ok(Ok(effect)) => Proposal::Committed { effect },
-            Ok(Err(refusal)) => Proposal::Rejected { refusal },
-            Err(detail) => Proposal::Broken { detail },
+    pub(super) async fn propose(&self, command: Command, give_up_at: Instant) -> Proposal {
+        match self.lead().await {
+            Ok(()) => self.writer.propose(command, give_up_at).await,
+            Err(cause) => Proposal::Unavailable { cause },
         }
     }
 
@@ -204,36 +175,33 @@ impl LocalRaft {
         }
     }
 
-    /// Reads this replica.
-    pub(super) async fn query(&self, query: &Query) -> Result<Answer, Error> {
-        match sql::job_query(query) {
-            Some((statement, parameters)) => {
-                let rows = self.client.query_try_map(statement, parameters).await?;
-                Ok(sql::job_answer(
-                    query,
-                    rows.into_iter().collect::<Result<_, _>>()?,
-                ))
-            }
-            None => {
-                let rows = self.client.query_try_map(sql::STATS, Vec::new()).await?;
-                Ok(sql::stats_answer(
-                    &rows.into_iter().collect::<Result<Vec<_>, _>>()?,
-                ))
-            }
-        }
+    /// Reads this replica; an error is a defect.
+    pub(super) async fn query(&self, query: &Query) -> Result<Answer, String> {
+        let rows = rows::read(&self.client, sql::select(query)).await;
+        let rows = rows.map_err(|error| error.to_string())?;
+        sql::answer(query, rows).map_err(|error| error.to_string())
     }
 
-    /// Whether this replica has the tables.
+    /// Whether this replica has the present tables.
     pub(super) async fn has_schema(&self) -> bool {
-        number(&self.client, sql::SCHEMA_PRESENT, Vec::new()).await == Some(1)
+        self.schema_version().await.is_some_and(|version| version >= sql::VERSION)
     }
 
-    /// Asks the log to create the tables. Harmless if they exist.
+    async fn schema_version(&self) -> Option<i64> {
+        let query = Statement {
+            sql: sql::VERSION_QUERY.into(),
+            parameters: Vec::new(),
+        };
+        let rows = rows::read(&self.client, query).await.ok()?;
+        rows.first()?.parse().ok()
+    }
+
+    /// Asks the log to bring the tables up to date. Harmless if they are.
     pub(super) async fn create_schema(&self, give_up_at: Instant) {
-        if self.lead().await.is_err() {
+        let (Ok(()), Some(version)) = (self.lead().await, self.schema_version().await) else {
             return;
-        }
-        let statements = sql::SCHEMA.map(|statement| (statement, Vec::new()));
+        };
+        let statements: Vec<_> = sql::upgrade(version).into_iter().map(rows::statement).collect();
         if let Some(Err(error)) = until(give_up_at, self.client.txn(statements)).await {
             tracing::warn!(%error, "could not create the tables; trying again");
         }
@@ -277,9 +245,9 @@ async fn serve_barriers(
         mark = mark.wrapping_add(1);
         let set = async {
             client
-                .execute(sql::BARRIER, vec![node.clone(), Param::from(mark)])
+                .execute(BARRIER, vec![node.clone(), Param::from(mark)])
                 .await?;
-            Ok::<_, Error>(number(&client, sql::BARRIER_MARK, vec![node.clone()]).await)
+            Ok::<_, Error>(number(&client, BARRIER_MARK, vec![node.clone()]).await)
         };
         match tokio::time::timeout(BARRIER_TIMEOUT, set).await {
             // Reading our own mark back proves that this replica applied it, whoever committed it.
@@ -309,4 +277,15 @@ async fn number(
         .next()?
         .ok()
         .map(|NumberRow(number)| number)
+}
+
+/// A row with one number.
+struct NumberRow(i64);
+
+impl TryFrom<&mut Row<'_>> for NumberRow {
+    type Error = Error;
+
+    fn try_from(row: &mut Row<'_>) -> Result<Self, Error> {
+        Ok(Self(row.try_get("number")?))
+    }
 }

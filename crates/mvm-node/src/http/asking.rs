@@ -1,0 +1,160 @@
+//! From a request to the store and back: what every route of the queue has in common.
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue},
+    response::{IntoResponse, Response},
+};
+use mvm_queue::{Answer, Change, Command, Effect, JobState, Query, RequestId};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    problem::{Problem, REQUEST_ID_HEADER},
+};
+use crate::{
+    consensus::{Barrier, Proposal, Reading},
+    id,
+    store::{Deadline, Store},
+};
+
+const IDEMPOTENCY_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// What every read says besides its answer.
+#[derive(Serialize)]
+struct Read<T> {
+    #[serde(flatten)]
+    answer: T,
+    consistency: &'static str,
+    log_index: u64,
+}
+
+/// A change that a client asks for, under the name by which it may be repeated.
+pub(super) struct Asked {
+    pub(super) request: RequestId,
+    /// Whether the client gave the name.
+    pub(super) named: bool,
+}
+
+/// The client's idempotency key, or a new id.
+pub(super) fn asked<S: Store>(app: &App<S>, headers: &HeaderMap) -> Result<Asked, Problem> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else {
+        return Ok(Asked {
+            request: RequestId(app.ids.request(id::now())),
+            named: false,
+        });
+    };
+    let visible = value
+        .to_str()
+        .ok()
+        .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
+    match visible.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
+        Some(key) => Ok(Asked {
+            request: RequestId(key.to_owned()),
+            named: true,
+        }),
+        None => Err(Problem::bad_request(format!(
+            "the idempotency-key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
+        ))),
+    }
+}
+
+/// Proposes a change; what is not success names the request.
+pub(super) async fn propose<S: Store>(
+    app: &App<S>,
+    request: &RequestId,
+    change: Change,
+) -> Result<Effect, Problem> {
+    let command = Command {
+        request: request.clone(),
+        at: id::now(),
+        change,
+    };
+    let problem = match app.store.propose(command, Deadline::starting_now()).await {
+        Proposal::Committed { effect } => return Ok(effect),
+        Proposal::Rejected { refusal } => Problem::refused(&refusal),
+        Proposal::Unavailable { cause } => Problem::unavailable(&cause),
+        Proposal::Unknown => Problem::unknown(),
+        Proposal::Broken { detail } => {
+            tracing::error!(
+                request = request.0,
+                detail,
+                "a command failed on every replica"
+            );
+            Problem::broken(detail)
+        }
+    };
+    Err(problem.of_request(request))
+}
+
+/// Names the request in an answer.
+pub(super) fn of_request(answer: impl IntoResponse, request: &RequestId) -> Response {
+    let mut response = answer.into_response();
+    // Checked to be a header value when it came in.
+    if let Ok(id) = HeaderValue::from_str(&request.0) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, id);
+    }
+    response
+}
+
+/// The answer to a change that leaves a job in a state.
+pub(super) fn moved(job: &str, state: JobState, request: &RequestId) -> Response {
+    of_request(Json(json!({ "id": job, "state": state })), request)
+}
+
+/// Reads, and returns with the answer how to wrap it.
+pub(super) async fn read<S: Store>(
+    app: &App<S>,
+    consistency: Option<&str>,
+    query: Query,
+) -> Result<(Answer, impl Fn(Value) -> Value), Problem> {
+    let barrier = match consistency {
+        None | Some("linearizable") => Barrier::Linearizable,
+        Some("local") => Barrier::Local,
+        Some(word) => {
+            return Err(
+                Problem::bad_request(format!("there is no consistency {word:?}"))
+                    .hint("use linearizable (the default) or local"),
+            );
+        }
+    };
+    let reading = app.store.read(barrier, query, Deadline::starting_now());
+    match reading.await {
+        Reading::Done { answer, log_index } => {
+            let consistency = barrier.as_str();
+            Ok((answer, move |answer| {
+                json!(Read {
+                    answer,
+                    consistency,
+                    log_index
+                })
+            }))
+        }
+        Reading::Unavailable { cause } => Err(Problem::unavailable(&cause)),
+        Reading::Broken { detail } => {
+            tracing::error!(detail, "a read failed");
+            Err(Problem::broken(detail))
+        }
+    }
+}
+
+/// The store did something else than it was told.
+pub(super) fn mismatch(answer: &impl std::fmt::Debug) -> Problem {
+    Problem::broken(format!("the store answered another question: {answer:?}"))
+}
+
+pub(super) fn parse_state(word: &str) -> Result<JobState, Problem> {
+    JobState::parse(word).ok_or_else(|| {
+        let known = JobState::ALL.map(JobState::as_str).join(", ");
+        Problem::bad_request(format!("there is no state {word:?}"))
+            .hint(format!("states are {known}"))
+    })
+}
+
+pub(super) fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|_| {
+        Problem::bad_request(format!("{name} {text:?} is not a number this route takes"))
+    })
+}

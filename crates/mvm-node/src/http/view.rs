@@ -1,0 +1,119 @@
+//! How a job looks to clients.
+
+use mvm_queue::{Claim, FencingToken, Job, JobId, JobSpec, JobState, UnixMillis, WaitsFor};
+use serde::Serialize;
+
+/// A job with all that was asked for, as every route shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct JobView<'a> {
+    id: &'a JobId,
+    #[serde(flatten)]
+    spec: &'a JobSpec,
+    state: JobState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<WaitsFor>,
+    created_at_ms: UnixMillis,
+    updated_at_ms: UnixMillis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finished_at_ms: Option<UnixMillis>,
+    submitted_on: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<&'a str>,
+    claimed_by: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed_on: Option<u64>,
+    /// Claims so far; the latest one's token.
+    attempts: FencingToken,
+    #[serde(skip_serializing_if = "is_zero")]
+    failures: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    losses: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cancel_requested: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl<'a> From<&'a Job> for JobView<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            id: &job.id,
+            spec: &job.spec,
+            state: job.state,
+            waits_for: job.waits_for,
+            created_at_ms: job.created_at_ms,
+            updated_at_ms: job.updated_at_ms,
+            finished_at_ms: job.finished_at_ms,
+            submitted_on: job.submitted_on,
+            schedule: job.schedule.as_deref(),
+            claimed_by: job.claimed_by.as_deref(),
+            claimed_on: job.claimed_on,
+            attempts: job.token,
+            failures: job.failures,
+            losses: job.losses,
+            cancel_requested: job.cancel_requested,
+            error: job.error.as_deref(),
+            result: job.result.as_ref(),
+        }
+    }
+}
+
+impl<'a> JobView<'a> {
+    /// A job that has just been added, before anybody has read it back.
+    pub(super) fn added(
+        id: &'a JobId,
+        spec: &'a JobSpec,
+        state: JobState,
+        waits_for: Option<WaitsFor>,
+        at: UnixMillis,
+        submitted_on: u64,
+    ) -> Self {
+        Self {
+            id,
+            spec,
+            state,
+            waits_for,
+            created_at_ms: at,
+            updated_at_ms: at,
+            finished_at_ms: None,
+            submitted_on,
+            schedule: None,
+            claimed_by: None,
+            claimed_on: None,
+            attempts: FencingToken(0),
+            failures: 0,
+            losses: 0,
+            cancel_requested: false,
+            error: None,
+            result: None,
+        }
+    }
+}
+
+/// A claim as its worker gets it.
+#[derive(Debug, Serialize)]
+pub(super) struct ClaimView<'a> {
+    id: &'a JobId,
+    token: FencingToken,
+    submitted_on: u64,
+    #[serde(flatten)]
+    spec: &'a JobSpec,
+}
+
+impl<'a> From<&'a Claim> for ClaimView<'a> {
+    fn from(claim: &'a Claim) -> Self {
+        Self {
+            id: &claim.job,
+            token: claim.token,
+            submitted_on: claim.submitted_on,
+            spec: &claim.spec,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The leader's way into the log: commands that come at the same time share one entry.
+//!
+//! ```text
+//!   propose ──▶ waiting ──▶ writer: one batch at a time ──▶ hiqlite ──▶ outcomes ──▶ answers, and the timekeeper
+//!      └── its time is over: still waiting? then it is taken back, and was not handed over
+//! ```
+//!
+//! While one batch is on its way to a majority the next one gathers, so batches grow with the load.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hiqlite::{Client, Error};
+use mvm_queue::{Command, Outcome, sql};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{GIVE_UP_AFTER, WAL_BYTES, peers::until, rows};
+use crate::consensus::{Proposal, Unavailable};
+
+/// Commands that may wait for the next batch; more than that wait before the queue.
+const WAITING_MAX: usize = 4_096;
+/// Commands in one batch.
+const BATCH_MAX: usize = 512;
+/// What a batch takes in the log. hiqlite panics on an entry that does not fit into one of its files.
+const BATCH_BYTES_MAX: usize = WAL_BYTES as usize / 4;
+const _: () = assert!(BATCH_BYTES_MAX >= 2 * mvm_queue::COMMAND_BYTES_MAX);
+
+/// What was applied by this node as leader, for those who keep time.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// A command and what became of it.
+    Known(Box<Command>, Outcome),
+    /// Something was handed over, and what became of it is not known.
+    Unknown,
+}
+
+/// Where a command stands.
+const WAITING: u8 = 0;
+const HANDED_OVER: u8 = 1;
+const TAKEN_BACK: u8 = 2;
+
+struct Write {
+    command: Command,
+    stands: Arc<AtomicU8>,
+    answer: oneshot::Sender<Proposal>,
+}
+
+/// The writer of a node. It only writes what it is given; whether the node leads is looked at before.
+pub(super) struct Writer {
+    waiting: mpsc::Sender<Write>,
+    /// Drops, and so ends, the task with this.
+    _task: JoinSet<()>,
+}
+
+impl Writer {
+    pub(super) fn new(client: Client, applied: mpsc::UnboundedSender<Applied>) -> Self {
+        let (waiting, writes) = mpsc::channel(WAITING_MAX);
+        let mut task = JoinSet::new();
+        task.spawn(write(client, writes, applied));
+        Self {
+            waiting,
+            _task: task,
+        }
+    }
+
+    /// Hands a command to the log, with others that come at the same time.
+    pub(super) async fn propose(&self, command: Command, give_up_at: Instant) -> Proposal {
+        let stands = Arc::new(AtomicU8::new(WAITING));
+        let (answer, answered) = oneshot::channel();
+        let write = Write {
+            command,
+            stands: Arc::clone(&stands),
+            answer,
+        };
+        let answered = async {
+            self.waiting.send(write).await.ok()?;
+            answered.await.ok()
+        };
+        if let Some(proposal) = until(give_up_at, answered).await.flatten() {
+            return proposal;
+        }
+        match stands.compare_exchange(WAITING, TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Proposal::Unavailable {
+                cause: Unavailable::NoQuorum { since_ms: 0 },
+            },
+            Err(_) => Proposal::Unknown,
+        }
+    }
+}
+
+/// Writes batch after batch until nobody can propose any more.
+async fn write(
+    client: Client,
+    mut writes: mpsc::Receiver<Write>,
+    applied: mpsc::UnboundedSender<Applied>,
+) {
+    let mut gathered: Vec<Write> = Vec::new();
+    loop {
+        let room = BATCH_MAX.saturating_sub(gathered.len());
+        if gathered.is_empty() && writes.recv_many(&mut gathered, room).await == 0 {
+            return;
+        }
+        while gathered.len() < BATCH_MAX
+            && let Ok(write) = writes.try_recv()
+        {
+            gathered.push(write);
+        }
+        let batch = take_batch(&mut gathered);
+        if !batch.is_empty() {
+            commit(&client, batch, &applied).await;
+        }
+    }
+}
+
+/// Takes from the front as much as fits into one entry, and leaves out what was taken back.
+fn take_batch(gathered: &mut Vec<Write>) -> Vec<Write> {
+    let mut bytes = 0;
+    let fit = gathered
+        .iter()
+        .take_while(|write| {
+            bytes += sql::encoded_bytes(&sql::statements(std::slice::from_ref(&write.command)));
+            bytes <= BATCH_BYTES_MAX
+        })
+        .count();
+    // One that is too large alone, which none is, goes alone.
+    let rest = gathered.split_off(fit.max(1).min(gathered.len()));
+    let batch = std::mem::replace(gathered, rest);
+    let handed_over = |write: &Write| {
+        let stands = &write.stands;
+        stands
+            .compare_exchange(WAITING, HANDED_OVER, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    };
+    batch.into_iter().filter(handed_over).collect()
+}
+
+async fn commit(client: &Client, batch: Vec<Write>, applied: &mpsc::UnboundedSender<Applied>) {
+    let (commands, answers): (Vec<Command>, Vec<_>) = batch
+        .into_iter()
+        .map(|write| (write.command, write.answer))
+        .unzip();
+    let committed = tokio::time::timeout(GIVE_UP_AFTER, apply(client, &commands)).await;
+    let proposals = match committed {
+        Ok(Ok(proposals)) => proposals,
+        Ok(Err(detail)) => vec![Proposal::Broken { detail }; commands.len()],
+        Err(_elapsed) => vec![Proposal::Unknown; commands.len()],
+    };
+    for ((command, answer), proposal) in commands.into_iter().zip(answers).zip(proposals) {
+        let told = match &proposal {
+            Proposal::Committed { effect } => Applied::Known(Box::new(command), Ok(effect.clone())),
+            Proposal::Rejected { refusal } => {
+                Applied::Known(Box::new(command), Err(refusal.clone()))
+            }
+            Proposal::Unknown | Proposal::Unavailable { .. } => Applied::Unknown,
+            Proposal::Broken { .. } => continue,
+        };
+        // Without a timekeeper there is nobody to tell; whoever waited for the answer may be gone.
+        let _ = applied.send(told);
+        let _ = answer.send(proposal);
+    }
+}
+
+/// Applies commands, and reads what this replica recorded for them. An error is a defect.
+async fn apply(client: &Client, commands: &[Command]) -> Result<Vec<Proposal>, String> {
+    let statements = sql::statements(commands).into_iter().map(rows::statement);
+    let unknown = || vec![Proposal::Unknown; commands.len()];
+    match client.txn(statements.collect::<Vec<_>>()).await {
+        Ok(_) => {}
+        Err(
+            error @ (Error::Sqlite(_)
+            | Error::PrepareStatement(_)
+            | Error::QueryParams(_)
+            | Error::ConstraintViolation(_)
+            | Error::Transaction(_)),
+        ) => return Err(error.to_string()),
+        Err(error) => {
+            tracing::debug!(%error, commands = commands.len(), "proposed without an answer");
+            return Ok(unknown());
+        }
+    }
+    let found = match rows::read(client, sql::outcomes(commands)).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "applied, but the outcomes are unreadable");
+            return Ok(unknown());
+        }
+    };
+    let outcomes = sql::interpret(commands, found).map_err(|error| error.to_string())?;
+    // No row: another leader committed it, and it has not come here yet.
+    let proposal = |outcome: Option<Outcome>| outcome.map_or(Proposal::Unknown, Proposal::from);
+    Ok(outcomes.into_iter().map(proposal).collect())
+}
+
+/// How long a batch may take; whoever keeps time counts on it.
+pub(super) const BATCH_TIMEOUT: Duration = GIVE_UP_AFTER;
