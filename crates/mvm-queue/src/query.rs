@@ -13,7 +13,7 @@ use crate::{
 pub const PAGE_MAX: u32 = 500;
 
 /// Jobs that one page looks at for those that fit its filter, so that a page costs the same in a queue of any length.
-pub const PAGE_SCAN_MAX: u32 = 2_000;
+pub const PAGE_SCAN_MAX: u32 = 1_000;
 
 /// What to read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -95,7 +95,9 @@ impl Filter {
                 .label
                 .as_ref()
                 .is_none_or(|label| job.spec.labels.contains(label))
-            && self.submitted_on.is_none_or(|node| job.submitted_on == node)
+            && self
+                .submitted_on
+                .is_none_or(|node| job.submitted_on == node)
             && self
                 .claimed_on
                 .is_none_or(|node| job.claimed_on == Some(node))
@@ -241,6 +243,6 @@ pub enum KeeperFact {
     /// A schedule.
     Schedule {
         /// The schedule.
-        schedule: StoredSchedule,
+        schedule: Box<StoredSchedule>,
     },
 }

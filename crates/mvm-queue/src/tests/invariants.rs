@@ -19,12 +19,17 @@ pub(super) struct Invariants {
     /// Jobs that ended; a retry by hand may have begun them again.
     ended: BTreeSet<JobId>,
     of_key: BTreeMap<String, JobId>,
+    limits: BTreeMap<String, u32>,
     ticks: BTreeSet<(String, i64, i64)>,
 }
 
 impl Invariants {
     /// Applies a command and says which invariant it breaks.
-    pub(super) fn apply(&mut self, queue: &mut Queue, command: &Command) -> Result<Outcome, String> {
+    pub(super) fn apply(
+        &mut self,
+        queue: &mut Queue,
+        command: &Command,
+    ) -> Result<Outcome, String> {
         let named = held_by(&command.change).map(|(job, token)| (job.clone(), token));
         let before = named.as_ref().and_then(|(job, _)| queue.job(job).cloned());
         let outcome = queue.apply(command);
@@ -57,9 +62,23 @@ impl Invariants {
             self.ended.insert(job.clone());
         }
         match (change, effect) {
-            (Change::Submit { spec, tick, .. }, Effect::Submitted { job, existing, .. }) => {
+            (
+                Change::Submit { spec, tick, .. },
+                Effect::Submitted {
+                    job,
+                    existing,
+                    state,
+                    ..
+                },
+            ) => {
+                if !existing && *state == JobState::Pending {
+                    self.note_limit(queue, job);
+                }
                 if let Some(key) = &spec.idempotency_key {
-                    let known = self.of_key.entry(key.clone()).or_insert_with(|| job.clone());
+                    let known = self
+                        .of_key
+                        .entry(key.clone())
+                        .or_insert_with(|| job.clone());
                     if known != job && queue.job(known).is_some() {
                         return Err(format!("key {key:?} has two jobs, {known} and {job}"));
                     }
@@ -67,11 +86,9 @@ impl Invariants {
                 }
                 if let Some(tick) = tick
                     && !existing
-                    && !self.ticks.insert((
-                        tick.schedule.clone(),
-                        tick.revision,
-                        tick.tick_ms.0,
-                    ))
+                    && !self
+                        .ticks
+                        .insert((tick.schedule.clone(), tick.revision, tick.tick_ms.0))
                 {
                     return Err(format!("{tick:?} fired twice"));
                 }
@@ -81,10 +98,7 @@ impl Invariants {
                     self.claimed(queue, claim)?;
                 }
             }
-            (
-                Change::Finish { job, report, .. },
-                Effect::Ended { state, .. },
-            ) => {
+            (Change::Finish { job, report, .. }, Effect::Ended { state, .. }) => {
                 self.live.remove(job);
                 if matches!(report, Report::Succeeded { .. }) != (*state == JobState::Completed) {
                     return Err(format!("{report:?} made {job} {state}"));
@@ -99,9 +113,18 @@ impl Invariants {
                     return Err(format!("an expiry completed {job}"));
                 }
             }
+            (Change::Retry { job }, Effect::Retried) => {
+                let key = |job: &Job| job.spec.concurrency.as_ref().map(|of| of.key.clone());
+                let own = queue.job(job).and_then(key);
+                let others = queue.jobs.values().map(|entry| &entry.job);
+                let of_key = others.filter(|job| !job.state.is_finished() && key(job) == own);
+                if of_key.count() == 1 {
+                    self.note_limit(queue, job);
+                }
+            }
             _ => {}
         }
-        self.keys()
+        Ok(())
     }
 
     fn claimed(&mut self, queue: &Queue, claim: &crate::command::Claim) -> Result<(), String> {
@@ -109,37 +132,54 @@ impl Invariants {
         if let Some((token, _)) = self.live.get(job) {
             return Err(format!("{job} has two leases, {token} and {}", claim.token));
         }
-        if self.tokens.get(job).is_some_and(|token| *token >= claim.token) {
+        if self
+            .tokens
+            .get(job)
+            .is_some_and(|token| *token >= claim.token)
+        {
             return Err(format!("the token of {job} did not grow: {}", claim.token));
         }
         for on in &claim.spec.dependencies {
             // One that is gone had ended.
-            let state = queue.job(on).map_or(JobState::Completed, |on: &Job| on.state);
+            let state = queue
+                .job(on)
+                .map_or(JobState::Completed, |on: &Job| on.state);
             let needs = claim.spec.on_dependency_failure == DependencyFailure::Cancel;
             let has_ended = state.is_finished() || self.ended.contains(on);
             if !has_ended || (needs && state != JobState::Completed) {
-                return Err(format!("{job} runs while {on}, which it waits for, is {state}"));
+                return Err(format!(
+                    "{job} runs while {on}, which it waits for, is {state}"
+                ));
             }
         }
         self.tokens.insert(job.clone(), claim.token);
-        self.live.insert(job.clone(), (claim.token, claim.spec.clone()));
-        Ok(())
+        self.live
+            .insert(job.clone(), (claim.token, claim.spec.clone()));
+        self.within_limit(claim)
     }
 
-    /// A key has as many leases as its most generous holder allows, at most. Limits may differ within a key.
-    fn keys(&self) -> Result<(), String> {
-        let mut held: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-        for (_, spec) in self.live.values() {
-            if let Some(concurrency) = &spec.concurrency {
-                let entry = held.entry(&concurrency.key).or_default();
-                entry.0 += 1;
-                entry.1 = entry.1.max(concurrency.limit);
-            }
+    /// A key's limit is that of the job which was submitted last, or which was retried when there was no other.
+    fn note_limit(&mut self, queue: &Queue, job: &JobId) {
+        let Some(concurrency) = queue.job(job).and_then(|job| job.spec.concurrency.clone()) else {
+            return;
+        };
+        self.limits.insert(concurrency.key, concurrency.limit);
+    }
+
+    fn within_limit(&self, claim: &crate::command::Claim) -> Result<(), String> {
+        let Some(concurrency) = &claim.spec.concurrency else {
+            return Ok(());
+        };
+        let key = &concurrency.key;
+        let of_key = |spec: &JobSpec| spec.concurrency.as_ref().is_some_and(|of| of.key == *key);
+        let held = self.live.values().filter(|(_, spec)| of_key(spec)).count();
+        let limit = self.limits.get(key).copied().unwrap_or(0);
+        if held > limit as usize {
+            return Err(format!(
+                "{held} jobs of key {key:?} are held, limit {limit}"
+            ));
         }
-        match held.iter().find(|(_, (held, limit))| held > limit) {
-            Some((key, (held, _))) => Err(format!("{held} jobs of key {key:?} are held")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
