@@ -14,7 +14,9 @@
 //! and faults in time are the lab's affair.
 
 mod booting;
+mod hand_over;
 mod loaded;
+mod log;
 mod parted;
 mod running;
 mod spec;
@@ -25,4 +27,8 @@ pub use self::{
     parted::Parted,
     running::{MemoryUse, Running, Stopped},
     spec::{MacAddress, MachineSpec, Memory},
+};
+pub(crate) use self::{
+    hand_over::{HandOverError, Places},
+    loaded::Owner,
 };
