@@ -98,6 +98,7 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
         environment: EnvironmentOptions {
             accelerator,
             kernel: arguments.kernel.clone(),
+            warm: None,
         },
         start: match arguments.cold {
             true => StartBy::ColdBoot,
