@@ -36,7 +36,7 @@ use crate::{
     data_disk::{DataDisk, DataDiskError},
     files::{self, FileError, Naming},
     machine::{
-        BootError, Booting, LaunchError, LoadError, Loaded, MachineSpec, Memory, SavedState,
+        BootError, Booting, LaunchError, LoadError, Loaded, MachineSpec, Memory, Owner, SavedState,
         unconnected,
     },
     qemu::{self, Descriptors, Start},
@@ -165,7 +165,17 @@ impl Snapshot {
         spec: MachineSpec,
         nic_sockets: Vec<OwnedFd>,
     ) -> Result<Loaded, LoadError> {
-        resume(self.lease.path(), self.memory, spec, nic_sockets).await
+        self.resume_for(Owner::Known, spec, nic_sockets).await
+    }
+
+    /// [`Snapshot::resume`] for a machine whose owner may be yet to come.
+    pub(crate) async fn resume_for(
+        &self,
+        owner: Owner,
+        spec: MachineSpec,
+        nic_sockets: Vec<OwnedFd>,
+    ) -> Result<Loaded, LoadError> {
+        resume(self.lease.path(), self.memory, owner, spec, nic_sockets).await
     }
 
     /// The key of everything that a guest could tell: under it the cache has the snapshot. Blocks.
@@ -224,6 +234,7 @@ impl Snapshot {
 async fn resume(
     folder: &Path,
     memory: StateMemory,
+    owner: Owner,
     spec: MachineSpec,
     nic_sockets: Vec<OwnedFd>,
 ) -> Result<Loaded, LoadError> {
@@ -240,7 +251,7 @@ async fn resume(
         path: folder.join(STATE),
         memory,
     };
-    Loaded::load(spec, &state, nic_sockets, LOAD_ALLOWED).await
+    Loaded::load_for(owner, spec, &state, nic_sockets, LOAD_ALLOWED).await
 }
 
 /// A usable snapshot in the cache; one that is stale is removed.
@@ -319,7 +330,7 @@ async fn freeze(
 }
 
 /// A new disk like that of `spec`, if it has one.
-async fn empty_disk(
+pub(crate) async fn empty_disk(
     cache: &Cache,
     spec: &MachineSpec,
     path: PathBuf,
