@@ -209,6 +209,10 @@ impl Qmp {
     /// A state that does not fit the machine ends QEMU in most versions: also await its exit.
     pub async fn load(&self, descriptor: RawFd, memory: StateMemory) -> Result<(), QmpError> {
         self.set_capabilities(memory).await?;
+        // By default QEMU has each card tell a network that it has moved, five times, and says so itself: a lab of a
+        // hundred machines would hear fifty thousand frames about a hardware address that is not theirs.
+        self.execute("migrate-set-parameters", json!({ "announce-rounds": 0 }))
+            .await?;
         let mut events = self.events();
         self.execute(
             "migrate-incoming",
