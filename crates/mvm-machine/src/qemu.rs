@@ -75,15 +75,6 @@ const KERNEL_PARAMETERS: &[&str] = &[
     "net.ifnames=0",
 ];
 
-/// More of them for guests that QEMU translates.
-const TRANSLATED_KERNEL_PARAMETERS: &[&str] = &[
-    // Translated code does not run ahead of itself, and each of the detours is translated too: 5 ms of a restore.
-    "mitigations=off",
-];
-/// What translated guests see of a processor: all that QEMU can do, but for the guard on user memory, which each copy to
-/// or from a program opens and closes, and each time the translated code ends there: 5 ms of a restore.
-const TRANSLATED_PROCESSOR: &str = "max,-smap";
-
 /// Returns the arguments after the program name.
 pub(crate) fn arguments(
     spec: &MachineSpec,
@@ -112,7 +103,7 @@ pub(crate) fn arguments(
         Accelerator::Tcg => {
             let translated_mib = (spec.memory_mib / TRANSLATED_SHARE).max(TRANSLATED_MIB_MIN);
             line.option("-accel", format!("tcg,tb-size={translated_mib}"));
-            line.option("-cpu", TRANSLATED_PROCESSOR);
+            line.option("-cpu", "max");
         }
     }
     line.option("-smp", "1");
@@ -139,13 +130,8 @@ pub(crate) fn arguments(
     line.option("-action", "reboot=shutdown,panic=shutdown");
     line.path("-kernel", "", &spec.image.kernel);
     line.path("-initrd", "", &spec.image.initramfs);
-    let translated = match spec.accelerator {
-        Accelerator::Kvm => &[],
-        Accelerator::Tcg => TRANSLATED_KERNEL_PARAMETERS,
-    };
     let parameters: Vec<&str> = KERNEL_PARAMETERS
         .iter()
-        .chain(translated)
         .copied()
         .chain(spec.kernel_parameters.iter().map(String::as_str))
         .collect();

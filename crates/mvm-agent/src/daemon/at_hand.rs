@@ -28,7 +28,7 @@ pub(super) struct AtHand {
 }
 
 impl AtHand {
-    pub(super) fn new(cards: Vec<Card>) -> io::Result<Self> {
+    pub(super) fn new(netlink: Netlink, cards: Vec<Card>) -> io::Result<Self> {
         Ok(Self {
             is_current: true,
             random: File::options().write(true).open("/dev/urandom")?,
@@ -36,7 +36,7 @@ impl AtHand {
             // What machine-id(5) has there until there is an id.
             machine_id: OpenFile::begin("/etc/machine-id", "uninitialized\n")?,
             hosts: OpenFile::begin("/etc/hosts", LOCALHOST_LINES)?,
-            netlink: Netlink::open()?,
+            netlink,
             cards,
         })
     }

@@ -10,6 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
 use super::at_hand::AtHand;
+use super::netlink::Netlink;
 use super::{mounts, network, shutdown};
 use crate::boot::{BOOT_PLAN_PATH, BootPlan, PROBE_WORD};
 
@@ -43,8 +44,12 @@ pub(super) fn prepare() -> Option<AtHand> {
         )),
     }
     // Some cards are there only now that their modules are.
-    let cards = attempt("prepare the network cards", network::prepare_cards())?;
-    let at_hand = attempt("prepare for an identity", AtHand::new(cards));
+    let netlink = attempt("talk to the network", Netlink::open())?;
+    let cards = attempt(
+        "prepare the network cards",
+        network::prepare_cards(&netlink),
+    )?;
+    let at_hand = attempt("prepare for an identity", AtHand::new(netlink, cards));
     // Else parts of the program that run only after a restore would be looked up in its file then, page by page.
     let _ = attempt(
         "keep the agent in memory",

@@ -43,8 +43,7 @@ pub(super) fn bring_up_loopback() -> io::Result<()> {
 /// Brings all cards up under the names that most identities give them, with no address whatever: `eth0` for the one that
 /// leads to the host's network, `eth1` upward for the others. A frozen machine has that behind it, which saves each one
 /// resumed from it 80 ms under an emulator. Returns them.
-pub(super) fn prepare_cards() -> io::Result<Vec<Card>> {
-    let netlink = Netlink::open()?;
+pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
     let found = cards()?
         .into_iter()
         .filter_map(|(name, mac)| Some((name.strip_prefix("eth")?.parse().ok()?, mac)))
