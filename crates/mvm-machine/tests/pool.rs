@@ -18,7 +18,7 @@ use mvm_agent::client::{Agent, Identity, Interface};
 use mvm_machine::{
     cache::Cache,
     data_disk::DataDisk,
-    machine::{MacAddress, MachineSpec, Memory},
+    machine::{MacAddress, MachineSpec, Memory, Nic},
     pool::{Cable, Pool, PoolOptions, Warm},
     snapshot::Snapshot,
 };
@@ -50,7 +50,7 @@ fn options(machines_per_kind: usize) -> PoolOptions {
 fn spec(host: &Host, name: &str) -> MachineSpec {
     let file = |kind: &str| host.folder.path().join(format!("{name}.{kind}"));
     let mut spec = host.spec(|image| image.data_disk());
-    spec.nics = 1;
+    spec.nics = vec![Nic::default()];
     let (disk, _lease) = DataDisk::create(&host.cache, &file("data"), DISK_BYTES).unwrap();
     MachineSpec {
         name: name.to_owned(),
@@ -70,9 +70,11 @@ fn identity(number: u8) -> Identity {
             address: Some([0x52, 0x54, 0, 0x12, 1, number]),
             name: Some("eth1".to_owned()),
             addresses: vec![(format!("192.168.1.{number}").parse().unwrap(), 24)],
+            gateways: Vec::new(),
             announce: true,
         }],
         hosts: Vec::new(),
+        name_servers: Vec::new(),
         mounts: vec![DataDisk::mount()],
     }
 }
