@@ -75,6 +75,14 @@ pub struct TestArgs {
     /// Records all that passes the network, and what is dropped and why, to network.pcapng in the run folder
     #[arg(long)]
     pub capture: bool,
+    /// Keeps so many machines of each kind ready, so that a scenario that starts some gets them at once
+    #[arg(
+        long,
+        value_name = "MACHINES",
+        default_value_t = 0,
+        conflicts_with = "cold"
+    )]
+    pub warm: usize,
     /// What executes the guests
     #[arg(long, value_enum, default_value_t)]
     pub accelerator: AcceleratorArg,

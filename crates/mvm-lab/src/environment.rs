@@ -15,6 +15,7 @@ use mvm_machine::{
     host::{self, HostView},
     image::{IMAGES, Image, ImageError},
     kernel::{Kernel, KernelError, KernelSource},
+    pool::Pool,
 };
 
 use crate::topology::ImageContents;
@@ -36,6 +37,8 @@ pub struct EnvironmentOptions {
     pub accelerator: AcceleratorRequest,
     /// A kernel of the caller's instead of the distribution's.
     pub kernel: Option<PathBuf>,
+    /// Machines kept ready, see [`warm`](crate::warm).
+    pub warm: Option<Arc<Pool>>,
 }
 
 /// Why the host cannot run a lab.
@@ -77,6 +80,7 @@ pub struct Environment {
     /// Keeps the image in the cache.
     _image_lease: Option<Lease>,
     pub(crate) accelerator: Choice,
+    pub(crate) warm: Option<Arc<Pool>>,
 }
 
 impl Environment {
@@ -121,6 +125,7 @@ impl Environment {
             kernel_release,
             image,
             accelerator,
+            warm: options.warm.clone(),
         })
     }
 }

@@ -43,6 +43,8 @@ pub enum Way {
     Cold,
     /// From a snapshot of a machine like it, with an identity of its own.
     Resumed,
+    /// From a pool of machines that were resumed beforehand, with an identity of its own.
+    Warm,
     /// From a checkpoint of the whole cluster, as what it was.
     Restored,
 }
@@ -53,6 +55,7 @@ impl Way {
         match self {
             Way::Cold => "booted cold",
             Way::Resumed => "resumed from a snapshot",
+            Way::Warm => "taken from the warm pool",
             Way::Restored => "restored from a checkpoint",
         }
     }

@@ -24,6 +24,7 @@ pub mod scratch;
 pub mod seed;
 pub mod storage;
 pub mod verdict;
+pub mod warm;
 
 mod host_memory;
 mod prepared;

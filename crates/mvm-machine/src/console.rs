@@ -14,8 +14,10 @@ use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncWriteExt, BufWriter},
     net::UnixStream,
-    task::JoinHandle,
+    sync::mpsc,
 };
+
+use crate::recording::{Move, Recording};
 
 /// Lines kept in memory for error messages.
 const TAIL_LINES: usize = 200;
@@ -61,44 +63,26 @@ impl Console {
         &self.path
     }
 
-    /// Appends what arrives on `stream` until it closes.
-    pub(crate) async fn record(&self, mut stream: UnixStream) -> std::io::Result<JoinHandle<()>> {
+    /// Opens the file that the recording is appended to.
+    pub(crate) async fn open(&self) -> std::io::Result<OpenConsole> {
         let file = File::options()
             .create(true)
             .append(true)
             .open(&self.path)
             .await?;
-        let console = self.clone();
-        Ok(tokio::spawn(async move {
-            let mut file = BufWriter::new(file);
-            let mut splitter = LineSplitter::default();
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                let lines = splitter.push(&buffer[..read]);
-                console.keep(lines, &mut file).await;
-            }
-            console
-                .keep(splitter.finish().into_iter().collect(), &mut file)
-                .await;
-        }))
+        Ok(OpenConsole {
+            console: self.clone(),
+            file: BufWriter::new(file),
+        })
     }
 
-    async fn keep(&self, lines: Vec<String>, file: &mut BufWriter<File>) {
-        if lines.is_empty() {
-            return;
-        }
-        let stamp = self.origin.elapsed().as_secs_f64();
-        let mut text = String::new();
-        for line in &lines {
-            text.push_str(&format!("[{stamp:10.3}] {line}\n"));
-        }
-        if let Err(error) = write_through(file, text.as_bytes()).await {
-            tracing::warn!(path = %self.path.display(), %error, "could not record a console");
-        }
-        let mut tail = self.lock();
-        tail.extend(lines);
-        let excess = tail.len().saturating_sub(TAIL_LINES);
-        tail.drain(..excess);
+    /// Appends what arrives on `stream` until it closes.
+    pub(crate) async fn record(
+        &self,
+        stream: UnixStream,
+    ) -> std::io::Result<Recording<OpenConsole>> {
+        let console = self.open().await?;
+        Ok(Recording::start(|moves| record(stream, console, moves)))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
@@ -106,6 +90,58 @@ impl Console {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// A console whose file is open.
+pub(crate) struct OpenConsole {
+    console: Console,
+    file: BufWriter<File>,
+}
+
+impl OpenConsole {
+    async fn keep(&mut self, lines: Vec<String>) {
+        if lines.is_empty() {
+            return;
+        }
+        let stamp = self.console.origin.elapsed().as_secs_f64();
+        let mut text = String::new();
+        for line in &lines {
+            text.push_str(&format!("[{stamp:10.3}] {line}\n"));
+        }
+        if let Err(error) = write_through(&mut self.file, text.as_bytes()).await {
+            tracing::warn!(path = %self.console.path.display(), %error, "could not record a console");
+        }
+        let mut tail = self.console.lock();
+        tail.extend(lines);
+        let excess = tail.len().saturating_sub(TAIL_LINES);
+        tail.drain(..excess);
+    }
+}
+
+/// Records until the stream closes. What was kept at one place goes along to the next, stamped when it gets there.
+async fn record(
+    mut stream: UnixStream,
+    mut console: OpenConsole,
+    mut moves: mpsc::Receiver<Move<OpenConsole>>,
+) {
+    let mut splitter = LineSplitter::default();
+    let mut buffer = [0; 4096];
+    loop {
+        tokio::select! {
+            read = stream.read(&mut buffer) => match read {
+                Ok(read @ 1..) => console.keep(splitter.push(&buffer[..read])).await,
+                Ok(0) | Err(_) => break,
+            },
+            Some(Move { target, moved }) = moves.recv() => {
+                let before = console.console.tail(TAIL_LINES);
+                console = target;
+                console.keep(before).await;
+                // Whoever asked for it may have given up.
+                let _ = moved.send(());
+            }
+        }
+    }
+    console.keep(splitter.finish().into_iter().collect()).await;
 }
 
 async fn write_through(file: &mut BufWriter<File>, text: &[u8]) -> std::io::Result<()> {
@@ -191,6 +227,28 @@ mod tests {
         check(&[b"\x1b[1;32mgreen\x1b[0m \x07\n\n"], &["green"]);
         check(&[b"\xff\xfe\n"], &["\u{fffd}\u{fffd}"]);
         check(&[b"\x1b[", b"\n\x1b", b"\nx"], &["x"]);
+    }
+
+    #[tokio::test]
+    async fn a_recording_moves_with_what_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Console::new(folder.path().join("first"), Instant::now());
+        let second = first.elsewhere(folder.path().join("second"));
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let mut recording = first.record(ours).await.unwrap();
+        guest.write_all(b"before\nha").await.unwrap();
+        while first.tail(1).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(recording.move_to(second.open().await.unwrap()).await);
+        guest.write_all(b"lf\nafter\n").await.unwrap();
+        drop(guest);
+        recording.ended(std::time::Duration::from_secs(10)).await;
+        assert_eq!(second.tail(9), ["before", "half", "after"]);
+        assert_eq!(first.tail(9), ["before"]);
+        let text = std::fs::read_to_string(second.path()).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!recording.move_to(first.open().await.unwrap()).await);
     }
 
     #[test]

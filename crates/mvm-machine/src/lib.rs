@@ -18,12 +18,14 @@ mod codec;
 mod deb;
 mod initramfs;
 mod qcow2;
+mod recording;
 mod shared_image;
 
 pub mod accelerator;
 pub mod boot_tokens;
 pub mod console;
 pub mod machine;
+pub mod pool;
 pub mod process;
 pub mod qmp;
 pub mod snapshot;

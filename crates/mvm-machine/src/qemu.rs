@@ -69,6 +69,8 @@ const KERNEL_PARAMETERS: &[&str] = &[
     // Without it q35 once panicked "IO-APIC + timer doesn't work" on a loaded host.
     "no_timer_check",
     "random.trust_cpu=on",
+    // Twice a second it would look whether memory is worth compacting.
+    "sysctl.vm.compaction_proactiveness=0",
     // The names eth0.. are what the agent renames from; no udev is there to do it.
     "net.ifnames=0",
 ];

@@ -39,6 +39,11 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Events a slow listener may miss before it is told that it lagged.
 const EVENTS_BUFFERED: usize = 64;
 
+/// Names the disk that replaces another, and the job that does it.
+const REPLACING: &str = "replacing";
+/// Nothing is copied, so the smallest that QEMU takes, one cluster, is enough.
+const REPLACING_BUFFER_BYTES: u64 = 64 << 10;
+
 /// Why a QMP conversation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum QmpError {
@@ -69,6 +74,14 @@ pub enum QmpError {
     /// QEMU gave up saving or loading the machine's state.
     #[error("could not {operation}: QEMU gave up: {description}")]
     Migration {
+        /// What was tried, as an infinitive.
+        operation: &'static str,
+        /// QEMU's own words, where it had any.
+        description: String,
+    },
+    /// QEMU gave up something that it does beside its commands.
+    #[error("could not {operation}: {description}")]
+    Job {
         /// What was tried, as an infinitive.
         operation: &'static str,
         /// QEMU's own words, where it had any.
@@ -209,8 +222,8 @@ impl Qmp {
     /// A state that does not fit the machine ends QEMU in most versions: also await its exit.
     pub async fn load(&self, descriptor: RawFd, memory: StateMemory) -> Result<(), QmpError> {
         self.set_capabilities(memory).await?;
-        // Else the cards tell everybody where they are now, five times over: in a crowd of machines that come up, each
-        // one is woken by all others. A switch of ours finds out by itself.
+        // Else the cards tell everybody where they are now, five times over and with the addresses that they had at
+        // first: in a crowd of machines that come up, each one is woken by all others.
         self.execute("migrate-set-parameters", json!({ "announce-rounds": 0 }))
             .await?;
         let mut events = self.events();
@@ -232,6 +245,76 @@ impl Qmp {
         self.execute("blockdev-snapshot-sync", arguments)
             .await
             .map(drop)
+    }
+
+    /// Has the guest's disk behind `drive` be the file at `disk` from now on. What the guest had written before stays where
+    /// it was written; its processors must be stopped.
+    ///
+    /// QEMU has no word for this. It has one that copies a disk to another and changes over to that; told to copy
+    /// only what is written meanwhile, it copies nothing. Source: QEMU, "Live Block Device Operations".
+    pub(crate) async fn replace_disk(&self, drive: &str, disk: &Path) -> Result<(), QmpError> {
+        let mut events = self.events();
+        let node = json!({
+            "driver": "qcow2",
+            "node-name": REPLACING,
+            "discard": "unmap",
+            "file": { "driver": "file", "filename": disk.to_string_lossy(), "discard": "unmap" },
+        });
+        self.execute("blockdev-add", node).await?;
+        let mirror = json!({
+            "job-id": REPLACING,
+            "device": drive,
+            "target": REPLACING,
+            "sync": "none",
+            "buf-size": REPLACING_BUFFER_BYTES,
+        });
+        self.execute("blockdev-mirror", mirror).await?;
+        self.job("BLOCK_JOB_READY", &mut events).await?;
+        self.execute("block-job-complete", json!({ "device": REPLACING }))
+            .await?;
+        self.job("BLOCK_JOB_COMPLETED", &mut events).await
+    }
+
+    /// Waits until the job that replaces a disk got as far as `wanted`.
+    async fn job(
+        &self,
+        wanted: &str,
+        events: &mut broadcast::Receiver<QmpEvent>,
+    ) -> Result<(), QmpError> {
+        let failed = |description: &str| QmpError::Job {
+            operation: "replace the machine's disk",
+            description: description.to_owned(),
+        };
+        let reached = async {
+            loop {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                    Err(broadcast::error::RecvError::Closed) => {
+                        return Err(QmpError::Closed {
+                            command: wanted.into(),
+                        });
+                    }
+                };
+                match (event.name.as_str(), event.data["error"].as_str()) {
+                    ("BLOCK_JOB_COMPLETED" | "BLOCK_JOB_READY", Some(error)) => {
+                        return Err(failed(error));
+                    }
+                    ("BLOCK_JOB_ERROR" | "BLOCK_JOB_CANCELLED", _) => {
+                        return Err(failed(&event.name));
+                    }
+                    (name, None) if name == wanted => return Ok(()),
+                    ("BLOCK_JOB_COMPLETED", None) => return Err(failed("it ended too early")),
+                    _ => {}
+                }
+            }
+        };
+        timeout(self.allowed, reached).await.unwrap_or_else(|_| {
+            Err(QmpError::TimedOut {
+                command: wanted.into(),
+                allowed: self.allowed,
+            })
+        })
     }
 
     /// Has QEMU end in order.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use rustix::event::PollFd;
 use rustix::process::Pid;
 
+use super::at_hand::AtHand;
 use super::command::{self, Begun};
 use super::follow::Follow;
 use super::outbox::Outbox;
@@ -49,6 +50,12 @@ pub(super) enum Demand {
     EndMachine(MachineEnd),
 }
 
+/// What belongs to the machine rather than to a conversation.
+pub(super) struct Belongings<'a> {
+    pub(super) services: &'a mut Services,
+    pub(super) at_hand: &'a mut Option<AtHand>,
+}
+
 /// What a request became.
 enum Opened {
     Work(Box<dyn Work>),
@@ -73,7 +80,7 @@ impl Conversation {
         &mut self,
         frame: Frame<ToGuest>,
         now: Instant,
-        services: &mut Services,
+        belongings: &mut Belongings<'_>,
         outbox: &mut Outbox,
     ) -> Result<Demand, Broken> {
         if frame.sequence != self.next_sequence {
@@ -90,7 +97,7 @@ impl Conversation {
             return Err(Broken);
         }
         match message {
-            ToGuest::Open(request) => return self.open(stream, request, now, services, outbox),
+            ToGuest::Open(request) => return self.open(stream, request, now, belongings, outbox),
             ToGuest::Data => self.data(stream, payload)?,
             ToGuest::Grant(amount) => {
                 if let Some(slot) = self.streams.get_mut(&stream) {
@@ -155,7 +162,7 @@ impl Conversation {
         stream: StreamId,
         request: Request,
         now: Instant,
-        services: &mut Services,
+        belongings: &mut Belongings<'_>,
         outbox: &mut Outbox,
     ) -> Result<Demand, Broken> {
         if stream.0 <= self.last_stream {
@@ -168,7 +175,7 @@ impl Conversation {
                 format!("{STREAMS_MAX} are open already"),
             ))
         } else {
-            self.begin(stream, request, now, services)
+            self.begin(stream, request, now, belongings)
         };
         match opened {
             Ok(Opened::Work(work)) => {
@@ -199,8 +206,13 @@ impl Conversation {
         stream: StreamId,
         request: Request,
         now: Instant,
-        services: &mut Services,
+        belongings: &mut Belongings<'_>,
     ) -> Result<Opened, Failure> {
+        let Belongings { services, at_hand } = belongings;
+        let is_prepared = match at_hand {
+            Some(at_hand) if changes_machine(&request) => std::mem::take(&mut at_hand.is_current),
+            Some(_) | None => false,
+        };
         Ok(match request {
             Request::Ping => Opened::Answered(Reply::Nothing),
             Request::Run(run) => self.run(&run)?,
@@ -216,7 +228,8 @@ impl Conversation {
             Request::Dial(address) => Opened::Work(Box::new(Dial::begin(address)?)),
             Request::Configure { identity, entropy } => {
                 self.authority.check_owner("configure the machine")?;
-                identity::assume(&identity, &entropy)?;
+                let at_hand = at_hand.as_ref().filter(|_| is_prepared);
+                identity::assume(&identity, &entropy, at_hand)?;
                 Opened::Answered(Reply::Nothing)
             }
             Request::SetClock { since_epoch } => {
@@ -227,7 +240,7 @@ impl Conversation {
             Request::Reseed { entropy } => {
                 self.authority
                     .check_owner("reseed the kernel's random pool")?;
-                identity::reseed(&entropy)?;
+                identity::reseed(&entropy, at_hand.as_ref())?;
                 Opened::Answered(Reply::Nothing)
             }
             Request::StartService { name, program } => {
@@ -304,5 +317,26 @@ impl Conversation {
         if let Some(slot) = self.streams.get_mut(&stream) {
             slot.work.input(input);
         }
+    }
+}
+
+/// Whether the machine may be another one after this request: names, cards and files are not as they were.
+fn changes_machine(request: &Request) -> bool {
+    match request {
+        Request::Run(_)
+        | Request::Upload { .. }
+        | Request::StartService { .. }
+        | Request::SignalService { .. }
+        | Request::Configure { .. } => true,
+        Request::Ping
+        | Request::Download { .. }
+        | Request::WaitForPort { .. }
+        | Request::Dial(_)
+        | Request::SetClock { .. }
+        | Request::Reseed { .. }
+        | Request::FollowService { .. }
+        | Request::Services
+        | Request::Part
+        | Request::End(_) => false,
     }
 }

@@ -7,12 +7,17 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use super::at_hand::{AtHand, LOCALHOST_LINES, OpenFile};
 use super::work::{failure, refusal};
 use super::{mounts, network, sys};
-use crate::protocol::{Failure, Identity};
+use crate::protocol::{Failure, Identity, Interface};
 
-/// Makes the machine the one `identity` says.
-pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure> {
+/// Makes the machine the one `identity` says; with what is at hand if that is current.
+pub(super) fn assume(
+    identity: &Identity,
+    entropy: &[u8],
+    at_hand: Option<&AtHand>,
+) -> Result<(), Failure> {
     if let Some(id) = identity
         .machine_id
         .as_deref()
@@ -24,24 +29,36 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
         ));
     }
     // First, so that nothing later draws from the randomness a sibling has too.
-    reseed(entropy)?;
+    reseed(entropy, at_hand)?;
     step(
         "set the host name",
         rustix::system::sethostname(identity.hostname.as_bytes()).map_err(Into::into),
     )?;
     step(
         "write /etc/hostname",
-        fs::write("/etc/hostname", format!("{}\n", identity.hostname)),
+        write(
+            "/etc/hostname",
+            at_hand.map(|at_hand| &at_hand.hostname),
+            &format!("{}\n", identity.hostname),
+        ),
     )?;
     if let Some(id) = &identity.machine_id {
         step(
             "write /etc/machine-id",
-            fs::write("/etc/machine-id", format!("{id}\n")),
+            write(
+                "/etc/machine-id",
+                at_hand.map(|at_hand| &at_hand.machine_id),
+                &format!("{id}\n"),
+            ),
         )?;
     }
     step(
         "write /etc/hosts",
-        fs::write("/etc/hosts", hosts_file(&identity.hosts)),
+        write(
+            "/etc/hosts",
+            at_hand.map(|at_hand| &at_hand.hosts),
+            &hosts_file(&identity.hosts),
+        ),
     )?;
     if !identity.name_servers.is_empty() {
         step(
@@ -49,13 +66,7 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
             fs::write("/etc/resolv.conf", resolver_file(&identity.name_servers)),
         )?;
     }
-    step("bring the loopback up", network::bring_up_loopback())?;
-    for interface in &identity.interfaces {
-        step(
-            &format!("set up the network card {:02x?}", interface.mac),
-            network::set_up(interface),
-        )?;
-    }
+    set_up_network(&identity.interfaces, at_hand)?;
     for mount in &identity.mounts {
         step(
             &format!("mount {}", mount.target),
@@ -65,18 +76,47 @@ pub(super) fn assume(identity: &Identity, entropy: &[u8]) -> Result<(), Failure>
     Ok(())
 }
 
+/// Writes a file anew; through `open` if it is as it was opened.
+fn write(path: &str, open: Option<&OpenFile>, content: &str) -> io::Result<()> {
+    match open {
+        Some(open) => open.write_over(content),
+        None => fs::write(path, content),
+    }
+}
+
+fn set_up_network(interfaces: &[Interface], at_hand: Option<&AtHand>) -> Result<(), Failure> {
+    let set_up = at_hand.is_some_and(|at_hand| {
+        network::set_up_prepared(&at_hand.netlink, &at_hand.cards, interfaces).is_ok()
+    });
+    if set_up {
+        return Ok(());
+    }
+    // What went wrong there goes wrong here once more, or is mended.
+    step("bring the loopback up", network::bring_up_loopback())?;
+    for interface in interfaces {
+        step(
+            &format!("set up the network card {:02x?}", interface.mac),
+            network::set_up(interface),
+        )?;
+    }
+    Ok(())
+}
+
 /// Gives the kernel fresh randomness, which it uses at once. As the daemon has one thread, nothing is
 /// started before that is done.
-pub(super) fn reseed(entropy: &[u8]) -> Result<(), Failure> {
+pub(super) fn reseed(entropy: &[u8], at_hand: Option<&AtHand>) -> Result<(), Failure> {
     let operation = "reseed the kernel's random pool";
     if entropy.is_empty() {
         return Err(refusal(operation, "the host sent no randomness"));
     }
-    let pool = OpenOptions::new().write(true).open("/dev/urandom");
-    step(
-        operation,
-        pool.and_then(|pool| sys::add_entropy(&pool, entropy)),
-    )
+    let added = match at_hand {
+        Some(at_hand) => sys::add_entropy(&at_hand.random, entropy),
+        None => OpenOptions::new()
+            .write(true)
+            .open("/dev/urandom")
+            .and_then(|pool| sys::add_entropy(&pool, entropy)),
+    };
+    step(operation, added)
 }
 
 /// Sets the wall clock.
@@ -104,7 +144,7 @@ fn is_machine_id(text: &str) -> bool {
 }
 
 fn hosts_file(hosts: &[(IpAddr, String)]) -> String {
-    let mut text = String::from("127.0.0.1 localhost\n::1 localhost\n");
+    let mut text = String::from(LOCALHOST_LINES);
     for (address, name) in hosts {
         text.push_str(&format!("{address} {name}\n"));
     }

@@ -5,15 +5,18 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 
 use rustix::io::Errno;
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
+use super::at_hand::AtHand;
+use super::netlink::Netlink;
 use super::{mounts, network, shutdown};
 use crate::boot::{BOOT_PLAN_PATH, BootPlan, PROBE_WORD};
 
 /// Makes the system usable. What fails is told on the console, and the boot goes on: the host can then
-/// still ask why.
-pub(super) fn prepare() {
+/// still ask why. Returns what an identity takes, if all of it is there.
+pub(super) fn prepare() -> Option<AtHand> {
     attempt("mount /proc", mount_virtual("proc", "/proc", ""));
     if fs::read_to_string("/proc/cmdline")
         .is_ok_and(|line| line.split_ascii_whitespace().any(|word| word == PROBE_WORD))
@@ -40,6 +43,19 @@ pub(super) fn prepare() {
             "mvm-agent: could not read {BOOT_PLAN_PATH}: {error}"
         )),
     }
+    // Some cards are there only now that their modules are.
+    let netlink = attempt("talk to the network", Netlink::open())?;
+    let cards = attempt(
+        "prepare the network cards",
+        network::prepare_cards(&netlink),
+    )?;
+    let at_hand = attempt("prepare for an identity", AtHand::new(netlink, cards));
+    // Else parts of the program that run only after a restore would be looked up in its file then, page by page.
+    let _ = attempt(
+        "keep the agent in memory",
+        mlockall(MlockAllFlags::CURRENT).map_err(Into::into),
+    );
+    at_hand
 }
 
 /// Says a line on the console.
@@ -62,14 +78,12 @@ fn carry_out(plan: &BootPlan) {
             mounts::mount_planned(mount),
         );
     }
-    // Some are there only now that their modules are.
-    attempt("prepare the network cards", network::prepare_cards());
 }
 
-fn attempt(what: &str, result: io::Result<()>) {
-    if let Err(error) = result {
-        console(&format!("mvm-agent: could not {what}: {error}"));
-    }
+fn attempt<T>(what: &str, result: io::Result<T>) -> Option<T> {
+    result
+        .map_err(|error| console(&format!("mvm-agent: could not {what}: {error}")))
+        .ok()
 }
 
 fn load_module(path: &str) -> io::Result<()> {

@@ -12,6 +12,7 @@
 //! up everything else. Commands do not.
 
 mod announce;
+mod at_hand;
 mod backlog;
 mod command;
 mod conversation;
@@ -20,6 +21,7 @@ mod greet;
 mod identity;
 mod init;
 mod mounts;
+mod netlink;
 mod network;
 mod outbox;
 mod port;
@@ -42,12 +44,12 @@ pub use self::watcher::watch;
 
 /// Serves as the machine's PID 1; never returns.
 pub fn run_as_init() -> ! {
-    init::prepare();
+    let at_hand = init::prepare();
     init::console("mvm-agent: waiting for the agent port");
     let port = port::wait_for_virtio();
     init::console("mvm-agent: ready");
     let failure = match server::Server::new(port, server::Authority::Init) {
-        Ok(mut server) => match server.run() {
+        Ok(server) => match server.with_at_hand(at_hand).run() {
             Ok(server::Outcome::EndMachine(end)) => shutdown::end_machine(end),
             Ok(server::Outcome::HungUp | server::Outcome::Stopped) => {
                 "the port was closed".to_owned()

@@ -1,48 +1,33 @@
-//! Network cards, set up over rtnetlink: names, addresses, up, and default routes.
+//! Network cards: which is which, what they are called, and what an identity makes of them.
 //!
-//! A few messages of one kernel interface, written by hand: a netlink library would weigh more than the
-//! rest of the daemon. Source: rtnetlink(7), netlink(7), linux/if_addr.h, linux/rtnetlink.h.
+//! How the kernel is told is [`super::netlink`]'s.
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::net::Ipv6Addr;
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
-};
-
+use super::netlink::{Batch, Link, Netlink};
 use super::{announce, init};
 use crate::boot::GATEWAY_MAC;
 use crate::protocol::Interface;
 
-const NEW_LINK: u16 = 16;
-const NEW_ADDRESS: u16 = 20;
-const NEW_ROUTE: u16 = 24;
-const ERROR: u16 = 2;
-const REQUEST: u16 = 0x1;
-const ACKNOWLEDGE: u16 = 0x4;
-const REPLACE: u16 = 0x100;
-const CREATE: u16 = 0x400;
-const LINK_HARDWARE_ADDRESS: u16 = 1;
-const LINK_NAME: u16 = 3;
-const ADDRESS: u16 = 1;
-const ADDRESS_LOCAL: u16 = 2;
-const ROUTE_CARD: u16 = 4;
-const ROUTE_GATEWAY: u16 = 5;
-const MAIN_TABLE: u8 = 254;
-/// Made by an administrator, neither by the kernel nor by a routing daemon.
-const STATIC: u8 = 4;
-const UNICAST: u8 = 1;
 const UP: u32 = 1;
-/// The lab gives every address once: waiting for duplicates to show would only cost a second.
-const NO_DUPLICATE_DETECTION: u8 = 0x02;
 /// A new name for an interface has at most this many bytes (IFNAMSIZ less its terminator).
 const NAME_BYTES_MAX: usize = 15;
-const HEADER_BYTES: usize = 16;
 /// A value of `addr_gen_mode`: no link-local address is made (ip-sysctl).
 const GENERATE_NO_ADDRESS: &str = "1";
 const LINK_LOCAL_PREFIX: u8 = 64;
+
+/// A network card as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Card {
+    index: u32,
+    name: String,
+    mac: [u8; 6],
+    /// The kernel makes no link-local address for it, so the identity does.
+    lacks_link_local: bool,
+    is_up: bool,
+}
 
 pub(super) fn bring_up_loopback() -> io::Result<()> {
     let flags = fs::read_to_string("/sys/class/net/lo/flags")?;
@@ -50,31 +35,47 @@ pub(super) fn bring_up_loopback() -> io::Result<()> {
     if flags.is_ok_and(|flags| flags & UP != 0) {
         return Ok(());
     }
-    set_link(&open()?, index_of("lo")?, Link::Up)
+    let mut batch = Batch::default();
+    batch.set_link(index_of("lo")?, Link::Up);
+    Netlink::open()?.carry_out(&batch)
 }
 
 /// Brings all cards up under the names that most identities give them, with no address whatever: `eth0` for the one that
 /// leads to the host's network, `eth1` upward for the others. A frozen machine has that behind it, which saves each one
-/// resumed from it 80 ms under an emulator.
-pub(super) fn prepare_cards() -> io::Result<()> {
-    let socket = open()?;
+/// resumed from it 80 ms under an emulator. Returns them.
+pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
     let found = cards()?
         .into_iter()
-        .filter_map(|card| Some((card.name.strip_prefix("eth")?.parse().ok()?, card.mac)))
+        .filter_map(|(name, mac)| Some((name.strip_prefix("eth")?.parse().ok()?, mac)))
         .collect();
+    let mut batch = Batch::default();
     for (from, to) in renames(found) {
-        set_link(&socket, index_of(&from)?, Link::Name(&to))?;
+        batch.set_link(index_of(&from)?, Link::Name(&to));
+        netlink.carry_out(&std::mem::take(&mut batch))?;
     }
-    for card in cards()?.iter().filter(|card| card.name.starts_with("eth")) {
-        // A link-local address of now would follow a hardware address that changes.
-        fs::write(setting(&card.name, "addr_gen_mode"), GENERATE_NO_ADDRESS)?;
-        if card.mac == GATEWAY_MAC {
-            // QEMU plays a router there; what counts is what the identity says.
-            fs::write(setting(&card.name, "accept_ra"), "0")?;
+    let mut prepared = Vec::new();
+    for (name, mac) in cards()? {
+        if !name.starts_with("eth") {
+            continue;
         }
-        set_link(&socket, index_of(&card.name)?, Link::Up)?;
+        // A link-local address of now would follow a hardware address that changes.
+        fs::write(setting(&name, "addr_gen_mode"), GENERATE_NO_ADDRESS)?;
+        if mac == GATEWAY_MAC {
+            // QEMU plays a router there; what counts is what the identity says.
+            fs::write(setting(&name, "accept_ra"), "0")?;
+        }
+        let index = index_of(&name)?;
+        batch.set_link(index, Link::Up);
+        prepared.push(Card {
+            index,
+            name,
+            mac,
+            lacks_link_local: true,
+            is_up: true,
+        });
     }
-    Ok(())
+    netlink.carry_out(&batch)?;
+    Ok(prepared)
 }
 
 /// The renames, in order, that number cards anew: the gateway's gets 0, the others 1 upward in the order they had. No name
@@ -110,64 +111,111 @@ fn setting(card: &str, name: &str) -> String {
     format!("/proc/sys/net/ipv6/conf/{card}/{name}")
 }
 
+/// Sets all cards up that are as they were prepared. An error says that one is not, or that the kernel wants more time
+/// taken: [`set_up`] does.
+pub(super) fn set_up_prepared(
+    netlink: &Netlink,
+    prepared: &[Card],
+    interfaces: &[Interface],
+) -> io::Result<()> {
+    let mut batch = Batch::default();
+    let mut chosen = Vec::new();
+    for interface in interfaces {
+        let card = choose(prepared, interface)?;
+        change(&mut batch, interface, card, Renewal::AsItIs)?;
+        chosen.push((interface, card));
+    }
+    netlink.carry_out(&batch)?;
+    for (interface, card) in chosen {
+        announce(interface, card);
+    }
+    Ok(())
+}
+
 /// Finds the card, renames it and changes its hardware address if asked, brings it up, adds its addresses
 /// and default routes, and announces the addresses.
 pub(super) fn set_up(interface: &Interface) -> io::Result<()> {
-    let socket = open()?;
-    let card = find(interface)?;
-    let index = index_of(&card.name)?;
-    let name = interface
-        .name
-        .as_deref()
-        .filter(|wanted| **wanted != card.name);
-    let address = interface.address.filter(|wanted| *wanted != card.mac);
+    let netlink = Netlink::open()?;
+    let found: Vec<Card> = cards()?
+        .into_iter()
+        .map(|(name, mac)| look_at(name, mac))
+        .collect::<io::Result<_>>()?;
+    let card = choose(&found, interface)?;
+    let mut batch = Batch::default();
+    change(&mut batch, interface, card, Renewal::AsItIs)?;
+    match netlink.carry_out(&batch) {
+        // Most cards take a new hardware address as they are, some only when they are down.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let mut batch = Batch::default();
+            change(&mut batch, interface, card, Renewal::DownFirst)?;
+            netlink.carry_out(&batch)?;
+        }
+        other => other?,
+    }
+    announce(interface, card);
+    Ok(())
+}
+
+/// Whether a card is taken down before it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    AsItIs,
+    DownFirst,
+}
+
+/// Adds what makes `card` the one that `interface` describes.
+fn change(
+    batch: &mut Batch,
+    interface: &Interface,
+    card: &Card,
+    renewal: Renewal,
+) -> io::Result<()> {
+    let index = card.index;
+    let name = interface.name.as_deref();
+    let name = name.filter(|wanted| **wanted != card.name);
+    let mac = interface.address.filter(|wanted| *wanted != card.mac);
     if let Some(name) = name.filter(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
         return Err(io::Error::other(format!(
             "{name:?} is no interface name of 1 to {NAME_BYTES_MAX} bytes"
         )));
     }
-    if name.is_some() {
-        // Only a card that is down can be renamed.
-        set_link(&socket, index, Link::Down)?;
+    // Only a card that is down can be renamed.
+    let goes_down = name.is_some() || renewal == Renewal::DownFirst;
+    if goes_down {
+        batch.set_link(index, Link::Down);
     }
-    if let Some(address) = address {
-        set_hardware_address(&socket, index, address)?;
+    if let Some(mac) = mac {
+        batch.set_link(index, Link::HardwareAddress(mac));
     }
     if let Some(name) = name {
-        set_link(&socket, index, Link::Name(name))?;
+        batch.set_link(index, Link::Name(name));
     }
-    set_link(&socket, index, Link::Up)?;
+    if goes_down || !card.is_up {
+        batch.set_link(index, Link::Up);
+    }
     for (address, prefix) in &interface.addresses {
-        add_address(&socket, index, *address, *prefix)?;
+        batch.add_address(index, *address, *prefix);
     }
-    let mode = fs::read_to_string(setting(name.unwrap_or(&card.name), "addr_gen_mode"));
-    if mode.is_ok_and(|mode| mode.trim() == GENERATE_NO_ADDRESS) {
-        let address = link_local(address.unwrap_or(card.mac));
-        add_address(&socket, index, address.into(), LINK_LOCAL_PREFIX)?;
+    if card.lacks_link_local {
+        let address = link_local(mac.unwrap_or(card.mac));
+        batch.add_address(index, address.into(), LINK_LOCAL_PREFIX);
     }
     for gateway in &interface.gateways {
-        add_default_route(&socket, index, *gateway)?;
-    }
-    if !interface.announce {
-        return Ok(());
-    }
-    let addresses = interface.addresses.iter().map(|(address, _)| *address);
-    if let Err(error) = announce::announce(index, address.unwrap_or(card.mac), addresses) {
-        // Packet sockets may be a module that is not here. Neighbours who remember another card then take
-        // some seconds to find out.
-        init::console(&format!("mvm-agent: could not announce addresses: {error}"));
+        batch.add_default_route(index, *gateway);
     }
     Ok(())
 }
 
-/// Most cards take a new address as they are, some only when they are down.
-fn set_hardware_address(socket: &OwnedFd, index: u32, address: [u8; 6]) -> io::Result<()> {
-    match set_link(socket, index, Link::HardwareAddress(address)) {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            set_link(socket, index, Link::Down)?;
-            set_link(socket, index, Link::HardwareAddress(address))
-        }
-        set => set,
+fn announce(interface: &Interface, card: &Card) {
+    if !interface.announce {
+        return;
+    }
+    let addresses = interface.addresses.iter().map(|(address, _)| *address);
+    let mac = interface.address.unwrap_or(card.mac);
+    if let Err(error) = announce::announce(card.index, mac, addresses) {
+        // Packet sockets may be a module that is not here. Neighbours who remember another card then take
+        // some seconds to find out.
+        init::console(&format!("mvm-agent: could not announce addresses: {error}"));
     }
 }
 
@@ -193,35 +241,37 @@ fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     ])
 }
 
-struct Card {
-    name: String,
-    mac: [u8; 6],
-}
-
-/// Finds a card by the hardware address it had, or else by the one it was given before.
-fn find(interface: &Interface) -> io::Result<Card> {
-    let cards = cards()?;
-    let with = |mac| cards.iter().position(|card: &Card| card.mac == mac);
+/// Chooses a card by the hardware address it had, or else by the one it was given before.
+fn choose<'a>(cards: &'a [Card], interface: &Interface) -> io::Result<&'a Card> {
+    let with = |mac| cards.iter().find(|card| card.mac == mac);
     let found = with(interface.mac).or_else(|| interface.address.and_then(with));
-    found
-        .and_then(|place| cards.into_iter().nth(place))
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("no card has the hardware address {}", spell(interface.mac)),
-            )
-        })
+    found.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no card has the hardware address {}", spell(interface.mac)),
+        )
+    })
 }
 
-/// The machine's cards; what has no hardware address of six bytes is none.
-fn cards() -> io::Result<Vec<Card>> {
+/// A card that anything may have happened to.
+fn look_at(name: String, mac: [u8; 6]) -> io::Result<Card> {
+    let mode = fs::read_to_string(setting(&name, "addr_gen_mode"));
+    Ok(Card {
+        index: index_of(&name)?,
+        lacks_link_local: mode.is_ok_and(|mode| mode.trim() == GENERATE_NO_ADDRESS),
+        is_up: false,
+        name,
+        mac,
+    })
+}
+
+/// The names and hardware addresses of the machine's cards; what has none of six bytes is no card.
+fn cards() -> io::Result<Vec<(String, [u8; 6])>> {
     let entries = fs::read_dir("/sys/class/net")?.flatten();
     let card = |entry: fs::DirEntry| {
         let address = fs::read_to_string(entry.path().join("address")).ok()?;
-        Some(Card {
-            name: entry.file_name().to_string_lossy().into_owned(),
-            mac: parse(address.trim())?,
-        })
+        let name = entry.file_name().to_string_lossy().into_owned();
+        Some((name, parse(address.trim())?))
     };
     Ok(entries.filter_map(card).collect())
 }
@@ -241,122 +291,6 @@ fn spell(mac: [u8; 6]) -> String {
 fn index_of(name: &str) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))?;
     text.trim().parse().map_err(io::Error::other)
-}
-
-fn open() -> io::Result<OwnedFd> {
-    // Protocol 0 of this family is NETLINK_ROUTE.
-    Ok(socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
-}
-
-/// What is changed about a card.
-enum Link<'a> {
-    Up,
-    Down,
-    Name(&'a str),
-    HardwareAddress([u8; 6]),
-}
-
-fn set_link(socket: &OwnedFd, index: u32, change: Link<'_>) -> io::Result<()> {
-    let (flags, mask) = match change {
-        Link::Up => (UP, UP),
-        Link::Down => (0, UP),
-        Link::Name(_) | Link::HardwareAddress(_) => (0, 0),
-    };
-    // struct ifinfomsg: family, padding, type, index, flags, change mask
-    let mut body = vec![0; 4];
-    body.extend(index.to_ne_bytes());
-    body.extend(u32::to_ne_bytes(flags));
-    body.extend(u32::to_ne_bytes(mask));
-    match change {
-        Link::Up | Link::Down => {}
-        Link::Name(name) => {
-            append_attribute(&mut body, LINK_NAME, &[name.as_bytes(), &[0]].concat());
-        }
-        Link::HardwareAddress(address) => {
-            append_attribute(&mut body, LINK_HARDWARE_ADDRESS, &address);
-        }
-    }
-    ask(socket, NEW_LINK, 0, &body)
-}
-
-fn add_address(socket: &OwnedFd, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
-    let (family, bytes) = family(address);
-    let flags = match address {
-        IpAddr::V4(_) => 0,
-        IpAddr::V6(_) => NO_DUPLICATE_DETECTION,
-    };
-    // struct ifaddrmsg: family, prefix length, flags, scope, index
-    let mut body = vec![family, prefix, flags, 0];
-    body.extend(index.to_ne_bytes());
-    append_attribute(&mut body, ADDRESS_LOCAL, &bytes);
-    append_attribute(&mut body, ADDRESS, &bytes);
-    ask(socket, NEW_ADDRESS, CREATE | REPLACE, &body)
-}
-
-fn add_default_route(socket: &OwnedFd, index: u32, gateway: IpAddr) -> io::Result<()> {
-    let (family, bytes) = family(gateway);
-    // struct rtmsg: family, lengths of target and source, type of service, table, origin, scope, type, flags
-    let mut body = vec![family, 0, 0, 0, MAIN_TABLE, STATIC, 0, UNICAST];
-    body.extend(0u32.to_ne_bytes());
-    append_attribute(&mut body, ROUTE_GATEWAY, &bytes);
-    append_attribute(&mut body, ROUTE_CARD, &index.to_ne_bytes());
-    ask(socket, NEW_ROUTE, CREATE | REPLACE, &body)
-}
-
-/// An address as the kernel has it: its family and its bytes.
-fn family(address: IpAddr) -> (u8, Vec<u8>) {
-    match address {
-        IpAddr::V4(address) => (libc::AF_INET as u8, address.octets().to_vec()),
-        IpAddr::V6(address) => (libc::AF_INET6 as u8, address.octets().to_vec()),
-    }
-}
-
-fn append_attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).expect("attributes are names and addresses");
-    body.extend(length.to_ne_bytes());
-    body.extend(kind.to_ne_bytes());
-    body.extend(value);
-    body.resize(body.len().next_multiple_of(4), 0);
-}
-
-/// Sends one request and awaits its acknowledgement.
-fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    let mut message = Vec::new();
-    let length = u32::try_from(HEADER_BYTES + body.len()).expect("requests are short");
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend((REQUEST | ACKNOWLEDGE | flags).to_ne_bytes());
-    message.extend(1u32.to_ne_bytes());
-    message.extend(0u32.to_ne_bytes());
-    message.extend(body);
-    send(socket, &message, SendFlags::empty())?;
-    let mut answer = [0; 4096];
-    let (_, count) = recv(socket, &mut answer, RecvFlags::empty())?;
-    acknowledged(&answer[..count])
-}
-
-/// Reads an acknowledgement: an error message whose code is 0 or a negated errno.
-fn acknowledged(answer: &[u8]) -> io::Result<()> {
-    let kind = answer
-        .get(4..6)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u16::from_ne_bytes);
-    let code = answer
-        .get(16..20)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(i32::from_ne_bytes);
-    match (kind, code) {
-        (Some(ERROR), Some(0)) => Ok(()),
-        (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-        _ => Err(io::Error::other(
-            "the kernel gave another answer than an acknowledgement",
-        )),
-    }
 }
 
 #[cfg(test)]

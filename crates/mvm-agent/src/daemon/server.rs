@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 
-use super::conversation::{Conversation, Demand};
+use super::at_hand::AtHand;
+use super::conversation::{Belongings, Conversation, Demand};
 use super::outbox::Outbox;
 use super::services::{Place, Services};
 use super::sys;
@@ -78,6 +79,7 @@ pub(super) struct Server {
     /// The last conversation ended in order: nothing is said before the next greeting.
     parted: bool,
     services: Services,
+    at_hand: Option<AtHand>,
     guest: GuestInfo,
 }
 
@@ -107,11 +109,17 @@ impl Server {
             conversation,
             parted: false,
             services: Services::new(),
+            at_hand: None,
             guest,
         })
     }
 
-    pub(super) fn run(&mut self) -> io::Result<Outcome> {
+    /// Gives it what the next identity takes, if nothing else is asked for before.
+    pub(super) fn with_at_hand(self, at_hand: Option<AtHand>) -> Self {
+        Self { at_hand, ..self }
+    }
+
+    pub(super) fn run(mut self) -> io::Result<Outcome> {
         let mut host_absent = false;
         loop {
             self.wait(host_absent)?;
@@ -253,8 +261,12 @@ impl Server {
                     }
                     return Demand::Nothing;
                 };
-                let (services, outbox) = (&mut self.services, &mut self.outbox);
-                match conversation.take(frame, Instant::now(), services, outbox) {
+                let mut belongings = Belongings {
+                    services: &mut self.services,
+                    at_hand: &mut self.at_hand,
+                };
+                let outbox = &mut self.outbox;
+                match conversation.take(frame, Instant::now(), &mut belongings, outbox) {
                     Ok(demand) => return demand,
                     Err(_broken) => self.give_up(nonce),
                 }

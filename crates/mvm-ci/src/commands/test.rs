@@ -3,6 +3,7 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -16,8 +17,9 @@ use mvm_lab::{
     runner::{self, RunOptions},
     scenario::Scenario,
     verdict::Verdict,
+    warm,
 };
-use mvm_machine::accelerator::Accelerator;
+use mvm_machine::{accelerator::Accelerator, pool::Pool};
 
 use super::no_colour;
 use crate::{
@@ -40,9 +42,14 @@ pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
         return list(&known);
     }
     let chosen = choose(&known, &arguments.scenarios)?;
+    let warm = match arguments.warm {
+        0 => None,
+        machines => Some(warm::pool(machines)?),
+    };
     let mut worst = Verdict::Passed;
     for scenario in chosen {
-        let report = runner::run(scenario, options(&arguments, scenario.name)).await?;
+        let report =
+            runner::run(scenario, options(&arguments, scenario.name, warm.as_ref())).await?;
         tell_folder(&arguments, &report)?;
         if report.verdict != Verdict::Passed {
             worst = report.verdict;
@@ -50,6 +57,10 @@ pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
         if report.verdict == Verdict::Interrupted {
             break;
         }
+    }
+    // No run has it any more.
+    if let Some(pool) = warm.and_then(Arc::into_inner) {
+        pool.close().await;
     }
     Ok(ExitCode::from(worst.exit_code()))
 }
@@ -78,7 +89,7 @@ fn choose<'a>(
     names.iter().map(find).collect()
 }
 
-fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
+fn options(arguments: &TestArgs, scenario: &str, warm: Option<&Arc<Pool>>) -> RunOptions {
     let accelerator = match arguments.accelerator {
         AcceleratorArg::Auto => AcceleratorRequest::Auto,
         AcceleratorArg::Kvm => AcceleratorRequest::Only(Accelerator::Kvm),
@@ -92,6 +103,9 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
     if arguments.capture {
         command.push("--capture".to_owned());
     }
+    if arguments.warm > 0 {
+        command.extend(["--warm".to_owned(), arguments.warm.to_string()]);
+    }
     if let Some(kernel) = &arguments.kernel {
         command.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     }
@@ -102,6 +116,7 @@ fn options(arguments: &TestArgs, scenario: &str) -> RunOptions {
         environment: EnvironmentOptions {
             accelerator,
             kernel: arguments.kernel.clone(),
+            warm: warm.cloned(),
         },
         start: match arguments.cold {
             true => StartBy::ColdBoot,

@@ -16,6 +16,7 @@ use mvm_machine::{
     image::{IMAGES, Image},
     kernel::{Kernel, KernelSource},
     machine::{Booting, MachineSpec, Memory, Running},
+    pool::{Cable, Pool, PoolOptions},
     snapshot::{Obtained, SNAPSHOTS, Snapshot},
 };
 
@@ -23,6 +24,9 @@ const BOOT_ALLOWED: Duration = Duration::from_secs(120);
 const MIB: f64 = (1 << 20) as f64;
 /// One round trip is too short to measure alone.
 const ROUND_TRIPS: u32 = 200;
+/// A few milliseconds are too short to measure once.
+const TAKES: usize = 15;
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(crate) async fn measure() {
     let host = Host::look().await;
@@ -36,6 +40,11 @@ pub(crate) async fn measure() {
     host.snapshot().await;
     let resumed = host.resumed().await;
     print("one minimal machine, resumed", "ms", resumed, Some(150.0));
+    let (taken, itself) = host.warm().await;
+    let name = "one minimal machine, from the warm pool";
+    print(name, "ms", taken, Some(20.0));
+    let name = "one minimal machine, from the warm pool, as itself";
+    print(name, "ms", itself, None);
     let three = host.three().await;
     print("three machines at once, cold", "ms", three, Some(4000.0));
 }
@@ -131,17 +140,35 @@ impl Host {
         let loaded = snapshot.resume(spec, Vec::new()).await.unwrap();
         let booting = loaded.go().await.unwrap();
         let running = booting.ready(BOOT_ALLOWED).await.unwrap();
-        let identity = Identity {
-            hostname: "resumed".to_owned(),
-            machine_id: Some("0".repeat(32)),
-            interfaces: Vec::new(),
-            hosts: Vec::new(),
-            name_servers: Vec::new(),
-            mounts: Vec::new(),
-        };
-        running.agent().configure(identity).await.unwrap();
-        running.agent().set_clock().await.unwrap();
+        become_somebody(&running).await;
         milliseconds(started.elapsed())
+    }
+
+    /// From the decision to take it to a machine that answers, and to one that answers as itself: the medians.
+    async fn warm(&self) -> (f64, f64) {
+        let options = PoolOptions {
+            machines_per_kind: 1,
+            memory_mib_max: 1024,
+            unused_max: BOOT_ALLOWED,
+            boot_allowed: BOOT_ALLOWED,
+            cable: Cable::plain,
+        };
+        let spec = self.spec("taker");
+        let pool = Pool::new(&self.cache, options).unwrap();
+        pool.expect(&spec).await;
+        let (mut taken, mut itself) = (Vec::new(), Vec::new());
+        for _ in 0..TAKES {
+            while pool.ready(&spec).await == 0 {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            let started = Instant::now();
+            let warm = pool.take(&spec).await.unwrap();
+            taken.push(milliseconds(started.elapsed()));
+            become_somebody(&warm.running).await;
+            itself.push(milliseconds(started.elapsed()));
+        }
+        pool.close().await;
+        (median(taken), median(itself))
     }
 
     async fn three(&self) -> f64 {
@@ -159,6 +186,24 @@ impl Host {
         booting.wait().await;
         milliseconds(started.elapsed())
     }
+}
+
+async fn become_somebody(running: &Running) {
+    let identity = Identity {
+        hostname: "somebody".to_owned(),
+        machine_id: Some("0".repeat(32)),
+        interfaces: Vec::new(),
+        hosts: Vec::new(),
+        name_servers: Vec::new(),
+        mounts: Vec::new(),
+    };
+    running.agent().configure(identity).await.unwrap();
+    running.agent().set_clock().await.unwrap();
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 async fn round_trip(running: &Running) -> f64 {

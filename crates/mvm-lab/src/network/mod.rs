@@ -190,14 +190,21 @@ impl Network {
     /// Gives each card of a machine a new connection, and returns the machine's ends of them.
     pub(crate) fn plug_in(&self, machine: &str) -> Result<Vec<OwnedFd>, AttachError> {
         let switch = self.switch();
+        let places = self.places_of(machine).iter();
+        places.map(|place| switch.reattach(place.port)).collect()
+    }
+
+    /// Gives each card of a machine a connection that was made before, by its end for the switch.
+    pub(crate) fn adopt(&self, machine: &str, ends: Vec<OwnedFd>) -> Result<(), AttachError> {
+        let switch = self.switch();
+        let mut places = self.places_of(machine).iter().zip(ends);
+        places.try_for_each(|(place, end)| switch.adopt(place.port, end))
+    }
+
+    fn places_of(&self, machine: &str) -> &[Place] {
         let wiring = &self.shared.wiring;
-        let places = wiring
-            .position(machine)
-            .map_or(&[][..], |machine| &wiring.places[machine]);
-        places
-            .iter()
-            .map(|place| switch.reattach(place.port))
-            .collect()
+        let position = wiring.position(machine);
+        position.map_or(&[], |machine| &wiring.places[machine])
     }
 
     /// Puts another switch, which has the same ports, in the place of this one; its random choices are made from

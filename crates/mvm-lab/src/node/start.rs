@@ -14,6 +14,7 @@ use mvm_machine::{
     data_disk::DataDisk,
     files,
     machine::{BootError, Booting, Gateway, LoadError, MacAddress, MachineSpec, Memory, Running},
+    pool::Warm,
     snapshot::{Obtained, Snapshot, SnapshotError},
 };
 
@@ -41,7 +42,7 @@ enum WakeError {
 impl Node {
     /// Brings the machine up, gives it its identity and starts its services.
     ///
-    /// It is resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
+    /// It is taken from the warm pool, resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
     /// has its data disk as it was left.
     pub async fn start(&self) -> Result<(), NodeError> {
         let mut machine = self.machine.lock().await;
@@ -72,6 +73,9 @@ impl Node {
 
     async fn bring_up(&self) -> Result<(Running, Way), NodeError> {
         if self.common.start == StartBy::Snapshot {
+            if let Some(running) = self.take_warm().await? {
+                return Ok((running, Way::Warm));
+            }
             match self.wake().await {
                 Ok(running) => return Ok((running, Way::Resumed)),
                 Err(error) => self.common.recorder.record(Event::Warning {
@@ -80,6 +84,30 @@ impl Node {
             }
         }
         Ok((self.boot().await?, Way::Cold))
+    }
+
+    /// Takes a machine that is ready, if there is a pool and it has one.
+    async fn take_warm(&self) -> Result<Option<Running>, NodeError> {
+        let Some(pool) = &self.common.environment.warm else {
+            return Ok(None);
+        };
+        let mut spec = self.next_spec();
+        if let Some(file) = self.own_memory().await? {
+            spec.memory = Memory::Own(file);
+        }
+        let Some(Warm {
+            running,
+            switch_ends,
+        }) = pool.take(&spec).await
+        else {
+            return Ok(None);
+        };
+        let adopted = self.common.network.adopt(self.name(), switch_ends);
+        adopted.map_err(|source| NodeError::Switch {
+            machine: self.name().to_owned(),
+            source,
+        })?;
+        Ok(Some(running))
     }
 
     /// Boots the machine; waits for one of the host's boot tokens first.

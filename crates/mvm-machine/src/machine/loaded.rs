@@ -83,6 +83,16 @@ pub struct SavedState {
     pub memory: StateMemory,
 }
 
+/// Whose machine it is that is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The specification's, as it is.
+    Known,
+    /// Somebody's who is told later: QEMU's complaints can be moved, and the cards say nothing of themselves, for
+    /// they are not yet anybody's.
+    ToCome,
+}
+
 /// A machine that stands still where it was saved. Dropping it kills it.
 pub struct Loaded {
     process: Process,
@@ -100,14 +110,26 @@ impl Loaded {
         nic_sockets: Vec<OwnedFd>,
         allowed: Duration,
     ) -> Result<Loaded, LoadError> {
+        Self::load_for(Owner::Known, spec, state, nic_sockets, allowed).await
+    }
+
+    /// [`Loaded::load`] for a machine whose owner may be yet to come.
+    pub(crate) async fn load_for(
+        owner: Owner,
+        spec: MachineSpec,
+        state: &SavedState,
+        nic_sockets: Vec<OwnedFd>,
+        allowed: Duration,
+    ) -> Result<Loaded, LoadError> {
         let machine = spec.name.clone();
-        let loading = Self::load_unbounded(spec, state, nic_sockets);
+        let loading = Self::load_unbounded(owner, spec, state, nic_sockets);
         tokio::time::timeout(allowed, loading)
             .await
             .unwrap_or(Err(LoadError::Slow { machine, allowed }))
     }
 
     async fn load_unbounded(
+        owner: Owner,
         spec: MachineSpec,
         state: &SavedState,
         nic_sockets: Vec<OwnedFd>,
@@ -119,8 +141,9 @@ impl Loaded {
             source,
         })?;
         let descriptor = file.as_raw_fd();
+        let inherited = vec![file.into()];
         let mut process =
-            Process::start(spec, Start::Incoming, nic_sockets, vec![file.into()]).await?;
+            Process::start(spec, Start::Incoming, owner, nic_sockets, inherited).await?;
         let monitor = |source| LoadError::Monitor {
             machine: machine.clone(),
             source,
@@ -136,6 +159,7 @@ impl Loaded {
             // A QEMU that cannot load ends; why is in its log.
             Err(QmpError::Closed { .. }) => {
                 let exit = process.child.wait().await;
+                process.last_words().await;
                 Err(LoadError::Ended {
                     machine,
                     exit,

@@ -19,7 +19,9 @@ mod gateway;
 mod nic;
 
 mod booting;
+mod hand_over;
 mod loaded;
+mod log;
 mod parted;
 mod running;
 
@@ -31,4 +33,8 @@ pub use self::{
     parted::Parted,
     running::{MemoryUse, Running, Stopped},
     spec::{MacAddress, MachineSpec, Memory},
+};
+pub(crate) use self::{
+    hand_over::{HandOverError, Places},
+    loaded::Owner,
 };

@@ -3,12 +3,13 @@
 use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
 
 use mvm_agent::client::{Agent, AgentError};
-use tokio::task::JoinHandle;
 
-use super::{MachineSpec, Parted, booting::drain};
+use super::{MachineSpec, Parted, booting::DRAIN_ALLOWED, log::Log};
 use crate::{
+    console::OpenConsole,
     process::{Child, Exit},
     qmp::{Qmp, QmpError},
+    recording::Recording,
 };
 
 /// A machine whose agent answers. Dropping it kills it.
@@ -25,7 +26,8 @@ pub(super) struct Parts {
     /// Stays open between two conversations, so that QEMU sees no hang-up.
     pub(super) channel: StdUnixStream,
     pub(super) qmp: Qmp,
-    pub(super) console: JoinHandle<()>,
+    pub(super) console: Recording<OpenConsole>,
+    pub(super) log: Log,
 }
 
 /// Host memory of one machine, in bytes, as the kernel counts it.
@@ -123,9 +125,10 @@ impl Running {
 }
 
 impl Parts {
-    pub(super) async fn stopped(self) -> Stopped {
+    pub(super) async fn stopped(mut self) -> Stopped {
         let exit = self.child.wait().await;
-        drain(self.console).await;
+        self.console.ended(DRAIN_ALLOWED).await;
+        self.log.ended(DRAIN_ALLOWED).await;
         Stopped {
             spec: self.spec,
             exit,

@@ -13,7 +13,7 @@ use crate::{
     cache::{Cache, Workspace},
     console::Console,
     files::{self, Naming},
-    machine::{MachineSpec, Memory, unconnected},
+    machine::{MachineSpec, Memory, Owner, unconnected},
     qmp::StateMemory,
 };
 
@@ -126,7 +126,7 @@ async fn attempt(
         ..spec.clone()
     };
     let (_ends, nic_sockets) = unconnected(spec.nics.len()).map_err(|error| text(&error))?;
-    let loaded = resume(workspace.path(), memory, spec, nic_sockets).await;
+    let loaded = resume(workspace.path(), memory, Owner::Known, spec, nic_sockets).await;
     let booting = loaded
         .map_err(|error| text(&error))?
         .go()

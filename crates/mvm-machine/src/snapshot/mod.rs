@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvm_agent::client::AgentError;
+use mvm_agent::client::{Agent, AgentError};
 use serde::{Deserialize, Serialize};
 
 pub use self::sealed::StaleError;
@@ -36,7 +36,7 @@ use crate::{
     data_disk::{DataDisk, DataDiskError},
     files::{self, FileError, Naming},
     machine::{
-        BootError, Booting, LaunchError, LoadError, Loaded, MachineSpec, Memory, SavedState,
+        BootError, Booting, LaunchError, LoadError, Loaded, MachineSpec, Memory, Owner, SavedState,
         unconnected,
     },
     qemu::{self, Descriptors, Start},
@@ -54,6 +54,13 @@ const STATE: &str = "state";
 const SCRATCH: &str = "scratch";
 /// QEMU ends within milliseconds.
 const END_ALLOWED: Duration = Duration::from_secs(10);
+/// Where a guest tells by what it counts time, and what it says until it has measured its processor.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+const CLOCK_EARLY: &[u8] = b"tsc-early";
+const CLOCK_BYTES_MAX: u64 = 4096;
+/// It has done so a second after its agent answers; a loaded host may need a few.
+const SETTLE_ALLOWED: Duration = Duration::from_secs(5);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 /// A snapshot loads in a tenth of a second; a loaded host may need a hundred times that.
 const LOAD_ALLOWED: Duration = Duration::from_secs(20);
 
@@ -165,7 +172,17 @@ impl Snapshot {
         spec: MachineSpec,
         nic_sockets: Vec<OwnedFd>,
     ) -> Result<Loaded, LoadError> {
-        resume(self.lease.path(), self.memory, spec, nic_sockets).await
+        self.resume_for(Owner::Known, spec, nic_sockets).await
+    }
+
+    /// [`Snapshot::resume`] for a machine whose owner may be yet to come.
+    pub(crate) async fn resume_for(
+        &self,
+        owner: Owner,
+        spec: MachineSpec,
+        nic_sockets: Vec<OwnedFd>,
+    ) -> Result<Loaded, LoadError> {
+        resume(self.lease.path(), self.memory, owner, spec, nic_sockets).await
     }
 
     /// The key of everything that a guest could tell: under it the cache has the snapshot. Blocks.
@@ -224,6 +241,7 @@ impl Snapshot {
 async fn resume(
     folder: &Path,
     memory: StateMemory,
+    owner: Owner,
     spec: MachineSpec,
     nic_sockets: Vec<OwnedFd>,
 ) -> Result<Loaded, LoadError> {
@@ -240,7 +258,7 @@ async fn resume(
         path: folder.join(STATE),
         memory,
     };
-    Loaded::load(spec, &state, nic_sockets, LOAD_ALLOWED).await
+    Loaded::load_for(owner, spec, &state, nic_sockets, LOAD_ALLOWED).await
 }
 
 /// A usable snapshot in the cache; one that is stale is removed.
@@ -304,6 +322,7 @@ async fn freeze(
     let booting = Booting::launch(spec, nic_sockets).await?;
     let running = booting.ready(boot_allowed).await.map_err(Box::new)?;
     let booted_in = running.booted_in();
+    settle(running.agent()).await;
     let parted = running.part().await.map_err(|(_, error)| error)?;
     let state = files::create(&folder.join(STATE))?;
     let stopped = Instant::now();
@@ -318,8 +337,26 @@ async fn freeze(
     })
 }
 
+/// Waits until the guest's kernel has done what it leaves for later while it boots. Each resumed machine would do it
+/// anew: measuring its clock once more takes 20 ms under an emulator, just when it becomes somebody.
+async fn settle(agent: &Agent) {
+    let settled = async {
+        loop {
+            let told = agent.download(CLOCK_SOURCE, CLOCK_BYTES_MAX).await;
+            // A guest without that file has another clock, and nothing to wait for.
+            if !told.is_ok_and(|(clock, _)| clock.starts_with(CLOCK_EARLY)) {
+                return;
+            }
+            tokio::time::sleep(SETTLE_INTERVAL).await;
+        }
+    };
+    if tokio::time::timeout(SETTLE_ALLOWED, settled).await.is_err() {
+        tracing::debug!("a guest is frozen with an unmeasured clock");
+    }
+}
+
 /// A new disk like that of `spec`, if it has one.
-async fn empty_disk(
+pub(crate) async fn empty_disk(
     cache: &Cache,
     spec: &MachineSpec,
     path: PathBuf,
