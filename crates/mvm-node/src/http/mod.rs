@@ -1,9 +1,10 @@
 //! The node's HTTP interface.
 //!
 //! A handler reads a request into a command or query, hands it to the [`Store`], and turns the
-//! answer into HTTP. It decides nothing about jobs ([`crate::job`]) or consensus ([`crate::store`]).
+//! answer into HTTP. It decides nothing about jobs ([`mvm_queue`]) or consensus ([`crate::store`]).
 //! `docs/api.md` shows every route with examples; a test runs them.
 
+mod asking;
 mod body;
 mod cluster;
 mod form;
@@ -11,6 +12,8 @@ pub(crate) mod internal;
 mod page;
 mod problem;
 mod queue;
+mod v1;
+mod view;
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -26,7 +29,7 @@ use axum::{
 use self::problem::Problem;
 pub use self::{
     body::BODY_BYTES_MAX,
-    queue::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
+    v1::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
 };
 use crate::{id::IdMaker, store::Store};
 
@@ -68,6 +71,17 @@ impl<S: Store> App<S> {
             )
             .route("/queue/list", get(queue::list::<S>))
             .route("/queue/stats", get(queue::stats::<S>))
+            .route("/api/v1/jobs", post(v1::submit_job::<S>).get(v1::jobs::<S>))
+            .route("/api/v1/jobs/{id}", get(v1::job::<S>))
+            .route("/api/v1/jobs/{id}/attempts", get(v1::attempts::<S>))
+            .route("/api/v1/jobs/{id}/log", get(v1::log::<S>))
+            .route("/api/v1/jobs/{id}/start", post(v1::start::<S>))
+            .route("/api/v1/jobs/{id}/renew", post(v1::renew::<S>))
+            .route("/api/v1/jobs/{id}/finish", post(v1::finish::<S>))
+            .route("/api/v1/jobs/{id}/cancel", post(v1::cancel::<S>))
+            .route("/api/v1/jobs/{id}/retry", post(v1::retry::<S>))
+            .route("/api/v1/claims", post(v1::claim::<S>))
+            .route("/api/v1/stats", get(v1::stats::<S>))
             .route("/health", get(cluster::health::<S>))
             .route("/ready", get(cluster::ready::<S>))
             .route("/cluster", get(cluster::cluster::<S>))

@@ -12,10 +12,11 @@ use axum::{
 };
 
 use super::App;
+use mvm_queue::{Answer, Filter, Job, Order, Query, UnixMillis};
+
 use crate::{
-    command::{Answer, Barrier, Query, Reading},
+    consensus::{Barrier, Reading},
     id,
-    job::{Job, UnixMillis},
     store::{Deadline, Status, Store},
 };
 
@@ -30,7 +31,12 @@ const STYLE: &str = include_str!("page.css");
 /// `GET /`
 pub(super) async fn page<S: Store>(State(app): State<Arc<App<S>>>) -> impl IntoResponse {
     let status = app.store.status().await;
-    let query = Query::Latest { limit: JOBS_SHOWN };
+    let query = Query::List {
+        after: None,
+        limit: JOBS_SHOWN,
+        order: Order::NewestFirst,
+        filter: Filter::default(),
+    };
     let reading = app
         .store
         .read(Barrier::Local, query, Deadline::starting_now())
@@ -120,6 +126,7 @@ fn jobs(reading: &Reading, now: UnixMillis) -> String {
 
 fn row(job: &Job, now: UnixMillis) -> String {
     let payload: String = job
+        .spec
         .payload
         .to_string()
         .chars()
@@ -129,7 +136,7 @@ fn row(job: &Job, now: UnixMillis) -> String {
         "<tr><td><code>{id}</code><td>{kind}<td><span class=\"state {state}\">{state}</span><td>{node}<td>{worker}\
          <td>{age}<td><code>{payload}</code></tr>",
         id = escape(&job.id.0),
-        kind = escape(&job.kind),
+        kind = escape(&job.spec.kind),
         state = job.state,
         node = job.submitted_on,
         worker = escape(job.claimed_by.as_deref().unwrap_or("")),

@@ -6,12 +6,10 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use mvm_queue::{Invalid, JobState, Refusal, RequestId};
 use serde::Serialize;
 
-use crate::{
-    command::{RequestId, Unavailable},
-    job::Refusal,
-};
+use crate::consensus::Unavailable;
 
 /// Carries the id under which a request may be repeated.
 pub(super) const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-mvm-request-id");
@@ -125,37 +123,93 @@ impl Problem {
         )
     }
 
+    /// What came is understood, and the queue does not accept it.
+    pub(super) fn invalid(invalid: Invalid) -> Self {
+        Self::bad_request(invalid.to_string())
+    }
+
+    /// A worker's change came without the token of its claim.
+    pub(super) fn token_missing(target: JobState) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "urn:mvm-ci:token-missing",
+            "a worker holds the job",
+            format!("only the worker that holds a job makes it {target}, and the request carries no token"),
+        )
+        .hint("send the token that POST /queue/claim returned")
+    }
+
     /// The store applied the request as a refusal.
     pub(super) fn refused(refusal: &Refusal) -> Self {
-        let detail = refusal.to_string();
-        let conflict =
-            |r#type, title| Self::new(StatusCode::CONFLICT, r#type, title, detail.clone());
+        let told = |status, r#type, title, hint: &'static str| {
+            Self::new(status, r#type, title, refusal.to_string()).hint(hint)
+        };
+        let conflict = |r#type, title, hint| told(StatusCode::CONFLICT, r#type, title, hint);
+        let unprocessable =
+            |r#type, title, hint| told(StatusCode::UNPROCESSABLE_ENTITY, r#type, title, hint);
         match refusal {
-            Refusal::UnknownJob { .. } => {
-                Self::new(StatusCode::NOT_FOUND, "urn:mvm-ci:unknown-job", "there is no such job", detail)
-                    .hint("GET /queue/list shows the jobs there are")
-            }
-            Refusal::IllegalTransition { from, .. } => {
-                conflict("urn:mvm-ci:illegal-transition", "the job cannot take this state").hint(
-                    if from.successors().is_empty() {
-                        format!("{from} is final")
-                    } else {
-                        let next: Vec<&str> = from.successors().iter().map(|state| state.as_str()).collect();
-                        format!("from {from} it can become {}; POST /queue/claim claims jobs", next.join(", "))
-                    },
-                )
-            }
-            Refusal::TokenMissing { .. } => conflict("urn:mvm-ci:token-missing", "a worker holds the job")
-                .hint("send the token that POST /queue/claim returned"),
-            Refusal::TokenStale { .. } => conflict("urn:mvm-ci:token-stale", "the job was claimed anew")
-                .hint("stop working on the job; another worker has it"),
-            Refusal::KeyReused => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::UnknownJob { .. } => told(
+                StatusCode::NOT_FOUND,
+                "urn:mvm-ci:unknown-job",
+                "there is no such job",
+                "GET /api/v1/jobs shows the jobs there are",
+            ),
+            Refusal::UnknownSchedule { .. } => told(
+                StatusCode::NOT_FOUND,
+                "urn:mvm-ci:unknown-schedule",
+                "there is no such schedule",
+                "GET /api/v1/schedules shows the schedules there are",
+            ),
+            Refusal::IllegalTransition { .. } => conflict(
+                "urn:mvm-ci:illegal-transition",
+                "the job cannot take this state",
+                "GET /api/v1/jobs/{id} shows where it stands",
+            ),
+            Refusal::TokenStale { .. } => conflict(
+                "urn:mvm-ci:token-stale",
+                "the job was claimed anew",
+                "stop working on the job; another worker has it",
+            ),
+            Refusal::LeaseEnded { .. } => conflict(
+                "urn:mvm-ci:lease-ended",
+                "the lease has ended",
+                "stop working on the job; renew leases in time",
+            ),
+            Refusal::LogGap { .. } => conflict(
+                "urn:mvm-ci:log-gap",
+                "a log chunk is missing",
+                "send the chunk that is expected",
+            ),
+            Refusal::KeyReused => unprocessable(
                 "urn:mvm-ci:key-reused",
                 "the idempotency key belongs to another request",
-                detail,
-            )
-            .hint("use a new key for a new request, and the same one only to repeat a request unchanged"),
+                "use a new key for a new request, and the same one only to repeat a request unchanged",
+            ),
+            Refusal::UnknownDependency { .. } => unprocessable(
+                "urn:mvm-ci:unknown-dependency",
+                "a dependency does not exist",
+                "submit the jobs that others wait for first",
+            ),
+            Refusal::TooManyLabelSets => told(
+                StatusCode::TOO_MANY_REQUESTS,
+                "urn:mvm-ci:too-many-label-sets",
+                "too many different sets of labels are in use",
+                "use fewer different sets of labels and kinds",
+            ),
+            Refusal::TooManySchedules => told(
+                StatusCode::TOO_MANY_REQUESTS,
+                "urn:mvm-ci:too-many-schedules",
+                "there are too many schedules",
+                "remove one first",
+            ),
+            Refusal::IdTaken { .. }
+            | Refusal::RenewedSince
+            | Refusal::NotDue { .. }
+            | Refusal::TickTaken { .. } => conflict(
+                "urn:mvm-ci:overtaken",
+                "something else came first",
+                "look again, and repeat if it is still wanted",
+            ),
         }
     }
 

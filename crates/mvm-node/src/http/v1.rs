@@ -265,7 +265,8 @@ pub(super) async fn job<S: Store>(
     RawQuery(query): RawQuery,
 ) -> Answered {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let (job, wrap) = one_job(&app, consistency.as_deref(), &JobId(job)).await?;
+    let job = JobId(job);
+    let (job, wrap) = one_job(&app, consistency.as_deref(), &job).await?;
     Ok(Json(wrap(json!({ "job": job }))).into_response())
 }
 
