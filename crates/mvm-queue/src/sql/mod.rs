@@ -1,10 +1,10 @@
-//! The queue in SQL: the same decisions as [`crate::queue`], carried out by SQLite.
+//! The queue in SQL: the same decisions as [`crate::Queue`], carried out by SQLite.
 //!
 //! # Procedures
 //!
 //! hiqlite replicates the text of statements, and every replica runs them while it applies the log. Each command is
 //! therefore *one* short statement: an `INSERT` into a view, whose `INSTEAD OF` trigger is the procedure. The
-//! procedures are part of the [schema](schema::SCHEMA), which came through the log as well, so all replicas have the same ones.
+//! procedures are part of the schema, which came through the log as well, so all replicas have the same ones.
 //! A proposal of many commands stays small, and each command is prepared once.
 //!
 //! ```text
@@ -52,6 +52,16 @@ pub enum Value {
     Text(String),
     /// Bytes.
     Blob(Vec<u8>),
+}
+
+impl Value {
+    /// JSON text; null for nothing. Our own types have no maps with odd keys, so they always have a JSON form.
+    fn json(value: impl serde::Serialize) -> Self {
+        match serde_json::to_string(&value) {
+            Ok(text) if text != "null" => Self::Text(text),
+            Ok(_) | Err(_) => Self::Null,
+        }
+    }
 }
 
 impl From<i64> for Value {
