@@ -75,14 +75,15 @@ async fn a_partition_is_seen(run: &Run) -> Outcome {
     let summary = capture.finish()?;
     drop(only_n2);
 
-    let pings = tshark(&file, "icmp");
+    // A restored switch knows no station until it speaks, and may send a ping for n3 to n2 as well.
+    let astray = "frame.interface_name == \"n2 eth1\" && ip.dst == 192.168.1.3";
+    let pings = tshark(&file, &format!("icmp && !({astray})"));
     let expected = [
         // One answered, two cut off, one lost.
         ("n1 eth1 0x00000001", 4),
         ("n1 eth1 0x00000002", 1),
         ("n2 eth1 0x00000001", 1),
-        // A restored switch knows no station yet, and sends the second ping for n3 to everybody.
-        ("n2 eth1 0x00000002", 2),
+        ("n2 eth1 0x00000002", 1),
         ("n3 eth1 dropped: cut (n1 eth1 to n3 eth1)", 2),
         ("n2 eth1 dropped: lost (n1 eth1 to n2 eth1)", 1),
     ];

@@ -299,7 +299,7 @@ mod tests {
             -action reboot=shutdown,panic=shutdown
             -kernel /cache/vmlinux
             -initrd /cache/initramfs
-            -append console=ttyS0 quiet panic=-1 nowatchdog nosoftlockup cryptomgr.notests tsc=reliable init_on_alloc=0 noreplace-smp no_timer_check random.trust_cpu=on net.ifnames=0 mvm.probe
+            -append console=ttyS0 quiet panic=-1 nowatchdog nosoftlockup cryptomgr.notests tsc=reliable init_on_alloc=0 noreplace-smp no_timer_check random.trust_cpu=on sysctl.vm.compaction_proactiveness=0 net.ifnames=0 mvm.probe
             -chardev socket,id=console,fd=10
             -serial chardev:console
             -chardev socket,id=monitor,fd=11

@@ -155,6 +155,41 @@ async fn check_way_out(agent: &Agent) {
     check_reached(agent, "::1", Gateway::HOST_IPV6.into()).await;
 }
 
+/// The agent has files open and knows the cards from its start; what it is asked to run may change both.
+#[tokio::test]
+async fn an_identity_takes_a_machine_as_it_has_become() {
+    let host = Host::new();
+    let mut spec = host.spec(|image| image);
+    spec.nics = vec![Nic::default()];
+    let (running, _cables) = resume(&host, &spec).await;
+    let agent = running.agent();
+    succeed(
+        agent,
+        "ip link set eth1 down && ip link set eth1 name lan && ip link set lan up && mv /etc/hosts /etc/old \
+         && echo a name much longer than the one that follows > /etc/hostname",
+    )
+    .await;
+    for address in ["192.168.1.1", "192.168.1.2"] {
+        let mut identity = identity(&[address]);
+        identity.machine_id = Some("0123456789abcdef".repeat(2));
+        identity.hosts = vec![(address.parse().unwrap(), "one".to_owned())];
+        agent.configure(identity).await.unwrap();
+        let told = succeed(
+            agent,
+            "cat /etc/hosts /etc/hostname /etc/machine-id; hostname",
+        )
+        .await;
+        let expected = format!(
+            "127.0.0.1 localhost\n::1 localhost\n{address} one\none\n{}\none\n",
+            "0123456789abcdef".repeat(2)
+        );
+        assert_eq!(told, expected);
+        let told = succeed(agent, "ip addr show eth1").await;
+        assert!(told.contains(&format!("inet {address}/24")), "{told}");
+        assert!(told.contains("inet6 fe80::5054:ff:fe12:100/64"), "{told}");
+    }
+}
+
 fn open_spec(host: &Host) -> MachineSpec {
     MachineSpec {
         nics: vec![Nic::default()],
