@@ -11,7 +11,7 @@ mod support;
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use mvm_node::{
-    command::Unavailable,
+    consensus::Unavailable,
     http::{App, ROUTES},
     store::{MemoryStore, Outage},
 };
@@ -21,8 +21,12 @@ use support::{exchange, request};
 const PAGE: &str = include_str!("../../../docs/api.md");
 
 /// Fields whose values differ from run to run.
-const VARYING: [&str; 8] = [
+const VARYING: [&str; 12] = [
     "id",
+    "idempotency_key",
+    "claimed_at_ms",
+    "started_at_ms",
+    "ended_at_ms",
     "created_at_ms",
     "updated_at_ms",
     "log_index",

@@ -12,7 +12,7 @@ use std::{
 };
 
 use mvm_node::{
-    command::Unavailable,
+    consensus::Unavailable,
     http::{App, BODY_BYTES_MAX, ROUTES},
     store::{MemoryStore, Outage},
 };
@@ -120,22 +120,32 @@ fn a_form_as_curl_sends_it_becomes_a_job() {
     let job = answer.json();
     assert_eq!(
         answer.header("location"),
-        Some(&*format!("/queue/status/{}", job["id"].as_str().unwrap()))
+        Some(&*format!("/api/v1/jobs/{}", job["id"].as_str().unwrap()))
     );
     assert!(answer.header("x-mvm-request-id").is_some());
     assert_eq!(
-        (&job["kind"], &job["state"]),
-        (&json!("fetch"), &json!("pending"))
+        (&job["state"], &job["waits_for"]),
+        (&json!("pending"), &json!("worker"))
     );
-    assert_eq!(job["payload"], json!({ "url": "http://node1/a?b=1" }));
-    assert_eq!(job["submitted_on"], 7);
     let read = server
         .send("GET", answer.header("location").unwrap(), &[], b"")
         .json();
+    let found = &read["job"];
     assert_eq!(
-        (&read["job"], &read["consistency"]),
-        (&job, &json!("linearizable"))
+        (
+            &found["id"],
+            &found["kind"],
+            &found["submitted_on"],
+            &read["consistency"]
+        ),
+        (
+            &job["id"],
+            &json!("fetch"),
+            &json!(7),
+            &json!("linearizable")
+        )
     );
+    assert_eq!(found["payload"], json!({ "url": "http://node1/a?b=1" }));
 }
 
 #[test]
@@ -150,9 +160,11 @@ fn json_is_taken_as_well_and_kinds_are_free() {
         &[JSON],
         br#"{"kind":"build","payload":{"steps":[1]}}"#,
     );
+    assert_eq!(answer.status, 201);
+    let job = get(server.address, answer.header("location").unwrap());
     assert_eq!(
-        (answer.status, &answer.json()["payload"]),
-        (201, &json!({ "steps": [1] }))
+        job.unwrap().json()["job"]["payload"],
+        json!({ "steps": [1] })
     );
 }
 
@@ -320,7 +332,7 @@ fn bad_bodies_are_refused_and_leave_no_job() {
             &[JSON],
             br#"{"worker":""}"#,
             400,
-            "worker must be a name",
+            "the worker's name is empty",
         ),
         (
             "/queue/claim",
@@ -409,9 +421,11 @@ fn a_job_goes_through_its_life() {
     server.submit();
     let claim = server.claim("w").json();
     assert_eq!(claim["job"]["id"], first["id"], "the oldest comes first");
+    let path = format!("/queue/status/{}", first["id"].as_str().unwrap());
+    let held = &get(server.address, &path).unwrap().json()["job"];
     assert_eq!(
-        (&claim["job"]["state"], &claim["job"]["claimed_by"]),
-        (&json!("claimed"), &json!("w"))
+        (&held["state"], &held["claimed_by"], &held["attempts"]),
+        (&json!("claimed"), &json!("w"), &claim["token"])
     );
     let (id, token) = (&first["id"], claim["token"].clone());
     assert_eq!(server.set(id, "in_progress", token.clone()).status, 200);
@@ -432,7 +446,7 @@ fn what_a_job_cannot_do_is_a_conflict_with_cause_and_hint() {
     let job = server.submit();
     let id = &job["id"];
     check_problem(
-        &server.set(&json!("nope"), "failed", Value::Null),
+        &server.set(&json!("nope"), "failed", json!(1)),
         404,
         "there is no job nope",
     );
@@ -441,16 +455,12 @@ fn what_a_job_cannot_do_is_a_conflict_with_cause_and_hint() {
         404,
         "there is no job nope",
     );
-    let answer = server.set(id, "completed", Value::Null);
-    check_problem(&answer, 409, "pending cannot become completed");
-    assert_eq!(
-        answer.json()["hint"],
-        "from pending it can become cancelled; POST /queue/claim claims jobs"
-    );
+    let answer = server.set(id, "completed", json!(1));
+    check_problem(&answer, 409, "token 1 is not the one of the latest claim");
     check_problem(
         &server.set(id, "claimed", Value::Null),
-        409,
-        "pending cannot become claimed",
+        400,
+        "nobody moves a job to claimed",
     );
     assert_eq!(server.claim("w").status, 200);
     check_problem(
@@ -544,8 +554,8 @@ fn without_a_quorum_nothing_is_answered_with_success_but_local_reads() {
     assert_eq!(
         get(server.address, "/queue/list?consistency=local")
             .unwrap()
-            .json()["jobs"][0],
-        job
+            .json()["jobs"][0]["id"],
+        job["id"]
     );
     assert_eq!(
         get(server.address, "/cluster").unwrap().json()["quorum"],
@@ -582,7 +592,7 @@ fn internal_routes_are_for_nodes_only() {
     let propose = |headers: &[(&str, &str)], body: &str| {
         server.send("POST", "/internal/v1/propose", headers, body.as_bytes())
     };
-    let command = r#"{"version":1,"body":{"request":"r","at":1,"change":{"change":"claim","worker":"w","kinds":[]}}}"#;
+    let command = r#"{"version":2,"body":{"request":"r","at":1,"change":{"change":"claim","node":1,"worker":"w","slots":1,"labels":[],"kinds":[]}}}"#;
     let secret = ("x-mvm-secret", SECRET);
     let deadline = ("x-mvm-deadline-ms", "1000");
     check_problem(&propose(&[deadline], command), 403, "secret");
@@ -595,13 +605,13 @@ fn internal_routes_are_for_nodes_only() {
     check_problem(
         &propose(
             &[secret, deadline],
-            &command.replace(":1,\"body", ":9,\"body"),
+            &command.replace(":2,\"body", ":9,\"body"),
         ),
         400,
-        "version 1, not 9",
+        "version 2, not 9",
     );
     check_problem(
-        &propose(&[secret, deadline], r#"{"version":1,"body":{}}"#),
+        &propose(&[secret, deadline], r#"{"version":2,"body":{}}"#),
         400,
         "missing field",
     );
@@ -610,4 +620,148 @@ fn internal_routes_are_for_nodes_only() {
         (answer.status, &answer.json()["body"]["proposal"]),
         (200, &json!("committed"))
     );
+}
+
+/// Sends JSON to a route of the interface's first version.
+fn post(server: &Server, path: &str, body: &Value) -> Answer {
+    post_json(server.address, &format!("/api/v1{path}"), body).unwrap()
+}
+
+#[test]
+fn a_worker_takes_what_it_can_do_and_holds_it_by_its_token() {
+    let server = Server::start();
+    let submit = |spec: Value| post(&server, "/jobs", &spec).json()["id"].clone();
+    let low = submit(json!({"kind": "build", "payload": 1}));
+    let high = submit(json!({"kind": "build", "payload": 2, "priority": 5}));
+    let gpu = submit(json!({"kind": "build", "payload": 3, "labels": ["gpu"], "priority": 9}));
+    let offer = json!({"worker": "w", "slots": 2, "kinds": ["build"]});
+    let claims = post(&server, "/claims", &offer).json()["claims"].clone();
+    let ids: Vec<&Value> = claims
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|claim| &claim["id"])
+        .collect();
+    assert_eq!(ids, [&high, &low], "by priority, and without the label");
+    let offer = json!({"worker": "g", "labels": ["gpu", "big"]});
+    let claims = post(&server, "/claims", &offer).json()["claims"].clone();
+    assert_eq!((&claims[0]["id"], &claims[0]["payload"]), (&gpu, &json!(3)));
+
+    let job = format!("/jobs/{}", low.as_str().unwrap());
+    let held = json!({"token": 1});
+    assert_eq!(
+        post(&server, &format!("{job}/start"), &held).json()["state"],
+        "in_progress"
+    );
+    let renewed = post(&server, &format!("{job}/renew"), &held).json();
+    assert_eq!(
+        (&renewed["renewals"], &renewed["cancel"]),
+        (&json!(1), &json!(false))
+    );
+    check_problem(
+        &post(&server, &format!("{job}/renew"), &json!({"token": 2})),
+        409,
+        "token 2 is not the one of the latest claim",
+    );
+    let cancelled = post(&server, &format!("{job}/cancel"), &json!({}));
+    assert_eq!(
+        cancelled.json()["state"],
+        "in_progress",
+        "its worker is to stop"
+    );
+    assert_eq!(
+        post(&server, &format!("{job}/renew"), &held).json()["cancel"],
+        true
+    );
+    let report = json!({"token": 1, "report": {"report": "cancelled"}});
+    assert_eq!(
+        post(&server, &format!("{job}/finish"), &report).json()["state"],
+        "cancelled"
+    );
+    check_problem(
+        &post(&server, &format!("{job}/finish"), &report),
+        409,
+        "the lease has ended: the job is cancelled",
+    );
+    let attempts = get(server.address, &format!("/api/v1{job}/attempts"))
+        .unwrap()
+        .json();
+    assert_eq!(attempts["attempts"][0]["outcome"], "cancelled");
+}
+
+#[test]
+fn a_failed_job_can_be_tried_again_by_hand() {
+    let server = Server::start();
+    let id =
+        post(&server, "/jobs", &json!({"kind": "build", "payload": null})).json()["id"].clone();
+    let job = format!("/jobs/{}", id.as_str().unwrap());
+    check_problem(
+        &post(&server, &format!("{job}/retry"), &json!({})),
+        409,
+        "pending cannot become",
+    );
+    server.claim("w");
+    let failed =
+        json!({"token": 1, "report": {"report": "failed", "error": "no disk", "permanent": true}});
+    assert_eq!(
+        post(&server, &format!("{job}/finish"), &failed).json()["state"],
+        "failed"
+    );
+    let read = get(server.address, &format!("/api/v1{job}"))
+        .unwrap()
+        .json();
+    assert_eq!(read["job"]["error"], "no disk");
+    assert_eq!(
+        post(&server, &format!("{job}/retry"), &json!({})).json()["state"],
+        "pending"
+    );
+    assert_eq!(server.claim("w").json()["token"], 2);
+}
+
+#[test]
+fn lists_are_filtered_and_jobs_wait_for_others() {
+    let server = Server::start();
+    let first = post(&server, "/jobs", &json!({"kind": "a", "payload": null})).json();
+    let then =
+        json!({"kind": "b", "payload": null, "labels": ["x"], "dependencies": [first["id"]]});
+    let second = post(&server, "/jobs", &then).json();
+    assert_eq!(second["waits_for"], "dependencies");
+    let list = |query: &str| -> Vec<Value> {
+        let path = format!("/api/v1/jobs?{query}");
+        let page = get(server.address, &path).unwrap().json();
+        page["jobs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|job| job["id"].clone())
+            .collect()
+    };
+    let (first, second) = (first["id"].clone(), second["id"].clone());
+    assert_eq!(list("order=newest_first"), [second.clone(), first.clone()]);
+    assert_eq!(list("label=x"), [second]);
+    assert_eq!(list("state=claimed"), Vec::<Value>::new());
+    assert_eq!(list("submitted_on=7").len(), 2);
+    assert_eq!(list("submitted_on=8").len(), 0);
+    for (spec, detail) in [
+        (
+            json!({"kind": "a", "payload": null, "dependencies": ["nope"]}),
+            "no job nope to depend on",
+        ),
+        (
+            json!({"kind": "a", "payload": null, "attempts_max": 0}),
+            "attempts_max is 0",
+        ),
+        (
+            json!({"kind": "a", "payload": null, "labels": ["a b"]}),
+            "a label",
+        ),
+        (
+            json!({"kind": "a", "payload": null, "prio": 1}),
+            "unknown field `prio`",
+        ),
+    ] {
+        let answer = post(&server, "/jobs", &spec);
+        let status = if detail.contains("depend") { 422 } else { 400 };
+        check_problem(&answer, status, detail);
+    }
 }

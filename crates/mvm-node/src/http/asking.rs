@@ -31,30 +31,20 @@ struct Read<T> {
     log_index: u64,
 }
 
-/// A change that a client asks for, under the name by which it may be repeated.
-pub(super) struct Asked {
-    pub(super) request: RequestId,
-    /// Whether the client gave the name.
-    pub(super) named: bool,
-}
-
 /// The client's idempotency key, or a new id.
-pub(super) fn asked<S: Store>(app: &App<S>, headers: &HeaderMap) -> Result<Asked, Problem> {
+pub(super) fn request_id<S: Store>(
+    app: &App<S>,
+    headers: &HeaderMap,
+) -> Result<RequestId, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else {
-        return Ok(Asked {
-            request: RequestId(app.ids.request(id::now())),
-            named: false,
-        });
+        return Ok(RequestId(app.ids.request(id::now())));
     };
     let visible = value
         .to_str()
         .ok()
         .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
     match visible.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
-        Some(key) => Ok(Asked {
-            request: RequestId(key.to_owned()),
-            named: true,
-        }),
+        Some(key) => Ok(RequestId(key.to_owned())),
         None => Err(Problem::bad_request(format!(
             "the idempotency-key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
         ))),

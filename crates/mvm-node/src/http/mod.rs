@@ -110,7 +110,67 @@ pub struct Route {
 }
 
 /// The public routes, in the order in which one gets to know them.
-pub const ROUTES: [Route; 11] = [
+pub const ROUTES: [Route; 23] = [
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs",
+        summary: "submit a job (JSON: kind, payload, labels, priority ...)",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/jobs",
+        summary: "jobs by page (limit, after, order, state, label ...)",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/jobs/{id}",
+        summary: "one job",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/jobs/{id}/attempts",
+        summary: "the attempts at a job",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/jobs/{id}/log",
+        summary: "the output of an attempt (attempt, from)",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs/{id}/cancel",
+        summary: "cancel a job",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs/{id}/retry",
+        summary: "try a failed or dead job again",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/claims",
+        summary: "take jobs (JSON: worker, slots, labels, kinds)",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs/{id}/start",
+        summary: "the worker begins (JSON: token)",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs/{id}/renew",
+        summary: "the worker lives (JSON: token)",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/jobs/{id}/finish",
+        summary: "the worker is done (JSON: token, report)",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/stats",
+        summary: "number of jobs in each state",
+    },
     Route {
         method: "POST",
         path: "/new-job",
@@ -124,7 +184,7 @@ pub const ROUTES: [Route; 11] = [
     Route {
         method: "POST",
         path: "/queue/claim",
-        summary: "take the oldest pending job (JSON: worker, kinds)",
+        summary: "take one job (JSON: worker, kinds)",
     },
     Route {
         method: "POST",
@@ -139,12 +199,12 @@ pub const ROUTES: [Route; 11] = [
     Route {
         method: "GET",
         path: "/queue/list",
-        summary: "jobs, oldest first (limit, after, state, consistency)",
+        summary: "as /api/v1/jobs",
     },
     Route {
         method: "GET",
         path: "/queue/stats",
-        summary: "number of jobs in each state (consistency)",
+        summary: "as /api/v1/stats",
     },
     Route {
         method: "GET",
@@ -174,7 +234,7 @@ pub fn api_help() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             help,
-            "{:<4} {:<20} {}",
+            "{:<4} {:<28} {}",
             route.method, route.path, route.summary
         );
         help

@@ -176,10 +176,9 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        command::Unavailable,
-        job::{JobId, JobState},
-    };
+    use mvm_queue::{Change, Command, FencingToken, JobId, JobSpec, Queue, RequestId};
+
+    use crate::consensus::Unavailable;
 
     fn status(unavailable: Option<Unavailable>) -> Status {
         Status {
@@ -195,17 +194,35 @@ mod tests {
 
     #[test]
     fn nothing_a_client_sent_becomes_markup() {
-        let job = Job {
-            id: JobId("<i>".into()),
-            kind: "<b>".into(),
-            payload: serde_json::json!({ "x": "<script>'\"&" }),
-            state: JobState::Claimed,
-            created_at_ms: UnixMillis(0),
-            updated_at_ms: UnixMillis(0),
-            submitted_on: 1,
-            claimed_by: Some("<img>".into()),
-            attempts: 1,
-        };
+        let mut queue = Queue::new();
+        let changes = [
+            Change::Submit {
+                job: JobId("<i>".into()),
+                submitted_on: 1,
+                spec: Box::new(JobSpec::new(
+                    "<b>",
+                    serde_json::json!({ "x": "<script>'\"&" }),
+                )),
+                tick: None,
+            },
+            Change::Claim {
+                node: 1,
+                worker: "<img>".into(),
+                slots: 1,
+                labels: std::collections::BTreeSet::new(),
+                kinds: std::collections::BTreeSet::new(),
+            },
+        ];
+        for (request, change) in changes.into_iter().enumerate() {
+            let command = Command {
+                request: RequestId(request.to_string()),
+                at: UnixMillis(0),
+                change,
+            };
+            queue.apply(&command).unwrap();
+        }
+        let job = queue.job(&JobId("<i>".into())).unwrap().clone();
+        assert_eq!(job.token, FencingToken(1));
         let reading = Reading::Done {
             answer: Answer::Jobs {
                 jobs: vec![job],

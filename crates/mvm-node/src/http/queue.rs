@@ -133,26 +133,23 @@ pub(super) async fn set_status<S: Store>(
         JobState::Completed => finish(Report::Succeeded {
             result: Value::Null,
         })?,
-        JobState::Failed => finish(Report::Failed {
-            error: "the worker said so".to_owned(),
-            permanent: false,
-        })?,
+        JobState::Failed => finish(Report::failed("the worker said so", true))?,
         JobState::Cancelled if token.is_some() => finish(Report::Cancelled)?,
         JobState::Cancelled => Change::Cancel { job: id.clone() },
         JobState::Pending | JobState::Claimed | JobState::Dead => {
-            return Err(
-                Problem::bad_request(format!("nobody moves a job to {target} by this route"))
-                    .hint("use in_progress, completed, failed or cancelled"),
-            );
+            return Err(Problem::bad_request(format!(
+                "nobody moves a job to {target} by this route"
+            ))
+            .hint("use in_progress, completed, failed or cancelled"));
         }
     };
-    let asked = asking::asked(&app, &headers)?;
-    let state = match asking::propose(&app, &asked.request, change).await? {
+    let request = asking::request_id(&app, &headers)?;
+    let state = match asking::propose(&app, &request, change).await? {
         Effect::Started => JobState::InProgress,
         Effect::Ended { state, .. } | Effect::Cancelled { state, .. } => state,
         other => return Err(mismatch(&other)),
     };
-    Ok(moved(&job, state, &asked.request))
+    Ok(moved(&job, state, &request))
 }
 
 /// `GET /queue/status/{id}`

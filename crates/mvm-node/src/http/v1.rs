@@ -77,29 +77,28 @@ pub(super) async fn submit_job<S: Store>(
     submit(&app, &headers, spec).await
 }
 
-/// Submits a job. A client's idempotency key is the request's name and the job's.
+/// Submits a job. The request's name becomes the job's idempotency key, unless it has one.
 pub(super) async fn submit<S: Store>(
     app: &App<S>,
     headers: &HeaderMap,
     mut spec: JobSpec,
 ) -> Answered {
-    let asked = asking::asked(app, headers)?;
+    let request = asking::request_id(app, headers)?;
     check_kind(&spec.kind)?;
     if spec.kind == FETCH_KIND {
         check_url(spec.payload.get("url").and_then(Value::as_str))?;
     }
-    if asked.named && spec.idempotency_key.is_none() {
-        spec.idempotency_key = Some(asked.request.0.clone());
-    }
+    // The store remembers requests for a while, and keys for as long as their jobs.
+    spec.idempotency_key
+        .get_or_insert_with(|| request.0.clone());
     spec.validate().map_err(Problem::invalid)?;
-    let at = id::now();
     let change = Change::Submit {
-        job: app.ids.job(at),
+        job: app.ids.job(id::now()),
         submitted_on: app.node,
-        spec: Box::new(spec.clone()),
+        spec: Box::new(spec),
         tick: None,
     };
-    let effect = propose(app, &asked.request, change).await?;
+    let effect = propose(app, &request, change).await?;
     let Effect::Submitted {
         job,
         existing,
@@ -109,14 +108,13 @@ pub(super) async fn submit<S: Store>(
     else {
         return Err(mismatch(&effect));
     };
+    let status = match existing {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
     let location = [(header::LOCATION, format!("/api/v1/jobs/{job}"))];
-    if existing {
-        let found = one_job(app, None, &job).await;
-        let (found, _) = found.map_err(|problem| problem.of_request(&asked.request))?;
-        return Ok(of_request((StatusCode::OK, location, Json(found)), &asked.request));
-    }
-    let view = JobView::added(&job, &spec, state, waits_for, at, app.node);
-    Ok(of_request((StatusCode::CREATED, location, Json(json!(view))), &asked.request))
+    let told = Json(json!({ "id": job, "state": state, "waits_for": waits_for }));
+    Ok(of_request((status, location, told), &request))
 }
 
 /// `POST /api/v1/claims`
@@ -146,11 +144,13 @@ pub(super) async fn take<S: Store>(
     kinds: BTreeSet<String>,
 ) -> Result<(Vec<Claim>, RequestId), Problem> {
     if worker.chars().any(char::is_control) {
-        return Err(Problem::bad_request("the worker's name has control characters"));
+        return Err(Problem::bad_request(
+            "the worker's name has control characters",
+        ));
     }
     kinds.iter().try_for_each(|kind| check_kind(kind))?;
     validate_offer(&worker, slots, &labels, &kinds).map_err(Problem::invalid)?;
-    let asked = asking::asked(app, headers)?;
+    let request = asking::request_id(app, headers)?;
     let change = Change::Claim {
         node: app.node,
         worker,
@@ -158,8 +158,8 @@ pub(super) async fn take<S: Store>(
         labels,
         kinds,
     };
-    match propose(app, &asked.request, change).await? {
-        Effect::Claimed { claims } => Ok((claims, asked.request)),
+    match propose(app, &request, change).await? {
+        Effect::Claimed { claims } => Ok((claims, request)),
         other => Err(mismatch(&other)),
     }
 }
@@ -172,13 +172,13 @@ pub(super) async fn start<S: Store>(
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
-    let asked = asking::asked(&app, &headers)?;
+    let request = asking::request_id(&app, &headers)?;
     let change = Change::Start {
         job: JobId(job.clone()),
         token,
     };
-    match propose(&app, &asked.request, change).await? {
-        Effect::Started => Ok(moved(&job, mvm_queue::JobState::InProgress, &asked.request)),
+    match propose(&app, &request, change).await? {
+        Effect::Started => Ok(moved(&job, mvm_queue::JobState::InProgress, &request)),
         other => Err(mismatch(&other)),
     }
 }
@@ -191,15 +191,15 @@ pub(super) async fn renew<S: Store>(
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
-    let asked = asking::asked(&app, &headers)?;
+    let request = asking::request_id(&app, &headers)?;
     let change = Change::Renew {
         job: JobId(job),
         token,
     };
-    match propose(&app, &asked.request, change).await? {
+    match propose(&app, &request, change).await? {
         Effect::Renewed { renewals, cancel } => {
             let told = json!({ "renewals": renewals, "cancel": cancel });
-            Ok(of_request(Json(told), &asked.request))
+            Ok(of_request(Json(told), &request))
         }
         other => Err(mismatch(&other)),
     }
@@ -214,14 +214,14 @@ pub(super) async fn finish<S: Store>(
 ) -> Answered {
     let Finish { token, report } = body::json(&headers, body).await?;
     report.validate().map_err(Problem::invalid)?;
-    let asked = asking::asked(&app, &headers)?;
+    let request = asking::request_id(&app, &headers)?;
     let change = Change::Finish {
         job: JobId(job.clone()),
         token,
         report,
     };
-    match propose(&app, &asked.request, change).await? {
-        Effect::Ended { state, .. } => Ok(moved(&job, state, &asked.request)),
+    match propose(&app, &request, change).await? {
+        Effect::Ended { state, .. } => Ok(moved(&job, state, &request)),
         other => Err(mismatch(&other)),
     }
 }
@@ -232,12 +232,12 @@ pub(super) async fn cancel<S: Store>(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Answered {
-    let asked = asking::asked(&app, &headers)?;
+    let request = asking::request_id(&app, &headers)?;
     let change = Change::Cancel {
         job: JobId(job.clone()),
     };
-    match propose(&app, &asked.request, change).await? {
-        Effect::Cancelled { state, .. } => Ok(moved(&job, state, &asked.request)),
+    match propose(&app, &request, change).await? {
+        Effect::Cancelled { state, .. } => Ok(moved(&job, state, &request)),
         other => Err(mismatch(&other)),
     }
 }
@@ -248,12 +248,12 @@ pub(super) async fn retry<S: Store>(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Answered {
-    let asked = asking::asked(&app, &headers)?;
+    let request = asking::request_id(&app, &headers)?;
     let change = Change::Retry {
         job: JobId(job.clone()),
     };
-    match propose(&app, &asked.request, change).await? {
-        Effect::Retried => Ok(moved(&job, mvm_queue::JobState::Pending, &asked.request)),
+    match propose(&app, &request, change).await? {
+        Effect::Retried => Ok(moved(&job, mvm_queue::JobState::Pending, &request)),
         other => Err(mismatch(&other)),
     }
 }
@@ -280,7 +280,9 @@ async fn one_job<S: Store>(
     let (answer, wrap) = read(app, consistency, query).await?;
     match answer {
         Answer::Job { job: Some(job) } => Ok((json!(JobView::from(&*job)), wrap)),
-        Answer::Job { job: None } => Err(Problem::refused(&Refusal::UnknownJob { job: job.clone() })),
+        Answer::Job { job: None } => {
+            Err(Problem::refused(&Refusal::UnknownJob { job: job.clone() }))
+        }
         other => Err(mismatch(&other)),
     }
 }

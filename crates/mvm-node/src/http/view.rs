@@ -36,7 +36,10 @@ pub(super) struct JobView<'a> {
     result: Option<&'a serde_json::Value>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -61,38 +64,6 @@ impl<'a> From<&'a Job> for JobView<'a> {
             cancel_requested: job.cancel_requested,
             error: job.error.as_deref(),
             result: job.result.as_ref(),
-        }
-    }
-}
-
-impl<'a> JobView<'a> {
-    /// A job that has just been added, before anybody has read it back.
-    pub(super) fn added(
-        id: &'a JobId,
-        spec: &'a JobSpec,
-        state: JobState,
-        waits_for: Option<WaitsFor>,
-        at: UnixMillis,
-        submitted_on: u64,
-    ) -> Self {
-        Self {
-            id,
-            spec,
-            state,
-            waits_for,
-            created_at_ms: at,
-            updated_at_ms: at,
-            finished_at_ms: None,
-            submitted_on,
-            schedule: None,
-            claimed_by: None,
-            claimed_on: None,
-            attempts: FencingToken(0),
-            failures: 0,
-            losses: 0,
-            cancel_requested: false,
-            error: None,
-            result: None,
         }
     }
 }

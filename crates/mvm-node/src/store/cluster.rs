@@ -28,8 +28,8 @@ use super::{
     timekeeper::Timekeeper,
 };
 use crate::{
-    consensus::{Barrier, Proposal, Reading, Unavailable},
     config::{Config, Member},
+    consensus::{Barrier, Proposal, Reading, Unavailable},
     http::internal,
 };
 

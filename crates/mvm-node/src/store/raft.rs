@@ -184,7 +184,9 @@ impl LocalRaft {
 
     /// Whether this replica has the present tables.
     pub(super) async fn has_schema(&self) -> bool {
-        self.schema_version().await.is_some_and(|version| version >= sql::VERSION)
+        self.schema_version()
+            .await
+            .is_some_and(|version| version >= sql::VERSION)
     }
 
     async fn schema_version(&self) -> Option<i64> {
@@ -201,7 +203,10 @@ impl LocalRaft {
         let (Ok(()), Some(version)) = (self.lead().await, self.schema_version().await) else {
             return;
         };
-        let statements: Vec<_> = sql::upgrade(version).into_iter().map(rows::statement).collect();
+        let statements: Vec<_> = sql::upgrade(version)
+            .into_iter()
+            .map(rows::statement)
+            .collect();
         if let Some(Err(error)) = until(give_up_at, self.client.txn(statements)).await {
             tracing::warn!(%error, "could not create the tables; trying again");
         }

@@ -20,7 +20,9 @@ pub(super) fn statement(statement: Statement) -> (Cow<'static, str>, Params) {
 pub(super) async fn read(client: &Client, select: Statement) -> Result<Vec<String>, Error> {
     let (sql, parameters) = statement(select);
     let rows = client.query_try_map::<Text, _>(sql, parameters).await?;
-    rows.into_iter().map(|row| row.map(|Text(text)| text)).collect()
+    rows.into_iter()
+        .map(|row| row.map(|Text(text)| text))
+        .collect()
 }
 
 /// A row with one text.

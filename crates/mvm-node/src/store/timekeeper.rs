@@ -2,12 +2,19 @@
 //!
 //! What is counted and proposed is [`mvm_queue::Keeper`]'s. Here it is told what was applied, and asked what to propose.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mvm_queue::{Answer, Command, Keeper, KeeperConfig, KeeperFact, Query, RequestId, Retention};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{GIVE_UP_AFTER, raft::LocalRaft, writes::{Applied, BATCH_TIMEOUT}};
+use super::{
+    GIVE_UP_AFTER,
+    raft::LocalRaft,
+    writes::{Applied, BATCH_TIMEOUT},
+};
 use crate::id::{self, IdMaker};
 
 /// How long a worker keeps a job without a sign of life. Longer than any election.
@@ -80,7 +87,10 @@ impl Timekeeper {
                     local.propose(command, Instant::now() + GIVE_UP_AFTER).await;
                 });
             }
-            let wait = self.keeper.wake(now, wall).map_or(LOOK, |wake| wake.min(LOOK));
+            let wait = self
+                .keeper
+                .wake(now, wall)
+                .map_or(LOOK, |wake| wake.min(LOOK));
             tokio::select! {
                 applied = self.applied.recv() => match applied {
                     Some(applied) => self.hear(applied),
