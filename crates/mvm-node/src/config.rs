@@ -35,6 +35,9 @@ const HEARTBEAT_MS: u64 = 200;
 const ELECTION_MIN_MS: u64 = 800;
 const ELECTION_MAX_MS: u64 = 1_600;
 
+/// How long a worker keeps a job without a sign of life.
+const LEASE_MS: u64 = 15_000;
+
 /// One node of the cluster, as every node's configuration lists it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -165,6 +168,8 @@ pub struct Settings {
     pub election_min_ms: Option<u64>,
     /// The longest one.
     pub election_max_ms: Option<u64>,
+    /// How long a worker keeps a job without renewing its lease.
+    pub lease_ms: Option<u64>,
 }
 
 /// The configuration of a node, complete and consistent.
@@ -190,6 +195,8 @@ pub struct Config {
     pub election_min: Duration,
     /// The longest one.
     pub election_max: Duration,
+    /// How long a worker keeps a job without renewing its lease.
+    pub lease: Duration,
 }
 
 /// Where settings come from.
@@ -312,6 +319,7 @@ impl Settings {
             heartbeat_ms: variable(environment, "heartbeat_ms", |text| text.parse().ok())?,
             election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
             election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
+            lease_ms: variable(environment, "lease_ms", |text| text.parse().ok())?,
         })
     }
 
@@ -328,6 +336,7 @@ impl Settings {
             heartbeat_ms: stronger.heartbeat_ms.or(self.heartbeat_ms),
             election_min_ms: stronger.election_min_ms.or(self.election_min_ms),
             election_max_ms: stronger.election_max_ms.or(self.election_max_ms),
+            lease_ms: stronger.lease_ms.or(self.lease_ms),
         }
     }
 
@@ -359,6 +368,7 @@ impl Settings {
             heartbeat: Duration::from_millis(self.heartbeat_ms.unwrap_or(HEARTBEAT_MS)),
             election_min: Duration::from_millis(self.election_min_ms.unwrap_or(ELECTION_MIN_MS)),
             election_max: Duration::from_millis(self.election_max_ms.unwrap_or(ELECTION_MAX_MS)),
+            lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
             members,
         };
         check_times(&config)?;
@@ -443,6 +453,15 @@ fn check_times(config: &Config) -> Result<(), ConfigError> {
             min.as_millis()
         );
         return bad("election_max_ms", problem);
+    }
+    let lease = config.lease;
+    if lease <= max || lease > Duration::from_secs(3600) {
+        let problem = format!(
+            "{} ms is not between election_max_ms ({}) and 3600000",
+            lease.as_millis(),
+            max.as_millis()
+        );
+        return bad("lease_ms", problem);
     }
     Ok(())
 }
@@ -626,7 +645,7 @@ host = "2001:db8::3"
         );
         check_error(
             "\nzzz = 1\n[members]\n",
-            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms"#,
+            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms"#,
         );
         check_error(
             "node_id = \"one\"\n",

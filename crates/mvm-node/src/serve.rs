@@ -188,7 +188,7 @@ async fn join(config: &Config, store: &ClusterStore) -> Result<(), ServeError> {
         Some(Err(error)) => return Err(failed(error.to_string())),
         None => return Err(failed("it vanished".into())),
     };
-    store.joined(client, config.election_min);
+    store.joined(client, config);
     tracing::info!(node = config.node_id, "joined the cluster");
     Ok(())
 }

@@ -14,7 +14,8 @@ mod support;
 use std::collections::HashSet;
 
 use cluster::{Cluster, wait};
-use support::{Answer, get, new_job};
+use serde_json::json;
+use support::{Answer, get, new_job, post_json};
 
 #[test]
 fn node_process() {
@@ -79,6 +80,36 @@ fn a_cluster_keeps_its_promises() {
     history.extend(vec![accepted]);
     cluster.resume(paused);
     cluster.wait_ready(paused);
+    history.check(&cluster);
+
+    step("a worker falls silent: its job goes to another, and its token counts no more");
+    let asked = cluster.leader();
+    let (job, token) = claim(&cluster, asked);
+    let (again, newer) = wait("the lease ends and the job is free", || {
+        taken(&cluster, asked, &job)
+    });
+    assert_eq!(again, job);
+    assert!(newer > token, "token {newer} follows {token}");
+    assert_eq!(renew(&cluster, asked, &job, token), 409);
+    assert_eq!(renew(&cluster, asked, &job, newer), 200);
+
+    step(
+        "the leader dies, and with it all that was counted: a renewed lease lasts, a silent one ends",
+    );
+    let leader = cluster.leader();
+    let other = cluster.up().into_iter().find(|id| *id != leader).unwrap();
+    let (lively, its_token) = claim(&cluster, other);
+    cluster.kill(leader);
+    wait(
+        "the silent one's job is free; the other renews",
+        || match renew(&cluster, other, &lively, its_token) {
+            200 | 503 | 504 => taken(&cluster, other, &job),
+            status => panic!("a lively worker was answered {status}"),
+        },
+    );
+    assert_eq!(renew(&cluster, other, &job, newer), 409);
+    cluster.start(leader);
+    cluster.wait_ready(leader);
     history.check(&cluster);
 
     step("two of three are killed: the survivor refuses, and still reads locally");
@@ -199,6 +230,40 @@ impl History {
             );
         }
     }
+}
+
+/// Claims a job by way of a node; gives its id and token.
+fn claim(cluster: &Cluster, node: usize) -> (String, i64) {
+    wait("a job is claimed", || claim_once(cluster, node))
+}
+
+fn claim_once(cluster: &Cluster, node: usize) -> Result<(String, i64), String> {
+    let offer = json!({"worker": "w", "slots": 1});
+    let answer = post_json(cluster.address(node), "/api/v1/claims", &offer);
+    let answer = answer.map_err(|error| error.to_string())?;
+    if answer.status != 200 {
+        return Err(answer.text());
+    }
+    let claim = answer.json()["claims"][0].clone();
+    match (claim["id"].as_str(), claim["token"].as_i64()) {
+        (Some(id), Some(token)) => Ok((id.to_owned(), token)),
+        _ => Err("nothing to claim".to_owned()),
+    }
+}
+
+/// Claims whatever is free, in search of a job that was held.
+fn taken(cluster: &Cluster, node: usize, job: &str) -> Result<(String, i64), String> {
+    let (id, token) = claim_once(cluster, node)?;
+    match id == job {
+        true => Ok((id, token)),
+        false => Err(format!("{id} was free, not {job}")),
+    }
+}
+
+fn renew(cluster: &Cluster, node: usize, job: &str, token: i64) -> u16 {
+    let path = format!("/api/v1/jobs/{job}/renew");
+    let answer = post_json(cluster.address(node), &path, &json!({ "token": token }));
+    answer.unwrap().status
 }
 
 /// Submits one job with a key of its own.

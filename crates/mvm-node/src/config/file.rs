@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "node_id",
     "data_dir",
     "listen",
@@ -21,6 +21,7 @@ const KEYS: [&str; 10] = [
     "heartbeat_ms",
     "election_min_ms",
     "election_max_ms",
+    "lease_ms",
 ];
 
 /// The keys of one member.

@@ -83,14 +83,14 @@ impl ClusterStore {
     }
 
     /// Takes over a hiqlite that has joined its cluster.
-    pub(crate) fn joined(&self, client: hiqlite::Client, lease: Duration) {
+    pub(crate) fn joined(&self, client: hiqlite::Client, config: &Config) {
         let (tell, applied) = mpsc::unbounded_channel();
-        let local = Arc::new(LocalRaft::new(client, self.node, lease, tell));
+        let local = Arc::new(LocalRaft::new(client, self.node, config.election_min, tell));
         assert!(
             self.local.set(local).is_ok(),
             "a node joins its cluster once"
         );
-        *lock(&self.timekeeper) = Some(Timekeeper::new(self.node, applied));
+        *lock(&self.timekeeper) = Some(Timekeeper::new(self.node, config.lease, applied));
     }
 
     /// From now on every new request of a client is refused. What other nodes ask is still answered.

@@ -17,8 +17,6 @@ use super::{
 };
 use crate::id::{self, IdMaker};
 
-/// How long a worker keeps a job without a sign of life. Longer than any election.
-const LEASE: Duration = Duration::from_secs(15);
 /// How long beyond its timeout an attempt may go on before the lease is ended for it.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(15);
 /// How long a worker may take to stop a job that is cancelled.
@@ -43,10 +41,15 @@ pub(super) struct Timekeeper {
 }
 
 impl Timekeeper {
-    pub(super) fn new(node: u64, applied: mpsc::UnboundedReceiver<Applied>) -> Self {
+    /// `lease` is how long a worker keeps a job without renewing it.
+    pub(super) fn new(
+        node: u64,
+        lease: Duration,
+        applied: mpsc::UnboundedReceiver<Applied>,
+    ) -> Self {
         let config = KeeperConfig {
             node,
-            lease: LEASE,
+            lease,
             timeout_grace: TIMEOUT_GRACE,
             cancel_grace: CANCEL_GRACE,
             repeat: BATCH_TIMEOUT,

@@ -140,6 +140,7 @@ impl Cluster {
             .env("MVM_CI_HEARTBEAT_MS", "100")
             .env("MVM_CI_ELECTION_MIN_MS", "400")
             .env("MVM_CI_ELECTION_MAX_MS", "800")
+            .env("MVM_CI_LEASE_MS", "2000")
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
