@@ -13,7 +13,7 @@ use crate::{
 pub const PAGE_MAX: u32 = 500;
 
 /// Jobs that one page looks at for those that fit its filter, so that a page costs the same in a queue of any length.
-pub const PAGE_SCAN_MAX: u32 = 2_000;
+pub const PAGE_SCAN_MAX: u32 = 1_000;
 
 /// What to read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

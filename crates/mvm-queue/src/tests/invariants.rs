@@ -19,6 +19,7 @@ pub(super) struct Invariants {
     /// Jobs that ended; a retry by hand may have begun them again.
     ended: BTreeSet<JobId>,
     of_key: BTreeMap<String, JobId>,
+    limits: BTreeMap<String, u32>,
     ticks: BTreeSet<(String, i64, i64)>,
 }
 
@@ -57,7 +58,10 @@ impl Invariants {
             self.ended.insert(job.clone());
         }
         match (change, effect) {
-            (Change::Submit { spec, tick, .. }, Effect::Submitted { job, existing, .. }) => {
+            (Change::Submit { spec, tick, .. }, Effect::Submitted { job, existing, state, .. }) => {
+                if !existing && *state == JobState::Pending {
+                    self.note_limit(queue, job);
+                }
                 if let Some(key) = &spec.idempotency_key {
                     let known = self.of_key.entry(key.clone()).or_insert_with(|| job.clone());
                     if known != job && queue.job(known).is_some() {
@@ -99,9 +103,18 @@ impl Invariants {
                     return Err(format!("an expiry completed {job}"));
                 }
             }
+            (Change::Retry { job }, Effect::Retried) => {
+                let key = |job: &Job| job.spec.concurrency.as_ref().map(|of| of.key.clone());
+                let own = queue.job(job).and_then(key);
+                let others = queue.jobs.values().map(|entry| &entry.job);
+                let of_key = others.filter(|job| !job.state.is_finished() && key(job) == own);
+                if of_key.count() == 1 {
+                    self.note_limit(queue, job);
+                }
+            }
             _ => {}
         }
-        self.keys()
+        Ok(())
     }
 
     fn claimed(&mut self, queue: &Queue, claim: &crate::command::Claim) -> Result<(), String> {
@@ -123,23 +136,29 @@ impl Invariants {
         }
         self.tokens.insert(job.clone(), claim.token);
         self.live.insert(job.clone(), (claim.token, claim.spec.clone()));
-        Ok(())
+        self.within_limit(claim)
     }
 
-    /// A key has as many leases as its most generous holder allows, at most. Limits may differ within a key.
-    fn keys(&self) -> Result<(), String> {
-        let mut held: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-        for (_, spec) in self.live.values() {
-            if let Some(concurrency) = &spec.concurrency {
-                let entry = held.entry(&concurrency.key).or_default();
-                entry.0 += 1;
-                entry.1 = entry.1.max(concurrency.limit);
-            }
+    /// A key's limit is that of the job which was submitted last, or which was retried when there was no other.
+    fn note_limit(&mut self, queue: &Queue, job: &JobId) {
+        let Some(concurrency) = queue.job(job).and_then(|job| job.spec.concurrency.clone()) else {
+            return;
+        };
+        self.limits.insert(concurrency.key, concurrency.limit);
+    }
+
+    fn within_limit(&self, claim: &crate::command::Claim) -> Result<(), String> {
+        let Some(concurrency) = &claim.spec.concurrency else {
+            return Ok(());
+        };
+        let key = &concurrency.key;
+        let of_key = |spec: &JobSpec| spec.concurrency.as_ref().is_some_and(|of| of.key == *key);
+        let held = self.live.values().filter(|(_, spec)| of_key(spec)).count();
+        let limit = self.limits.get(key).copied().unwrap_or(0);
+        if held > limit as usize {
+            return Err(format!("{held} jobs of key {key:?} are held, limit {limit}"));
         }
-        match held.iter().find(|(_, (held, limit))| held > limit) {
-            Some((key, (held, _))) => Err(format!("{held} jobs of key {key:?} are held")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,10 @@
 mod database;
 mod draw;
 mod invariants;
+mod keeper;
 mod model;
+mod plans;
+mod properties;
 mod simulation;
 
 /// A planted bug in the core, to show that a check can fail.
