@@ -38,5 +38,5 @@ pub use self::{
     refusal::Refusal,
 };
 
-/// No statement of a valid command takes more in a log entry: the largest texts, as JSON where every byte is escaped.
-pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+/// The statement of one valid command takes no more than this in a log entry, by [`sql::encoded_bytes`].
+pub const COMMAND_BYTES_MAX: usize = 128 * 1024;

@@ -91,6 +91,14 @@ pub enum Invalid {
         /// The word.
         word: String,
     },
+    /// A text has a control character.
+    #[error("{what} {word:?} has a control character")]
+    Control {
+        /// Which.
+        what: &'static str,
+        /// The word.
+        word: String,
+    },
     /// A dependency is named twice.
     #[error("the dependency {job} is named twice")]
     DependencyTwice {
@@ -128,7 +136,7 @@ impl JobSpec {
             self.payload.to_string().len(),
             PAYLOAD_BYTES_MAX,
         )?;
-        labels("the labels", &self.labels)?;
+        labels("the list of labels", &self.labels)?;
         range("attempts_max", self.attempts_max.into(), 1, ATTEMPTS_MAX.into())?;
         range("losses_max", self.losses_max.into(), 1, ATTEMPTS_MAX.into())?;
         range("the backoff's base_ms", self.backoff.base_ms, 0, PAUSE_MS_MAX)?;
@@ -151,7 +159,7 @@ impl JobSpec {
         at_most("the list of dependencies", self.dependencies.len(), DEPENDENCIES_MAX)?;
         let mut named = BTreeSet::new();
         for job in &self.dependencies {
-            key("a dependency", &job.0)?;
+            word("a dependency", &job.0)?;
             if !named.insert(job) {
                 return Err(Invalid::DependencyTwice { job: job.clone() });
             }
@@ -170,10 +178,28 @@ impl Report {
                 RESULT_BYTES_MAX,
             ),
             Self::Failed { error, .. } => {
-                at_most("the error in bytes", error.len(), ERROR_BYTES_MAX)
+                at_most("the error in bytes", error.len(), ERROR_BYTES_MAX)?;
+                if error.contains('\0') {
+                    return Err(Invalid::Control {
+                        what: "the error",
+                        word: error.clone(),
+                    });
+                }
+                Ok(())
             }
             Self::TimedOut | Self::Lost | Self::Cancelled => Ok(()),
         }
+    }
+}
+
+impl Report {
+    /// A failure that the queue accepts whatever the text: cut to its limit, and without NULs.
+    pub fn failed(error: &str, permanent: bool) -> Self {
+        let mut error = error.replace('\0', "\u{fffd}");
+        if error.len() > ERROR_BYTES_MAX {
+            error.truncate(error.floor_char_boundary(ERROR_BYTES_MAX));
+        }
+        Self::Failed { error, permanent }
     }
 }
 
@@ -186,7 +212,7 @@ pub fn validate_offer(
 ) -> Result<(), Invalid> {
     key("the worker's name", worker)?;
     range("the number of slots", slots.into(), 1, SLOTS_MAX.into())?;
-    labels("the offered labels", offered)?;
+    labels("the list of offered labels", offered)?;
     at_most("the list of kinds", kinds.len(), KINDS_MAX)?;
     kinds.iter().try_for_each(|kind| word("a kind", kind))
 }
@@ -219,9 +245,9 @@ pub(crate) fn key(what: &'static str, key: &str) -> Result<(), Invalid> {
         return Err(Invalid::Empty { what });
     }
     at_most(what, key.len(), KEY_BYTES_MAX.min(WORD_BYTES_MAX))?;
-    // SQLite's text functions end at a NUL.
-    if key.contains('\0') {
-        return Err(Invalid::BadWord {
+    // SQLite's text functions end at a NUL, and the others take six bytes each in JSON.
+    if key.contains(char::is_control) {
+        return Err(Invalid::Control {
             what,
             word: key.to_owned(),
         });
@@ -250,4 +276,80 @@ const fn range(what: &'static str, found: u64, lowest: u64, highest: u64) -> Res
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backoff::Backoff, job::Concurrency};
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut JobSpec), expected: &str) {
+        let mut spec = JobSpec::new("build", serde_json::json!({ "commit": "c633108" }));
+        change(&mut spec);
+        let found = spec.validate().map_or_else(|invalid| invalid.to_string(), |()| "accepted".into());
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_spec_is_accepted_or_told_what_is_wrong() {
+        check(|_| {}, "accepted");
+        check(|spec| spec.kind = String::new(), "the kind is empty");
+        check(
+            |spec| spec.kind = "a b".into(),
+            "the kind \"a b\" has other characters than letters, digits and . _ - : / + =",
+        );
+        check(
+            |spec| spec.kind = "k".repeat(129),
+            "the kind has 129; at most 128 are allowed",
+        );
+        check(
+            |spec| spec.payload = "x".repeat(PAYLOAD_BYTES_MAX).into(),
+            "the payload in bytes has 65538; at most 65536 are allowed",
+        );
+        check(|spec| spec.attempts_max = 0, "attempts_max is 0; it must be from 1 to 100");
+        check(|spec| spec.losses_max = 101, "losses_max is 101; it must be from 1 to 100");
+        check(
+            |spec| {
+                spec.backoff = Backoff {
+                    base_ms: 0,
+                    max_ms: u64::MAX,
+                };
+            },
+            "the backoff's max_ms is 18446744073709551615; it must be from 0 to 2592000000",
+        );
+        check(
+            |spec| {
+                spec.concurrency = Some(Concurrency {
+                    key: "deploy".into(),
+                    limit: 0,
+                });
+            },
+            "the concurrency limit is 0; it must be from 1 to 100",
+        );
+        check(
+            |spec| spec.idempotency_key = Some("a\0".into()),
+            "the idempotency key \"a\\0\" has a control character",
+        );
+        check(
+            |spec| spec.dependencies = vec![JobId("j".into()), JobId("j".into())],
+            "the dependency j is named twice",
+        );
+        check(
+            |spec| spec.labels = (0..33).map(|label| format!("l{label}")).collect(),
+            "the list of labels has 33; at most 32 are allowed",
+        );
+    }
+
+    #[test]
+    fn any_error_text_makes_a_report_that_is_accepted() {
+        for text in ["", "a\0b", &"\u{1F600}".repeat(ERROR_BYTES_MAX)] {
+            assert_eq!(Report::failed(text, false).validate(), Ok(()));
+        }
+        let raw = Report::Failed {
+            error: "\0".into(),
+            permanent: false,
+        };
+        assert!(raw.validate().is_err());
+    }
 }

@@ -1,13 +1,17 @@
 //! Tests that look at all parts at once.
 
+mod bounds;
 mod database;
 mod draw;
 mod invariants;
 mod keeper;
 mod model;
+mod planted;
 mod plans;
 mod properties;
 mod simulation;
+mod table;
+mod upgrades;
 
 /// A planted bug in the core, to show that a check can fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

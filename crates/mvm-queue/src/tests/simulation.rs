@@ -535,7 +535,7 @@ fn nothing_is_lost_doubled_or_stuck() {
         let runs: Vec<_> = (0..threads)
             .map(|part| {
                 scope.spawn(move || {
-                    (0..2_000_u64)
+                    (0..4_000_u64)
                         .filter(|seed| seed % threads == part)
                         .filter_map(|seed| Some(format!("seed {seed}: {}", run(seed, None).err()?)))
                         .collect::<Vec<_>>()
