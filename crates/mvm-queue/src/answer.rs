@@ -24,9 +24,9 @@ impl Queue {
                 counts: JobState::ALL.map(|state| (state, self.count(state))).into(),
             },
             Query::Attempts { job } => Answer::Attempts {
-                attempts: self.entry(job).map_or_else(Vec::new, |entry| {
-                    entry.attempts.values().cloned().collect()
-                }),
+                attempts: self
+                    .entry(job)
+                    .map_or_else(Vec::new, |entry| entry.attempts.values().cloned().collect()),
             },
             Query::Log {
                 job,
@@ -123,7 +123,9 @@ impl Queue {
         };
         let schedules = self.schedules.values().cloned();
         jobs.filter_map(of_job)
-            .chain(schedules.map(|schedule| KeeperFact::Schedule { schedule }))
+            .chain(schedules.map(|schedule| KeeperFact::Schedule {
+                schedule: Box::new(schedule),
+            }))
             .chain([
                 KeeperFact::RunAfter {
                     next_ms: self.next_run_after().map(|(time, _)| time),

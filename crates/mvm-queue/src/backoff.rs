@@ -79,9 +79,8 @@ mod tests {
     #[test]
     fn jobs_that_fail_together_spread_out_and_one_job_repeats_itself() {
         let backoff = Backoff::default();
-        let pause = |job: u32, token| {
-            backoff.pause(&JobId(job.to_string()), FencingToken(token), 4)
-        };
+        let pause =
+            |job: u32, token| backoff.pause(&JobId(job.to_string()), FencingToken(token), 4);
         let distinct: std::collections::BTreeSet<_> = (0..100).map(|job| pause(job, 1)).collect();
         assert!(distinct.len() > 90, "{}", distinct.len());
         assert_eq!(pause(3, 1), pause(3, 1));

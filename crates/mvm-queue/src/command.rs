@@ -438,10 +438,7 @@ mod as_base64 {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
-    pub(super) fn serialize<S: Serializer>(
-        bytes: &[u8],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 
@@ -486,7 +483,12 @@ mod tests {
             let back: Versioned<Command> = serde_json::from_str(&text).unwrap();
             assert_eq!(back.body, command);
         };
-        check(submit("a", "u", 1), expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#]]);
+        check(
+            submit("a", "u", 1),
+            expect_test::expect![[
+                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
+            ]],
+        );
         check(
             Change::Log {
                 job: JobId("a".into()),
@@ -495,7 +497,9 @@ mod tests {
                 stream: Stream::Stderr,
                 bytes: vec![0, 255],
             },
-            expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#]],
+            expect_test::expect![[
+                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
+            ]],
         );
         check(
             Change::Expire {
@@ -503,7 +507,9 @@ mod tests {
                 token: FencingToken(1),
                 cause: Expiry::Lease { renewals: 3 },
             },
-            expect_test::expect![[r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#]],
+            expect_test::expect![[
+                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
+            ]],
         );
     }
 }

@@ -102,7 +102,12 @@ impl Schedule {
     ///
     /// The answer is always a later tick to wait for, so a clock that jumps fires nothing twice: forward, the ticks in
     /// between are missed ones; back, the next tick is waited for.
-    pub fn firing(&self, waiting_for: UnixMillis, missed: Missed, now: UnixMillis) -> Option<Firing> {
+    pub fn firing(
+        &self,
+        waiting_for: UnixMillis,
+        missed: Missed,
+        now: UnixMillis,
+    ) -> Option<Firing> {
         if now < waiting_for {
             return None;
         }
@@ -219,9 +224,19 @@ mod tests {
             let refused = Schedule::parse(line, MIDNIGHT).unwrap_err();
             assert_eq!(refused, Invalid::NeverFires { line: line.into() });
         }
-        for line in ["", "* * *", "61 * * * *", "* * * * * * * *", "a b c d e", "\0"] {
+        for line in [
+            "",
+            "* * *",
+            "61 * * * *",
+            "* * * * * * * *",
+            "a b c d e",
+            "\0",
+        ] {
             let refused = Schedule::parse(line, MIDNIGHT).unwrap_err();
-            assert!(matches!(refused, Invalid::BadCron { .. }), "{line:?}: {refused}");
+            assert!(
+                matches!(refused, Invalid::BadCron { .. }),
+                "{line:?}: {refused}"
+            );
         }
         let long = Schedule::parse(&"1,".repeat(500), MIDNIGHT).unwrap_err();
         assert!(matches!(long, Invalid::TooLarge { .. }), "{long}");
@@ -256,7 +271,17 @@ mod tests {
 
     #[test]
     fn catching_up_has_an_end() {
-        check(Missed::All, MINUTE, 10 * HOUR, Some((false, 10 * HOUR - 99 * MINUTE)));
-        check(Missed::All, 10 * HOUR - 99 * MINUTE, 10 * HOUR, Some((true, 10 * HOUR - 98 * MINUTE)));
+        check(
+            Missed::All,
+            MINUTE,
+            10 * HOUR,
+            Some((false, 10 * HOUR - 99 * MINUTE)),
+        );
+        check(
+            Missed::All,
+            10 * HOUR - 99 * MINUTE,
+            10 * HOUR,
+            Some((true, 10 * HOUR - 98 * MINUTE)),
+        );
     }
 }

@@ -141,7 +141,11 @@ impl Keeper {
     pub fn elected(&mut self, facts: &[KeeperFact], now: Duration) {
         *self = Self::new(self.config);
         self.leading = true;
-        self.prune_at = now + self.config.retention.map_or(Duration::ZERO, |how| how.every);
+        self.prune_at = now
+            + self
+                .config
+                .retention
+                .map_or(Duration::ZERO, |how| how.every);
         self.sync(facts, now);
     }
 
@@ -178,7 +182,7 @@ impl Keeper {
                 }
                 KeeperFact::RunAfter { next_ms } => self.run_after = *next_ms,
                 KeeperFact::Settling { more } => self.settling = *more,
-                KeeperFact::Schedule { schedule } => schedules.push(schedule.clone()),
+                KeeperFact::Schedule { schedule } => schedules.push((**schedule).clone()),
             }
         }
         self.schedules.replace(schedules);
@@ -209,11 +213,14 @@ impl Keeper {
                     token: *token,
                     renewals: *renewals,
                     timeout_ms: *timeout_ms,
-                    lease_at: if same { lease_at } else { now + self.config.lease },
+                    lease_at: if same {
+                        lease_at
+                    } else {
+                        now + self.config.lease
+                    },
                     timeout_at: timeout_at
                         .or_else(|| started.then(|| self.timeout_at(*timeout_ms, now)).flatten()),
-                    cancel_at: cancel_at
-                        .or_else(|| cancel.then(|| now + self.config.cancel_grace)),
+                    cancel_at: cancel_at.or_else(|| cancel.then(|| now + self.config.cancel_grace)),
                 })
             }
             KeeperFact::Backoff {
@@ -250,12 +257,7 @@ impl Keeper {
     }
 
     /// Changes what is counted for a lease, if it is the one of that token.
-    fn adjust(
-        &mut self,
-        job: &JobId,
-        of: Option<FencingToken>,
-        change: impl FnOnce(&mut Watch),
-    ) {
+    fn adjust(&mut self, job: &JobId, of: Option<FencingToken>, change: impl FnOnce(&mut Watch)) {
         let Some(watch) = self.watches.get(job) else {
             return;
         };
@@ -489,14 +491,22 @@ impl Keeper {
         let until = |at: Duration| at.saturating_sub(now);
         let of_wall = |time: UnixMillis, not_before: Duration| {
             let millis = u64::try_from(time.0.saturating_sub(wall.0)).unwrap_or(0);
-            Duration::from_millis(millis).min(WALL_CHECK).max(until(not_before))
+            Duration::from_millis(millis)
+                .min(WALL_CHECK)
+                .max(until(not_before))
         };
         let first = self.order.first().map(|(at, _)| until(*at));
         let due = self.run_after.map(|time| of_wall(time, self.due_at));
         let settle = self.settling.then(|| until(self.settle_at));
         let prune = self.config.retention.map(|_| until(self.prune_at));
-        let tick = self.schedules.next().map(|(time, not_before)| of_wall(time, not_before));
-        [first, due, settle, prune, tick].into_iter().flatten().min()
+        let tick = self
+            .schedules
+            .next()
+            .map(|(time, not_before)| of_wall(time, not_before));
+        [first, due, settle, prune, tick]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -3,11 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    command::Report,
-    id::JobId,
-    job::JobSpec,
-};
+use crate::{command::Report, id::JobId, job::JobSpec};
 
 /// A job's payload, as JSON text.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -137,9 +133,19 @@ impl JobSpec {
             PAYLOAD_BYTES_MAX,
         )?;
         labels("the list of labels", &self.labels)?;
-        range("attempts_max", self.attempts_max.into(), 1, ATTEMPTS_MAX.into())?;
+        range(
+            "attempts_max",
+            self.attempts_max.into(),
+            1,
+            ATTEMPTS_MAX.into(),
+        )?;
         range("losses_max", self.losses_max.into(), 1, ATTEMPTS_MAX.into())?;
-        range("the backoff's base_ms", self.backoff.base_ms, 0, PAUSE_MS_MAX)?;
+        range(
+            "the backoff's base_ms",
+            self.backoff.base_ms,
+            0,
+            PAUSE_MS_MAX,
+        )?;
         range("the backoff's max_ms", self.backoff.max_ms, 0, PAUSE_MS_MAX)?;
         if let Some(timeout_ms) = self.timeout_ms {
             range("timeout_ms", timeout_ms, 1, PAUSE_MS_MAX)?;
@@ -156,7 +162,11 @@ impl JobSpec {
         if let Some(idempotency_key) = &self.idempotency_key {
             key("the idempotency key", idempotency_key)?;
         }
-        at_most("the list of dependencies", self.dependencies.len(), DEPENDENCIES_MAX)?;
+        at_most(
+            "the list of dependencies",
+            self.dependencies.len(),
+            DEPENDENCIES_MAX,
+        )?;
         let mut named = BTreeSet::new();
         for job in &self.dependencies {
             word("a dependency", &job.0)?;
@@ -287,7 +297,9 @@ mod tests {
     fn check(change: impl FnOnce(&mut JobSpec), expected: &str) {
         let mut spec = JobSpec::new("build", serde_json::json!({ "commit": "c633108" }));
         change(&mut spec);
-        let found = spec.validate().map_or_else(|invalid| invalid.to_string(), |()| "accepted".into());
+        let found = spec
+            .validate()
+            .map_or_else(|invalid| invalid.to_string(), |()| "accepted".into());
         assert_eq!(found, expected);
     }
 
@@ -307,8 +319,14 @@ mod tests {
             |spec| spec.payload = "x".repeat(PAYLOAD_BYTES_MAX).into(),
             "the payload in bytes has 65538; at most 65536 are allowed",
         );
-        check(|spec| spec.attempts_max = 0, "attempts_max is 0; it must be from 1 to 100");
-        check(|spec| spec.losses_max = 101, "losses_max is 101; it must be from 1 to 100");
+        check(
+            |spec| spec.attempts_max = 0,
+            "attempts_max is 0; it must be from 1 to 100",
+        );
+        check(
+            |spec| spec.losses_max = 101,
+            "losses_max is 101; it must be from 1 to 100",
+        );
         check(
             |spec| {
                 spec.backoff = Backoff {

@@ -95,7 +95,9 @@ impl Filter {
                 .label
                 .as_ref()
                 .is_none_or(|label| job.spec.labels.contains(label))
-            && self.submitted_on.is_none_or(|node| job.submitted_on == node)
+            && self
+                .submitted_on
+                .is_none_or(|node| job.submitted_on == node)
             && self
                 .claimed_on
                 .is_none_or(|node| job.claimed_on == Some(node))
@@ -241,6 +243,6 @@ pub enum KeeperFact {
     /// A schedule.
     Schedule {
         /// The schedule.
-        schedule: StoredSchedule,
+        schedule: Box<StoredSchedule>,
     },
 }

@@ -109,7 +109,14 @@ impl Queue {
                 slots,
                 labels,
                 kinds,
-            } => Ok(self.claim(*node, worker, (*slots).clamp(1, SLOTS_MAX), labels, kinds, at)),
+            } => Ok(self.claim(
+                *node,
+                worker,
+                (*slots).clamp(1, SLOTS_MAX),
+                labels,
+                kinds,
+                at,
+            )),
             Change::Start { job, token } => self.start(job, *token, at),
             Change::Renew { job, token } => self.renew(job, *token),
             Change::Log {

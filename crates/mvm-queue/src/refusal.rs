@@ -53,7 +53,9 @@ pub enum Refusal {
         job: JobId,
     },
     /// Unfinished jobs have as many distinct pairs of kind and labels as the queue keeps apart.
-    #[error("unfinished jobs have too many different sets of labels; submit again when some have ended")]
+    #[error(
+        "unfinished jobs have too many different sets of labels; submit again when some have ended"
+    )]
     TooManyLabelSets,
     /// The chunk is not the next one of its attempt's log.
     #[error("the log's next chunk is number {expected}")]

@@ -108,7 +108,12 @@ mod tests {
                 Lost => "0 1",
                 Succeeded | Cancelled => "0 0",
             };
-            check((9, 9, 0, 0, true), outcome, false, &format!("cancelled  {counts}"));
+            check(
+                (9, 9, 0, 0, true),
+                outcome,
+                false,
+                &format!("cancelled  {counts}"),
+            );
         }
         check((9, 9, 0, 0, false), Cancelled, false, "cancelled  0 0");
     }

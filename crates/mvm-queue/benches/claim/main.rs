@@ -1,6 +1,6 @@
 //! What a claim costs in queues of 1 k, 100 k and 1 M jobs, and what else must not depend on that number.
 //!
-//! Prints one line of JSON per measurement: the median of single transactions on a database file with hiqlite's settings,
+//! Takes ten minutes, most of it to fill the queues. Prints one line of JSON per measurement: the median of single transactions on a database file with hiqlite's settings,
 //! in microseconds, and its ratio to the same in the shortest queue. The goal is a ratio of at most 1.5.
 //!
 //! - `same lane`: all jobs fit the worker, a third of them from its own node.
@@ -8,10 +8,16 @@
 //! - `lanes`: the jobs are in 50 pairs of kind and labels, half of which the worker may take.
 //! - `one key`: the jobs have one concurrency key with limit 1; each claim is finished before the next.
 //! - `blocked`: so many jobs wait for a time to come.
+//! - `whole life`: a job's share of submit, claim, start and finish, in transactions of 64 such commands.
 //! - `submit`, `page`, `page by label`, `stats`: beside the `lanes` case.
 
 // The lines are this program's output, and a measurement that cannot be made ends it.
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, missing_docs)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    missing_docs
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +34,13 @@ const SIZES: [u64; 3] = [1_000, 100_000, 1_000_000];
 const ROUNDS: u64 = 300;
 
 fn main() {
-    // `cargo test --benches` runs this as well; it is to say that it starts.
-    let quick = !std::env::args().any(|argument| argument == "--bench");
+    // `cargo bench -- 100000` stops there; `cargo test --benches` is to say that it starts.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = arguments.iter().find_map(|argument| argument.parse().ok());
+    let measured = arguments.iter().any(|argument| argument == "--bench");
+    let largest = asked.unwrap_or(if measured { u64::MAX } else { SIZES[0] });
     let mut base: BTreeMap<&'static str, f64> = BTreeMap::new();
-    for size in SIZES {
-        if quick && size > SIZES[0] {
-            continue;
-        }
+    for size in SIZES.into_iter().filter(|size| *size <= largest) {
         for (case, micros) in measure(size) {
             let ratio = micros / *base.entry(case).or_insert(micros);
             let line = serde_json::json!({
@@ -58,11 +64,19 @@ fn measure(size: u64) -> Vec<(&'static str, f64)> {
     lines.push(("not for this worker", queue.claims(&["k"], &["arm"])));
 
     let mut queue = Queue::new();
-    queue.fill(size, "k", "'[\"l' || (i % 50) || '\"]'", "i % 3", "NULL", "NULL");
+    queue.fill(
+        size,
+        "k",
+        "'[\"l' || (i % 50) || '\"]'",
+        "i % 3",
+        "NULL",
+        "NULL",
+    );
     let labels: Vec<String> = (0..25).map(|label| format!("l{}", label * 2)).collect();
     let labels: Vec<&str> = labels.iter().map(|label| &**label).collect();
     lines.push(("lanes", queue.claims(&[], &labels)));
     lines.push(("submit", queue.submits()));
+    lines.push(("whole life", queue.lives()));
     let list = |filter| Query::List {
         after: None,
         limit: 100,
@@ -71,7 +85,13 @@ fn measure(size: u64) -> Vec<(&'static str, f64)> {
     };
     lines.push(("page", queue.reads(&list(Filter::default()))));
     let label = Some("l7".into());
-    lines.push(("page by label", queue.reads(&list(Filter { label, ..Filter::default() }))));
+    lines.push((
+        "page by label",
+        queue.reads(&list(Filter {
+            label,
+            ..Filter::default()
+        })),
+    ));
     lines.push(("stats", queue.reads(&Query::Stats)));
 
     let mut queue = Queue::new();
@@ -98,7 +118,9 @@ impl Queue {
         // As hiqlite sets them: what is on disk for ever is its log, not this file.
         database.pragma_update(None, "journal_mode", "WAL").unwrap();
         database.pragma_update(None, "synchronous", "OFF").unwrap();
-        database.pragma_update(None, "wal_autocheckpoint", 4_000).unwrap();
+        database
+            .pragma_update(None, "wal_autocheckpoint", 4_000)
+            .unwrap();
         database.set_prepared_statement_cache_capacity(1024);
         let mut queue = Self {
             database,
@@ -110,7 +132,15 @@ impl Queue {
     }
 
     /// Submits jobs by the same procedure as single ones, in one statement. The last four are SQL over the number `i`.
-    fn fill(&mut self, count: u64, kind: &str, labels: &str, priority: &str, run_after: &str, key: &str) {
+    fn fill(
+        &mut self,
+        count: u64,
+        kind: &str,
+        labels: &str,
+        priority: &str,
+        run_after: &str,
+        key: &str,
+    ) {
         let name = self.requests;
         self.requests += 1;
         let sql = format!(
@@ -121,14 +151,20 @@ impl Queue {
                 NULL, NULL, NULL, NULL, NULL FROM number"
         );
         self.database.execute(&sql, []).unwrap();
-        self.database.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        self.database
+            .execute_batch("PRAGMA wal_checkpoint(PASSIVE)")
+            .unwrap();
     }
 
     fn transact(&mut self, statements: &[Statement]) {
         let transaction = self.database.transaction().unwrap();
         for statement in statements {
             let mut prepared = transaction.prepare_cached(&statement.sql).unwrap();
-            prepared.execute(rusqlite::params_from_iter(statement.parameters.iter().map(value))).unwrap();
+            prepared
+                .execute(rusqlite::params_from_iter(
+                    statement.parameters.iter().map(value),
+                ))
+                .unwrap();
         }
         transaction.commit().unwrap();
     }
@@ -152,7 +188,11 @@ impl Queue {
     fn rows(&self, statement: &Statement) -> Vec<String> {
         let mut prepared = self.database.prepare_cached(&statement.sql).unwrap();
         let parameters = rusqlite::params_from_iter(statement.parameters.iter().map(value));
-        prepared.query_map(parameters, |row| row.get("row")).unwrap().map(Result::unwrap).collect()
+        prepared
+            .query_map(parameters, |row| row.get("row"))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
     }
 
     fn timed(&mut self, command: &Command) -> f64 {
@@ -163,7 +203,12 @@ impl Queue {
     }
 
     fn claim(&mut self, kinds: &[&str], labels: &[&str]) -> Command {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<BTreeSet<_>>()
+        };
         self.command(Change::Claim {
             node: 1,
             worker: "w".into(),
@@ -178,7 +223,9 @@ impl Queue {
         for _ in 0..ROUNDS {
             let command = self.claim(kinds, labels);
             times.push(self.timed(&command));
-            let Effect::Claimed { claims } = self.outcome(&command) else { panic!("{command:?}") };
+            let Effect::Claimed { claims } = self.outcome(&command) else {
+                panic!("{command:?}")
+            };
             assert_eq!(claims.len(), 1, "a claim found nothing");
         }
         median(times)
@@ -189,8 +236,13 @@ impl Queue {
         for _ in 0..ROUNDS {
             let command = self.claim(&[], &[]);
             let mut time = self.timed(&command);
-            let Effect::Claimed { claims } = self.outcome(&command) else { panic!("{command:?}") };
-            let report = Report::Failed { error: "no".into(), permanent: true };
+            let Effect::Claimed { claims } = self.outcome(&command) else {
+                panic!("{command:?}")
+            };
+            let report = Report::Failed {
+                error: "no".into(),
+                permanent: true,
+            };
             let (job, token) = (claims[0].job.clone(), claims[0].token);
             let command = self.command(Change::Finish { job, token, report });
             time += self.timed(&command);
@@ -212,6 +264,74 @@ impl Queue {
             times.push(self.timed(&command));
         }
         median(times)
+    }
+
+    fn lives(&mut self) -> f64 {
+        let mut times = Vec::new();
+        for round in 0..ROUNDS / 10 {
+            let mut spec =
+                JobSpec::new("life", serde_json::json!({ "url": "http://example.org/" }));
+            spec.priority = 99;
+            let submits = (0..64)
+                .map(|number| Change::Submit {
+                    job: JobId(format!("life{round}-{number}")),
+                    submitted_on: 1,
+                    spec: Box::new(spec.clone()),
+                    tick: None,
+                })
+                .collect();
+            let (mut time, _) = self.batch(submits);
+            let claim = Change::Claim {
+                node: 1,
+                worker: "w".into(),
+                slots: 4,
+                labels: BTreeSet::new(),
+                kinds: ["life".to_owned()].into(),
+            };
+            let (took, effects) = self.batch(vec![claim; 16]);
+            time += took;
+            let claims: Vec<_> = effects
+                .into_iter()
+                .flat_map(|effect| match effect {
+                    Effect::Claimed { claims } => claims,
+                    other => panic!("{other:?}"),
+                })
+                .map(|claim| (claim.job, claim.token))
+                .collect();
+            assert_eq!(claims.len(), 64);
+            let start = |(job, token)| Change::Start { job, token };
+            time += self.batch(claims.iter().cloned().map(start).collect()).0;
+            let finish = |(job, token)| Change::Finish {
+                job,
+                token,
+                report: Report::Succeeded {
+                    result: serde_json::Value::Null,
+                },
+            };
+            time += self.batch(claims.into_iter().map(finish).collect()).0;
+            times.push(time / 64.0);
+        }
+        median(times)
+    }
+
+    /// One transaction: how long it and the reading of its outcomes took, and what they are.
+    fn batch(&mut self, changes: Vec<Change>) -> (f64, Vec<Effect>) {
+        let commands: Vec<Command> = changes
+            .into_iter()
+            .map(|change| self.command(change))
+            .collect();
+        let start = Instant::now();
+        self.transact(&sql::statements(&commands));
+        let rows = self.rows(&sql::outcomes(&commands));
+        let outcomes = sql::interpret(&commands, rows).unwrap();
+        let took = start.elapsed().as_secs_f64() * 1e6;
+        (
+            took,
+            outcomes
+                .into_iter()
+                .map(|outcome| outcome.unwrap().unwrap())
+                .collect(),
+        )
     }
 
     fn reads(&self, query: &Query) -> f64 {

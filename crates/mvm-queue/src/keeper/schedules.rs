@@ -92,6 +92,8 @@ impl Schedules {
     /// The next tick, and before when it is not looked at.
     pub(super) fn next(&self) -> Option<(UnixMillis, Duration)> {
         let known = self.0.values().filter(|known| known.schedule.is_some());
-        known.map(|known| (known.stored.next_ms, known.not_before)).min()
+        known
+            .map(|known| (known.stored.next_ms, known.not_before))
+            .min()
     }
 }

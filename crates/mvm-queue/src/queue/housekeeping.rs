@@ -60,7 +60,11 @@ impl Queue {
             let Some(on) = self.settling.first().copied() else {
                 break;
             };
-            let Some((_, waiting)) = self.edges.range((on, i64::MIN)..=(on, i64::MAX)).next().copied()
+            let Some((_, waiting)) = self
+                .edges
+                .range((on, i64::MIN)..=(on, i64::MAX))
+                .next()
+                .copied()
             else {
                 // Those who waited have been cancelled and removed.
                 self.settling.remove(&on);
@@ -101,15 +105,13 @@ impl Queue {
         }
     }
 
-    pub(super) fn prune(
-        &mut self,
-        keep: u64,
-        before: Option<UnixMillis>,
-        steps: u32,
-    ) -> Effect {
+    pub(super) fn prune(&mut self, keep: u64, before: Option<UnixMillis>, steps: u32) -> Effect {
         let mut count = 0;
         for _ in 0..steps {
-            let finished = self.jobs.values().filter(|entry| entry.job.state.is_finished());
+            let finished = self
+                .jobs
+                .values()
+                .filter(|entry| entry.job.state.is_finished());
             let too_many = finished.count() as u64 > keep;
             let oldest = self
                 .jobs

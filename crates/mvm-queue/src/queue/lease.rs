@@ -80,7 +80,13 @@ impl Queue {
             .iter()
             .map(|(seq, entry)| (seq, &entry.job))
             .filter(|(_, job)| fits(job) || (grants_twice && job.state == JobState::InProgress))
-            .min_by_key(|(seq, job)| (-i64::from(job.spec.priority), job.submitted_on != node, **seq))
+            .min_by_key(|(seq, job)| {
+                (
+                    -i64::from(job.spec.priority),
+                    job.submitted_on != node,
+                    **seq,
+                )
+            })
             .map(|(seq, _)| *seq)
     }
 
@@ -160,7 +166,10 @@ impl Queue {
                     number,
                     stream,
                     at_ms: at,
-                    hex: bytes[..kept].iter().map(|byte| format!("{byte:02X}")).collect(),
+                    hex: bytes[..kept]
+                        .iter()
+                        .map(|byte| format!("{byte:02X}"))
+                        .collect(),
                 });
             }
         }
@@ -266,8 +275,7 @@ impl Queue {
     #[cfg(test)]
     fn bugs(&self) -> [bool; 4] {
         use crate::tests::Bug::{GrantsTwice, IgnoresTokens, LosesLostJobs, RepeatsTokens};
-        [RepeatsTokens, GrantsTwice, IgnoresTokens, LosesLostJobs]
-            .map(|bug| self.bug == Some(bug))
+        [RepeatsTokens, GrantsTwice, IgnoresTokens, LosesLostJobs].map(|bug| self.bug == Some(bug))
     }
     fn repeats_tokens(&self) -> bool {
         self.bugs()[0]

@@ -73,7 +73,9 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
                 Value::from(node.cast_signed()),
                 Value::from(&**worker),
                 json(labels),
-                Some(kinds).filter(|kinds| !kinds.is_empty()).map_or(Value::Null, json),
+                Some(kinds)
+                    .filter(|kinds| !kinds.is_empty())
+                    .map_or(Value::Null, json),
                 steps((*slots).clamp(1, SLOTS_MAX)),
             ],
         ),
@@ -148,7 +150,10 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
             "INSERT INTO call_ready VALUES (?1, ?2, ?3, ?4, ?5)",
             held(job, *token),
         ),
-        Change::Due { now_ms, steps: asked } => (
+        Change::Due {
+            now_ms,
+            steps: asked,
+        } => (
             "INSERT INTO call_due SELECT ?1, ?2, ?3, step.value, ?4 FROM json_each(?5) AS step",
             vec![Value::from(now_ms.0), steps(steps_of(*asked))],
         ),
@@ -198,12 +203,7 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
 const FINISH: &str =
     "INSERT INTO call_finish VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
-fn submission(
-    job: &JobId,
-    submitted_on: u64,
-    spec: &JobSpec,
-    tick: Option<&Tick>,
-) -> Vec<Value> {
+fn submission(job: &JobId, submitted_on: u64, spec: &JobSpec, tick: Option<&Tick>) -> Vec<Value> {
     let concurrency = spec.concurrency.as_ref();
     let mut arguments = vec![
         Value::from(&*job.0),

@@ -53,8 +53,7 @@ pub fn interpret(
 ) -> Result<Vec<Option<Outcome>>, Corrupt> {
     let mut found = HashMap::new();
     for text in rows {
-        let row: Row =
-            serde_json::from_str(&text).map_err(|error| Corrupt::row(&error, &text))?;
+        let row: Row = serde_json::from_str(&text).map_err(|error| Corrupt::row(&error, &text))?;
         found.insert(row.request.clone(), row);
     }
     commands
@@ -170,8 +169,7 @@ impl Row {
             return Ok(None);
         }
         let text = self.detail.as_deref().unwrap_or_default();
-        let rest: Rest =
-            serde_json::from_str(text).map_err(|error| Corrupt::row(&error, text))?;
+        let rest: Rest = serde_json::from_str(text).map_err(|error| Corrupt::row(&error, text))?;
         let pause = rest.backoff.pause(job, rest.token, failures);
         Ok(Some(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
     }

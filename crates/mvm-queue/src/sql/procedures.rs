@@ -61,7 +61,8 @@ pub(super) fn list() -> Vec<Procedure> {
 }
 
 /// Leaves if the request was applied before.
-const ONCE: &str = "SELECT RAISE(IGNORE) WHERE EXISTS (SELECT 1 FROM requests WHERE id = NEW.request);";
+const ONCE: &str =
+    "SELECT RAISE(IGNORE) WHERE EXISTS (SELECT 1 FROM requests WHERE id = NEW.request);";
 
 /// Leaves if the decision was a refusal.
 fn unless(verdict: &str) -> String {
@@ -284,7 +285,10 @@ fn renew() -> Procedure {
 
 fn log() -> Procedure {
     // Within statements about the attempt.
-    let kept = format!("min(length(NEW.bytes), max(0, {} - log_bytes))", log_bytes_max());
+    let kept = format!(
+        "min(length(NEW.bytes), max(0, {} - log_bytes))",
+        log_bytes_max()
+    );
     let attempt = format!("job_seq = {JOB} AND token = NEW.token");
     let next = "(SELECT log_next FROM attempts WHERE job_seq = job.seq AND token = job.token)";
     Procedure {

@@ -94,10 +94,22 @@ fn page(after: Option<Cursor>, limit: u32, order: Order, filter: &Filter) -> Sta
         ));
     }
     for (column, operator, value) in [
-        ("submitted_on", "=", filter.submitted_on.map(u64::cast_signed)),
+        (
+            "submitted_on",
+            "=",
+            filter.submitted_on.map(u64::cast_signed),
+        ),
         ("claimed_on", "=", filter.claimed_on.map(u64::cast_signed)),
-        ("created_at_ms", ">=", filter.created_from_ms.map(|time| time.0)),
-        ("created_at_ms", "<", filter.created_before_ms.map(|time| time.0)),
+        (
+            "created_at_ms",
+            ">=",
+            filter.created_from_ms.map(|time| time.0),
+        ),
+        (
+            "created_at_ms",
+            "<",
+            filter.created_before_ms.map(|time| time.0),
+        ),
     ] {
         if let Some(value) = value {
             checks.push(format!("{column} {operator} {}", place(Value::from(value))));
@@ -154,7 +166,7 @@ fn keeper() -> Statement {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PageRow {
-    Job { seq: i64, job: Job },
+    Job { seq: i64, job: Box<Job> },
     End { end: i64 },
 }
 
@@ -165,10 +177,7 @@ struct CountRow {
 }
 
 /// Turns the rows of [`select`] into the answer.
-pub fn answer(
-    query: &Query,
-    rows: impl IntoIterator<Item = String>,
-) -> Result<Answer, Corrupt> {
+pub fn answer(query: &Query, rows: impl IntoIterator<Item = String>) -> Result<Answer, Corrupt> {
     let rows: Vec<String> = rows.into_iter().collect();
     Ok(match query {
         Query::Job { .. } => Answer::Job {
@@ -216,7 +225,7 @@ fn jobs(rows: Vec<PageRow>, limit: usize) -> Answer {
         scanned_to
     };
     Answer::Jobs {
-        jobs: page.into_iter().map(|(_, job)| job).collect(),
+        jobs: page.into_iter().map(|(_, job)| *job).collect(),
         next,
     }
 }

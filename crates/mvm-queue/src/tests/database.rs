@@ -32,8 +32,15 @@ impl Database {
         let transaction = self.0.transaction()?;
         for statement in statements {
             let mut prepared = transaction.prepare_cached(&statement.sql)?;
-            assert_eq!(prepared.parameter_count(), statement.parameters.len(), "{}", statement.sql);
-            prepared.execute(rusqlite::params_from_iter(statement.parameters.iter().map(value)))?;
+            assert_eq!(
+                prepared.parameter_count(),
+                statement.parameters.len(),
+                "{}",
+                statement.sql
+            );
+            prepared.execute(rusqlite::params_from_iter(
+                statement.parameters.iter().map(value),
+            ))?;
         }
         transaction.commit()
     }
@@ -41,7 +48,9 @@ impl Database {
     pub(super) fn rows(&self, statement: &Statement) -> Vec<String> {
         let mut prepared = self.0.prepare_cached(&statement.sql).unwrap();
         let parameters = rusqlite::params_from_iter(statement.parameters.iter().map(value));
-        let rows = prepared.query_map(parameters, |row| row.get("row")).unwrap();
+        let rows = prepared
+            .query_map(parameters, |row| row.get("row"))
+            .unwrap();
         rows.map(Result::unwrap).collect()
     }
 

@@ -185,9 +185,7 @@ impl Drawer {
         let tick = Tick {
             schedule: name.clone(),
             revision: known.map_or(1, |known| known.revision) + i64::from(c % 8 == 7),
-            tick_ms: UnixMillis(
-                known.map_or(0, |known| known.next_ms.0) + i64::from(d % 8 == 7),
-            ),
+            tick_ms: UnixMillis(known.map_or(0, |known| known.next_ms.0) + i64::from(d % 8 == 7)),
             next_ms: UnixMillis(i64::from(d) + 10),
         };
         match a % 6 {
@@ -216,8 +214,14 @@ impl Drawer {
             return JobId("nobody".into());
         }
         let recent = self.jobs.len().saturating_sub(8);
-        let jobs = if place % 4 == 0 { &self.jobs[..] } else { &self.jobs[recent..] };
-        pick(jobs, place / 4).cloned().unwrap_or_else(|| JobId("nobody".into()))
+        let jobs = if place.is_multiple_of(4) {
+            &self.jobs[..]
+        } else {
+            &self.jobs[recent..]
+        };
+        pick(jobs, place / 4)
+            .cloned()
+            .unwrap_or_else(|| JobId("nobody".into()))
     }
 
     /// A job, and mostly the token of its latest claim.
@@ -240,7 +244,10 @@ impl Drawer {
 
 fn labels(bits: u16) -> std::collections::BTreeSet<String> {
     let all = ["arm", "gpu"];
-    let chosen = all.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1);
+    let chosen = all
+        .iter()
+        .enumerate()
+        .filter(|(bit, _)| bits >> bit & 1 == 1);
     chosen.map(|(_, label)| (*label).to_owned()).collect()
 }
 

@@ -25,7 +25,11 @@ pub(super) struct Invariants {
 
 impl Invariants {
     /// Applies a command and says which invariant it breaks.
-    pub(super) fn apply(&mut self, queue: &mut Queue, command: &Command) -> Result<Outcome, String> {
+    pub(super) fn apply(
+        &mut self,
+        queue: &mut Queue,
+        command: &Command,
+    ) -> Result<Outcome, String> {
         let named = held_by(&command.change).map(|(job, token)| (job.clone(), token));
         let before = named.as_ref().and_then(|(job, _)| queue.job(job).cloned());
         let outcome = queue.apply(command);
@@ -58,12 +62,23 @@ impl Invariants {
             self.ended.insert(job.clone());
         }
         match (change, effect) {
-            (Change::Submit { spec, tick, .. }, Effect::Submitted { job, existing, state, .. }) => {
+            (
+                Change::Submit { spec, tick, .. },
+                Effect::Submitted {
+                    job,
+                    existing,
+                    state,
+                    ..
+                },
+            ) => {
                 if !existing && *state == JobState::Pending {
                     self.note_limit(queue, job);
                 }
                 if let Some(key) = &spec.idempotency_key {
-                    let known = self.of_key.entry(key.clone()).or_insert_with(|| job.clone());
+                    let known = self
+                        .of_key
+                        .entry(key.clone())
+                        .or_insert_with(|| job.clone());
                     if known != job && queue.job(known).is_some() {
                         return Err(format!("key {key:?} has two jobs, {known} and {job}"));
                     }
@@ -71,11 +86,9 @@ impl Invariants {
                 }
                 if let Some(tick) = tick
                     && !existing
-                    && !self.ticks.insert((
-                        tick.schedule.clone(),
-                        tick.revision,
-                        tick.tick_ms.0,
-                    ))
+                    && !self
+                        .ticks
+                        .insert((tick.schedule.clone(), tick.revision, tick.tick_ms.0))
                 {
                     return Err(format!("{tick:?} fired twice"));
                 }
@@ -85,10 +98,7 @@ impl Invariants {
                     self.claimed(queue, claim)?;
                 }
             }
-            (
-                Change::Finish { job, report, .. },
-                Effect::Ended { state, .. },
-            ) => {
+            (Change::Finish { job, report, .. }, Effect::Ended { state, .. }) => {
                 self.live.remove(job);
                 if matches!(report, Report::Succeeded { .. }) != (*state == JobState::Completed) {
                     return Err(format!("{report:?} made {job} {state}"));
@@ -122,20 +132,29 @@ impl Invariants {
         if let Some((token, _)) = self.live.get(job) {
             return Err(format!("{job} has two leases, {token} and {}", claim.token));
         }
-        if self.tokens.get(job).is_some_and(|token| *token >= claim.token) {
+        if self
+            .tokens
+            .get(job)
+            .is_some_and(|token| *token >= claim.token)
+        {
             return Err(format!("the token of {job} did not grow: {}", claim.token));
         }
         for on in &claim.spec.dependencies {
             // One that is gone had ended.
-            let state = queue.job(on).map_or(JobState::Completed, |on: &Job| on.state);
+            let state = queue
+                .job(on)
+                .map_or(JobState::Completed, |on: &Job| on.state);
             let needs = claim.spec.on_dependency_failure == DependencyFailure::Cancel;
             let has_ended = state.is_finished() || self.ended.contains(on);
             if !has_ended || (needs && state != JobState::Completed) {
-                return Err(format!("{job} runs while {on}, which it waits for, is {state}"));
+                return Err(format!(
+                    "{job} runs while {on}, which it waits for, is {state}"
+                ));
             }
         }
         self.tokens.insert(job.clone(), claim.token);
-        self.live.insert(job.clone(), (claim.token, claim.spec.clone()));
+        self.live
+            .insert(job.clone(), (claim.token, claim.spec.clone()));
         self.within_limit(claim)
     }
 
@@ -156,7 +175,9 @@ impl Invariants {
         let held = self.live.values().filter(|(_, spec)| of_key(spec)).count();
         let limit = self.limits.get(key).copied().unwrap_or(0);
         if held > limit as usize {
-            return Err(format!("{held} jobs of key {key:?} are held, limit {limit}"));
+            return Err(format!(
+                "{held} jobs of key {key:?} are held, limit {limit}"
+            ));
         }
         Ok(())
     }

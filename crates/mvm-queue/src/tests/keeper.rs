@@ -76,7 +76,13 @@ impl Desk {
             labels: [].into(),
             kinds: [].into(),
         };
-        self.applied(now, change, Ok(Effect::Claimed { claims: vec![claim] }));
+        self.applied(
+            now,
+            change,
+            Ok(Effect::Claimed {
+                claims: vec![claim],
+            }),
+        );
     }
 
     fn renewed(&mut self, now: u64, token: i64, renewals: u64, cancel: bool) {
@@ -97,16 +103,23 @@ impl Desk {
         if now > 0 {
             self.quiet(now - 1);
         }
-        let found = self.0.poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
+        let found = self
+            .0
+            .poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
         let found: Vec<String> = found.iter().map(word).collect();
         assert_eq!(found, expected);
     }
 
     #[track_caller]
     fn quiet(&mut self, now: u64) {
-        let found = self.0.poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
+        let found = self
+            .0
+            .poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
         assert!(found.is_empty(), "{found:?}");
-        assert_ne!(self.0.wake(seconds(now), Self::wall(now)), Some(Duration::ZERO));
+        assert_ne!(
+            self.0.wake(seconds(now), Self::wall(now)),
+            Some(Duration::ZERO)
+        );
     }
 }
 
@@ -263,7 +276,12 @@ fn a_pause_is_counted_from_its_failure_or_the_election() {
     let mut desk = Desk::elected(&[rest], 100);
     let pause = backoff.pause(&job(), FencingToken(1), 1);
     assert_eq!(desk.0.wake(seconds(100), UnixMillis(0)), Some(pause));
-    assert_eq!(desk.0.poll(seconds(100) + pause, UnixMillis(0), &mut job).len(), 1);
+    assert_eq!(
+        desk.0
+            .poll(seconds(100) + pause, UnixMillis(0), &mut job)
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -280,7 +298,9 @@ fn times_and_ticks_follow_the_wall_clock_wherever_it_jumps() {
         KeeperFact::RunAfter {
             next_ms: Some(UnixMillis(90_000)),
         },
-        KeeperFact::Schedule { schedule },
+        KeeperFact::Schedule {
+            schedule: Box::new(schedule),
+        },
     ];
     let mut desk = Desk::elected(&facts, 0);
     let mut poll = |now: u64, wall: i64| -> Vec<String> {

@@ -2,7 +2,10 @@
 //! outcomes and leave the same queue.
 
 use proptest::prelude::*;
-use rand_pcg::{Pcg64Mcg, rand_core::{Rng, SeedableRng}};
+use rand_pcg::{
+    Pcg64Mcg,
+    rand_core::{Rng, SeedableRng},
+};
 
 use super::{
     database::Database,
@@ -30,8 +33,12 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
     };
     let mut seen = Vec::new();
     for job in jobs.iter().filter(|_| whole) {
-        seen.push(answer(&Query::Job { job: job.id.clone() }));
-        seen.push(answer(&Query::Attempts { job: job.id.clone() }));
+        seen.push(answer(&Query::Job {
+            job: job.id.clone(),
+        }));
+        seen.push(answer(&Query::Attempts {
+            job: job.id.clone(),
+        }));
         for token in 0..=job.token.0 {
             seen.push(answer(&Query::Log {
                 job: job.id.clone(),
@@ -50,16 +57,31 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
     facts.sort_by_key(|fact: &KeeperFact| serde_json::to_string(fact).unwrap());
     seen.push(Answer::Keeper { facts });
     for filter in [
-        Filter { state: Some(JobState::Pending), ..Filter::default() },
-        Filter { label: Some("gpu".into()), ..Filter::default() },
-        Filter { claimed_on: Some(1), state: Some(JobState::Completed), ..Filter::default() },
+        Filter {
+            state: Some(JobState::Pending),
+            ..Filter::default()
+        },
+        Filter {
+            label: Some("gpu".into()),
+            ..Filter::default()
+        },
+        Filter {
+            claimed_on: Some(1),
+            state: Some(JobState::Completed),
+            ..Filter::default()
+        },
     ] {
         for (after, order) in [
             (None, Order::NewestFirst),
             (Some(Cursor(2)), Order::OldestFirst),
             (Some(Cursor(9)), Order::NewestFirst),
         ] {
-            seen.push(answer(&Query::List { after, limit: 2, order, filter: filter.clone() }));
+            seen.push(answer(&Query::List {
+                after,
+                limit: 2,
+                order,
+                filter: filter.clone(),
+            }));
         }
     }
     seen
@@ -129,7 +151,9 @@ pub(super) fn compare(draws: &[Draw], database: &mut Database) -> Result<(), Str
 pub(super) fn draws(seed: u64, count: usize) -> Vec<Draw> {
     let mut random = Pcg64Mcg::seed_from_u64(seed);
     let mut draw = || (random.next_u32() >> 16) as u16;
-    (0..count).map(|_| std::array::from_fn(|_| draw())).collect()
+    (0..count)
+        .map(|_| std::array::from_fn(|_| draw()))
+        .collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use rusqlite::config::DbConfig;
 
-use super::{database::Database, draw::Drawer};
+use super::{database::Database, draw::Drawer, model::draws};
 use crate::{
     id::{FencingToken, JobId, UnixMillis},
     job::JobState,
@@ -37,8 +37,12 @@ fn walks(lines: &[String]) -> Vec<&String> {
         };
         let name = scanned.split_whitespace().next().unwrap_or_default();
         // In the order of a partial index that has only what is looked for, and under a LIMIT.
-        let of_few = ["jobs_run_after", "jobs_finished", "jobs_resting"].iter().any(|index| scanned.contains(index));
-        let virtual_table = scanned.contains("VIRTUAL TABLE") || name.starts_with('(') || name.starts_with("CONSTANT");
+        let of_few = ["jobs_run_after", "jobs_finished", "jobs_resting"]
+            .iter()
+            .any(|index| scanned.contains(index));
+        let virtual_table = scanned.contains("VIRTUAL TABLE")
+            || name.starts_with('(')
+            || name.starts_with("CONSTANT");
         let settling = name == "settling";
         !(SHORT.contains(&name) || of_few || virtual_table || settling)
     };
@@ -47,15 +51,28 @@ fn walks(lines: &[String]) -> Vec<&String> {
 
 fn check(database: &Database, statement: &Statement, least: usize) {
     let lines = plan(database, statement);
-    assert!(lines.len() >= least, "{}: no plan: {lines:?}", statement.sql);
+    assert!(
+        lines.len() >= least,
+        "{}: no plan: {lines:?}",
+        statement.sql
+    );
     let walks = walks(&lines);
-    assert!(walks.is_empty(), "{}:\n{walks:#?}\n{lines:#?}", statement.sql);
+    assert!(
+        walks.is_empty(),
+        "{}:\n{walks:#?}\n{lines:#?}",
+        statement.sql
+    );
 }
 
 fn explaining() -> Database {
     let database = Database::new();
     // Without this, what triggers do is not explained.
-    assert!(database.0.set_db_config(DbConfig::SQLITE_DBCONFIG_TRIGGER_EQP, true).unwrap());
+    assert!(
+        database
+            .0
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_TRIGGER_EQP, true)
+            .unwrap()
+    );
     database
 }
 
@@ -84,20 +101,37 @@ fn no_query_walks_over_the_jobs() {
     let job = JobId("j".into());
     let filters = [
         Filter::default(),
-        Filter { state: Some(JobState::Dead), ..Filter::default() },
-        Filter { label: Some("gpu".into()), created_from_ms: Some(UnixMillis(1)), ..Filter::default() },
+        Filter {
+            state: Some(JobState::Dead),
+            ..Filter::default()
+        },
+        Filter {
+            label: Some("gpu".into()),
+            created_from_ms: Some(UnixMillis(1)),
+            ..Filter::default()
+        },
     ];
     let mut queries = vec![
         Query::Job { job: job.clone() },
         Query::Attempts { job: job.clone() },
-        Query::Log { job, token: FencingToken(1), from: 0, limit: 10 },
+        Query::Log {
+            job,
+            token: FencingToken(1),
+            from: 0,
+            limit: 10,
+        },
         Query::Stats,
         Query::Keeper,
     ];
     for filter in filters {
         for order in [Order::OldestFirst, Order::NewestFirst] {
             for after in [Some(Cursor(9)), None] {
-                let page = Query::List { after, limit: 10, order, filter: filter.clone() };
+                let page = Query::List {
+                    after,
+                    limit: 10,
+                    order,
+                    filter: filter.clone(),
+                };
                 // A page without bounds walks, and stops: see below.
                 if after.is_some() || filter.state.is_some() {
                     queries.push(page);
@@ -109,9 +143,16 @@ fn no_query_walks_over_the_jobs() {
         let statement = sql::select(&query);
         let lines = plan(&database, &statement);
         // What a bounded inner query found is walked over.
-        let lines: Vec<String> = lines.into_iter().filter(|line| !line.contains("SUBQUERY")).collect();
+        let lines: Vec<String> = lines
+            .into_iter()
+            .filter(|line| !line.contains("SUBQUERY"))
+            .collect();
         let walks = walks(&lines);
-        assert!(walks.is_empty(), "{}:\n{walks:#?}\n{lines:#?}", statement.sql);
+        assert!(
+            walks.is_empty(),
+            "{}:\n{walks:#?}\n{lines:#?}",
+            statement.sql
+        );
     }
     check(&database, &sql::outcomes(&[]), 1);
 }
@@ -150,7 +191,10 @@ fn missing(database: &Database) -> Vec<&'static str> {
         lines.extend(plan(database, &sql::statements(&[command])[0]));
     }
     let found = |search: &&str| lines.iter().any(|line| line == search);
-    SEARCHES.into_iter().filter(|search| !found(search)).collect()
+    SEARCHES
+        .into_iter()
+        .filter(|search| !found(search))
+        .collect()
 }
 
 #[test]
@@ -158,8 +202,38 @@ fn each_index_is_used_and_would_be_missed() {
     assert_eq!(missing(&explaining()), [""; 0]);
     for search in SEARCHES {
         let database = explaining();
-        let index = search.split_once("INDEX ").unwrap().1.split(' ').next().unwrap();
-        database.0.execute(&format!("DROP INDEX {index}"), []).unwrap();
+        let index = search
+            .split_once("INDEX ")
+            .unwrap()
+            .1
+            .split(' ')
+            .next()
+            .unwrap();
+        database
+            .0
+            .execute(&format!("DROP INDEX {index}"), [])
+            .unwrap();
         assert_eq!(missing(&database), [search]);
+    }
+}
+
+/// hiqlite runs `PRAGMA optimize`, so statistics of any moment may be in force at any other.
+#[test]
+fn statistics_do_not_mislead() {
+    for count in [1, 30, 300, 3_000] {
+        let mut database = explaining();
+        let mut queue = Queue::new();
+        let mut drawer = Drawer::default();
+        let commands: Vec<_> = draws(7, count)
+            .into_iter()
+            .map(|draw| {
+                let command = drawer.command(draw, &queue);
+                let _ = queue.apply(&command);
+                command
+            })
+            .collect();
+        database.apply(&commands);
+        database.0.execute_batch("ANALYZE").unwrap();
+        assert_eq!(missing(&database), [""; 0], "after {count} commands");
     }
 }

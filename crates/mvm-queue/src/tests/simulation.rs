@@ -110,7 +110,7 @@ impl World {
     }
 
     fn one_in(&mut self, times: u32) -> bool {
-        self.random.next_u32() % times == 0
+        self.random.next_u32().is_multiple_of(times)
     }
 
     fn below(&mut self, bound: u32) -> u32 {
@@ -255,7 +255,9 @@ impl World {
         let now = self.clock();
         if self.leader.is_none() && self.now >= self.elected_at {
             let first = self.below(NODES as u32) as usize;
-            let candidate = (0..NODES).map(|turn| (first + turn) % NODES).find(|node| self.is_up(*node));
+            let candidate = (0..NODES)
+                .map(|turn| (first + turn) % NODES)
+                .find(|node| self.is_up(*node));
             if let Some(node) = candidate {
                 let facts = self.facts();
                 self.nodes[node].keeper.elected(&facts, now);
@@ -278,7 +280,9 @@ impl World {
         });
         self.requests = made;
         if !changes.is_empty() && asleep != Some(Duration::ZERO) {
-            return Err(format!("the keeper would have slept {asleep:?} over {changes:?}"));
+            return Err(format!(
+                "the keeper would have slept {asleep:?} over {changes:?}"
+            ));
         }
         for change in changes {
             let command = self.command(leader, change);
@@ -330,7 +334,7 @@ impl World {
             // Without an answer it tries again, and may then be told that the job has ended.
             return Ok(self.propose(&command)?.is_none());
         }
-        if self.now / STEP_MS % 3 == 0 {
+        if (self.now / STEP_MS).is_multiple_of(3) {
             let command = self.command(node, Change::Renew { job, token });
             match self.propose(&command)? {
                 Some(Ok(Effect::Renewed { cancel, .. })) => task.stop = cancel,
@@ -355,7 +359,11 @@ impl World {
                         worker: format!("n{node}"),
                         slots: u32::try_from(free).unwrap(),
                         // In trouble some workers offer less.
-                        labels: if node == 0 && self.trouble { ["a".to_owned()].into() } else { all },
+                        labels: if node == 0 && self.trouble {
+                            ["a".to_owned()].into()
+                        } else {
+                            all
+                        },
                         kinds: [].into(),
                     },
                 )
@@ -381,7 +389,10 @@ impl World {
     }
 
     fn clients(&mut self) -> Result<(), String> {
-        if self.trouble && self.acknowledged.len() + self.waiting_submits.len() < JOBS && self.one_in(3) {
+        if self.trouble
+            && self.acknowledged.len() + self.waiting_submits.len() < JOBS
+            && self.one_in(3)
+        {
             let change = self.submission();
             let node = self.below(NODES as u32) as usize;
             let command = self.command(node, change);
@@ -401,7 +412,11 @@ impl World {
         if self.trouble(20)
             && let Some(job) = self.some_job()
         {
-            let change = if self.one_in(2) { Change::Cancel { job } } else { Change::Retry { job } };
+            let change = if self.one_in(2) {
+                Change::Cancel { job }
+            } else {
+                Change::Retry { job }
+            };
             let command = self.command(0, change);
             self.propose(&command)?;
         }
@@ -420,14 +435,18 @@ impl World {
     fn some_job(&mut self) -> Option<JobId> {
         let place = self.below(64) as usize;
         let count = self.acknowledged.len();
-        self.acknowledged.values().nth(place % count.max(1)).cloned()
+        self.acknowledged
+            .values()
+            .nth(place % count.max(1))
+            .cloned()
     }
 
     fn submission(&mut self) -> Change {
         let mut spec = JobSpec::new("k", serde_json::json!(self.requests));
         let bits = self.random.next_u32();
         if bits & 1 == 1 {
-            spec.labels.insert(["a", "b"][(bits >> 1 & 1) as usize].to_owned());
+            spec.labels
+                .insert(["a", "b"][(bits >> 1 & 1) as usize].to_owned());
         }
         spec.priority = (bits >> 2 & 3).cast_signed();
         spec.attempts_max = 1 + (bits >> 4 & 3);
@@ -478,7 +497,8 @@ impl World {
                 next_ms: UnixMillis(WALL + 20_000),
             },
         );
-        self.commit(&schedule)?.map_err(|refusal| refusal.to_string())?;
+        self.commit(&schedule)?
+            .map_err(|refusal| refusal.to_string())?;
         for _ in 0..TROUBLE_STEPS {
             self.step()?;
         }
@@ -486,8 +506,14 @@ impl World {
         for node in &mut self.nodes {
             node.wall_off = 0;
         }
-        let remove = self.command(0, Change::RemoveSchedule { name: "every 20 s".into() });
-        self.commit(&remove)?.map_err(|refusal| refusal.to_string())?;
+        let remove = self.command(
+            0,
+            Change::RemoveSchedule {
+                name: "every 20 s".into(),
+            },
+        );
+        self.commit(&remove)?
+            .map_err(|refusal| refusal.to_string())?;
         for node in &mut self.nodes {
             node.keeper.doubt();
         }
@@ -503,7 +529,11 @@ impl World {
     fn settled(&self) -> bool {
         self.waiting_submits.is_empty()
             && self.delayed.is_empty()
-            && self.queue.jobs.values().all(|entry| entry.job.state.is_finished())
+            && self
+                .queue
+                .jobs
+                .values()
+                .all(|entry| entry.job.state.is_finished())
     }
 
     fn verdict(&self) -> Result<(), String> {
@@ -513,13 +543,23 @@ impl World {
             }
         }
         let mut stuck: HashMap<String, usize> = HashMap::new();
-        for entry in self.queue.jobs.values().filter(|entry| !entry.job.state.is_finished()) {
-            *stuck.entry(format!("{} {:?}", entry.job.state, entry.job.waits_for)).or_default() += 1;
+        for entry in self
+            .queue
+            .jobs
+            .values()
+            .filter(|entry| !entry.job.state.is_finished())
+        {
+            *stuck
+                .entry(format!("{} {:?}", entry.job.state, entry.job.waits_for))
+                .or_default() += 1;
         }
         if stuck.is_empty() && self.waiting_submits.is_empty() {
             Ok(())
         } else {
-            Err(format!("after {} s something is stuck: {stuck:?}", self.now / 1000))
+            Err(format!(
+                "after {} s something is stuck: {stuck:?}",
+                self.now / 1000
+            ))
         }
     }
 }
@@ -542,16 +582,26 @@ fn nothing_is_lost_doubled_or_stuck() {
                 })
             })
             .collect();
-        runs.into_iter().flat_map(|run| run.join().unwrap()).collect()
+        runs.into_iter()
+            .flat_map(|run| run.join().unwrap())
+            .collect()
     });
-    assert!(found.is_empty(), "{} runs: {:#?}", found.len(), &found[..found.len().min(5)]);
+    assert!(
+        found.is_empty(),
+        "{} runs: {:#?}",
+        found.len(),
+        &found[..found.len().min(5)]
+    );
 }
 
 #[track_caller]
 fn check(bug: Bug, expected: &str) {
     let found = (0..500).find_map(|seed| run(seed, Some(bug)).err());
     let found = found.unwrap_or_else(|| panic!("{bug:?} went unnoticed"));
-    assert!(found.contains(expected), "{bug:?} was noticed otherwise: {found}");
+    assert!(
+        found.contains(expected),
+        "{bug:?} was noticed otherwise: {found}"
+    );
 }
 
 #[test]

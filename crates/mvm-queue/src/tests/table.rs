@@ -25,13 +25,14 @@ impl Table {
             database: Database::new(),
             requests: 0,
         };
-        table.apply(Change::Submit {
-            job: JobId("j".into()),
-            submitted_on: 1,
-            spec: Box::new(spec),
-            tick: None,
-        })
-        .unwrap();
+        table
+            .apply(Change::Submit {
+                job: JobId("j".into()),
+                submitted_on: 1,
+                spec: Box::new(spec),
+                tick: None,
+            })
+            .unwrap();
         table
     }
 
@@ -47,8 +48,11 @@ impl Table {
             change,
         };
         let outcome = self.queue.apply(&command);
-        assert_eq!(self.database.apply(&[command]), [outcome.clone()]);
-        let query = Query::Job { job: JobId("j".into()) };
+        let found = self.database.apply(&[command]);
+        assert_eq!(found.first(), Some(&outcome));
+        let query = Query::Job {
+            job: JobId("j".into()),
+        };
         assert_eq!(self.database.answer(&query), self.queue.answer(&query));
         outcome
     }
@@ -122,7 +126,9 @@ fn word(table: &Table, outcome: &Outcome) -> String {
         Ok(Effect::Renewed { cancel: true, .. }) => "must stop".into(),
         Ok(_) => {
             let job = table.job();
-            let waits = job.waits_for.map_or(String::new(), |waits| format!(" for {}", waits.as_str()));
+            let waits = job
+                .waits_for
+                .map_or(String::new(), |waits| format!(" for {}", waits.as_str()));
             format!("{}{waits}", job.state)
         }
     }
@@ -177,12 +183,24 @@ fn a_job_moves_along_its_life() {
 fn the_leader_ends_what_is_due_and_nothing_else() {
     check(&["claim"], "expire", "pending for worker");
     check(&["claim", "start"], "expire", "pending for worker");
-    check(&["claim", "renew"], "expire", "the lease was renewed in the meantime");
+    check(
+        &["claim", "renew"],
+        "expire",
+        "the lease was renewed in the meantime",
+    );
     check(&["claim", "start"], "expire timeout", "pending for backoff");
-    check(&["claim"], "expire timeout", "nothing is due: the job is claimed");
+    check(
+        &["claim"],
+        "expire timeout",
+        "nothing is due: the job is claimed",
+    );
     check(&["claim", "cancel"], "expire cancel", "cancelled");
     check(&["claim", "cancel"], "expire", "cancelled");
-    check(&["claim"], "expire cancel", "nothing is due: the job is claimed");
+    check(
+        &["claim"],
+        "expire cancel",
+        "nothing is due: the job is claimed",
+    );
     check(&["claim"], "ready", "nothing is due: the job is claimed");
 }
 
@@ -198,19 +216,52 @@ fn a_stop_is_asked_for_and_told_at_the_next_renewal() {
 
 #[test]
 fn a_job_does_not_jump_or_return() {
-    check(&["claim"], "succeed", "a job that is claimed cannot become completed");
-    check(&["claim"], "time out", "a job that is claimed cannot become failed");
-    check(&["claim", "start"], "start", "a job that is in_progress cannot become in_progress");
-    check(&["claim", "start", "succeed"], "cancel", "a job that is completed cannot become cancelled");
-    check(&["claim", "start", "succeed"], "retry", "a job that is completed cannot become pending");
+    check(
+        &["claim"],
+        "succeed",
+        "a job that is claimed cannot become completed",
+    );
+    check(
+        &["claim"],
+        "time out",
+        "a job that is claimed cannot become failed",
+    );
+    check(
+        &["claim", "start"],
+        "start",
+        "a job that is in_progress cannot become in_progress",
+    );
+    check(
+        &["claim", "start", "succeed"],
+        "cancel",
+        "a job that is completed cannot become cancelled",
+    );
+    check(
+        &["claim", "start", "succeed"],
+        "retry",
+        "a job that is completed cannot become pending",
+    );
     check(&[], "retry", "a job that is pending cannot become pending");
-    check(&["cancel"], "retry", "a job that is cancelled cannot become pending");
+    check(
+        &["cancel"],
+        "retry",
+        "a job that is cancelled cannot become pending",
+    );
     check(&[], "cancel another", "there is no job x");
 }
 
 #[test]
 fn a_token_is_good_for_its_own_lease_only() {
-    let held = ["start", "renew", "log", "succeed", "fail", "give back", "stop", "expire"];
+    let held = [
+        "start",
+        "renew",
+        "log",
+        "succeed",
+        "fail",
+        "give back",
+        "stop",
+        "expire",
+    ];
     for word in held {
         check(
             &["claim"],
@@ -224,7 +275,11 @@ fn a_token_is_good_for_its_own_lease_only() {
             "token 1 is not the one of the latest claim",
         );
         // Before it.
-        check(&["claim", "expire"], word, "the lease has ended: the job is pending");
+        check(
+            &["claim", "expire"],
+            word,
+            "the lease has ended: the job is pending",
+        );
         check(
             &["claim", "start", "succeed"],
             word,
@@ -243,8 +298,18 @@ fn a_job_that_kills_its_workers_ends_and_can_be_retried() {
         table.say("claim").unwrap();
         let token = table.job().token;
         let cause = Expiry::Lease { renewals: 0 };
-        table.apply(Change::Expire { job: JobId("j".into()), token, cause }).unwrap();
-        (table.job().state.as_str(), table.job().losses, table.job().failures)
+        table
+            .apply(Change::Expire {
+                job: JobId("j".into()),
+                token,
+                cause,
+            })
+            .unwrap();
+        (
+            table.job().state.as_str(),
+            table.job().losses,
+            table.job().failures,
+        )
     };
     assert_eq!(claim_and_lose(&mut table), ("pending", 1, 0));
     assert_eq!(claim_and_lose(&mut table), ("dead", 2, 0));
@@ -258,13 +323,14 @@ fn a_job_that_kills_its_workers_ends_and_can_be_retried() {
 fn a_used_request_id_does_nothing_for_another_request() {
     let mut table = Table::new(JobSpec::new("k", serde_json::Value::Null));
     for number in 0..3 {
-        table.apply(Change::Submit {
-            job: JobId(format!("more{number}")),
-            submitted_on: 1,
-            spec: Box::new(JobSpec::new("k", serde_json::Value::Null)),
-            tick: None,
-        })
-        .unwrap();
+        table
+            .apply(Change::Submit {
+                job: JobId(format!("more{number}")),
+                submitted_on: 1,
+                spec: Box::new(JobSpec::new("k", serde_json::Value::Null)),
+                tick: None,
+            })
+            .unwrap();
     }
     table.say("claim").unwrap();
     let used = table.requests;
@@ -273,9 +339,17 @@ fn a_used_request_id_does_nothing_for_another_request() {
         *slots = 3;
     }
     let refused = table.repeat(used, more).unwrap_err();
-    assert_eq!(refused.to_string(), "this idempotency key was used before for a different request");
+    assert_eq!(
+        refused.to_string(),
+        "this idempotency key was used before for a different request"
+    );
     let held = table.queue.answer(&Query::Stats);
-    let Answer::Stats { counts } = held else { panic!() };
+    let Answer::Stats { counts } = held else {
+        panic!()
+    };
     assert_eq!(counts[1].1, 1);
-    assert_eq!(table.database.answer(&Query::Stats), Answer::Stats { counts });
+    assert_eq!(
+        table.database.answer(&Query::Stats),
+        Answer::Stats { counts }
+    );
 }

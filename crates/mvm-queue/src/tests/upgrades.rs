@@ -41,7 +41,10 @@ fn first_release() -> Database {
 }
 
 fn version(database: &Database) -> String {
-    database.rows(&sql::Statement::new(sql::VERSION_QUERY, vec![])).pop().unwrap()
+    database
+        .rows(&sql::Statement::new(sql::VERSION_QUERY, vec![]))
+        .pop()
+        .unwrap()
 }
 
 fn apply(database: &mut Database, request: &str, change: Change) -> crate::queue::Outcome {
@@ -72,11 +75,20 @@ fn jobs_of_the_first_release_go_on() {
     database.transact(&sql::upgrade(1)).unwrap();
     assert_eq!(version(&database), sql::VERSION.to_string());
 
-    let Answer::Stats { counts } = database.answer(&Query::Stats) else { panic!() };
-    assert_eq!(counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 0]);
+    let Answer::Stats { counts } = database.answer(&Query::Stats) else {
+        panic!()
+    };
+    assert_eq!(
+        counts.iter().map(|(_, count)| *count).collect::<Vec<_>>(),
+        [1, 1, 1, 1, 1, 1, 0]
+    );
     let state = |database: &Database, id: &str| {
-        let answer = database.answer(&Query::Job { job: JobId(id.into()) });
-        let Answer::Job { job: Some(job) } = answer else { panic!("{answer:?}") };
+        let answer = database.answer(&Query::Job {
+            job: JobId(id.into()),
+        });
+        let Answer::Job { job: Some(job) } = answer else {
+            panic!("{answer:?}")
+        };
         (job.state, job.token.0)
     };
     assert_eq!(state(&database, "a"), (JobState::Pending, 0));
@@ -111,8 +123,16 @@ fn jobs_of_the_first_release_go_on() {
         labels: [].into(),
         kinds: [].into(),
     };
-    let Ok(Effect::Claimed { claims }) = apply(&mut database, "r2", claim) else { panic!() };
-    assert_eq!(claims.iter().map(|claim| &*claim.job.0).collect::<Vec<_>>(), ["a"]);
-    let mark: i64 = database.0.query_row("SELECT mark FROM barriers", [], |row| row.get(0)).unwrap();
+    let Ok(Effect::Claimed { claims }) = apply(&mut database, "r2", claim) else {
+        panic!()
+    };
+    assert_eq!(
+        claims.iter().map(|claim| &*claim.job.0).collect::<Vec<_>>(),
+        ["a"]
+    );
+    let mark: i64 = database
+        .0
+        .query_row("SELECT mark FROM barriers", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(mark, 77);
 }
