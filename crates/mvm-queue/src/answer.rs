@@ -4,7 +4,7 @@ use crate::{
     id::{FencingToken, JobId},
     job::{Job, JobState, WaitsFor},
     query::{Answer, Cursor, Filter, KeeperFact, Order, PAGE_MAX, PAGE_SCAN_MAX, Query},
-    queue::Queue,
+    queue::{Queue, is_ready_for},
 };
 
 impl Queue {
@@ -23,6 +23,12 @@ impl Queue {
             Query::Stats => Answer::Stats {
                 counts: JobState::ALL.map(|state| (state, self.count(state))).into(),
             },
+            Query::Ready { labels, kinds } => {
+                let jobs = self.jobs.values().map(|entry| &entry.job);
+                Answer::Ready {
+                    count: jobs.filter(|job| is_ready_for(job, labels, kinds)).count() as u64,
+                }
+            }
             Query::Attempts { job } => Answer::Attempts {
                 attempts: self
                     .entry(job)

@@ -420,6 +420,27 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether more jobs may be ready than before, so that idle workers should look.
+    pub fn wakes_workers(&self) -> bool {
+        match self {
+            Self::Submitted { waits_for, .. } => *waits_for == Some(WaitsFor::Worker),
+            // A key of the job may have room now.
+            Self::Ended { .. } | Self::Retried | Self::Ready => true,
+            Self::Due { count, .. } | Self::Settled { count, .. } => *count > 0,
+            Self::Claimed { .. }
+            | Self::Started
+            | Self::Renewed { .. }
+            | Self::Logged { .. }
+            | Self::Cancelled { .. }
+            | Self::ScheduleSet { .. }
+            | Self::TickSkipped
+            | Self::ScheduleRemoved
+            | Self::Pruned { .. } => false,
+        }
+    }
+}
+
 /// A job as its worker gets it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Claim {

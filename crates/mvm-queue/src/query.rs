@@ -1,5 +1,7 @@
 //! What can be read from the queue, and the answers.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -37,6 +39,13 @@ pub enum Query {
     },
     /// How many jobs are in each state.
     Stats,
+    /// How many jobs are ready for a worker: a claim is a write, so one looks at the local replica before.
+    Ready {
+        /// The labels it offers.
+        labels: BTreeSet<String>,
+        /// The kinds it can do; empty means any.
+        kinds: BTreeSet<String>,
+    },
     /// The attempts at a job, the first one first.
     Attempts {
         /// Which job.
@@ -135,6 +144,11 @@ pub enum Answer {
     Stats {
         /// Pairs in the order of [`JobState::ALL`].
         counts: Vec<(JobState, u64)>,
+    },
+    /// For a worker that thinks of claiming.
+    Ready {
+        /// So many jobs are ready for it.
+        count: u64,
     },
     /// The attempts.
     Attempts {

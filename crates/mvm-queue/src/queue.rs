@@ -19,6 +19,8 @@ use crate::{
     refusal::Refusal,
 };
 
+pub(crate) use self::lease::is_ready_for;
+
 /// What becomes of a command.
 pub type Outcome = Result<Effect, Refusal>;
 

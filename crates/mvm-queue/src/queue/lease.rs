@@ -70,11 +70,7 @@ impl Queue {
         labels: &BTreeSet<String>,
         kinds: &BTreeSet<String>,
     ) -> Option<i64> {
-        let fits = |job: &Job| {
-            job.waits_for == Some(WaitsFor::Worker)
-                && (kinds.is_empty() || kinds.contains(&job.spec.kind))
-                && job.spec.labels.is_subset(labels)
-        };
+        let fits = |job: &Job| is_ready_for(job, labels, kinds);
         let grants_twice = self.grants_twice();
         self.jobs
             .iter()
@@ -289,4 +285,11 @@ impl Queue {
     fn loses_lost_jobs(&self) -> bool {
         self.bugs()[3]
     }
+}
+
+/// Whether a worker with these labels and kinds may take the job now.
+pub(crate) fn is_ready_for(job: &Job, labels: &BTreeSet<String>, kinds: &BTreeSet<String>) -> bool {
+    job.waits_for == Some(WaitsFor::Worker)
+        && (kinds.is_empty() || kinds.contains(&job.spec.kind))
+        && job.spec.labels.is_subset(labels)
 }

@@ -54,6 +54,16 @@ pub enum Value {
     Blob(Vec<u8>),
 }
 
+impl Value {
+    /// JSON text; null for nothing. Our own types have no maps with odd keys, so they always have a JSON form.
+    fn json(value: impl serde::Serialize) -> Self {
+        match serde_json::to_string(&value) {
+            Ok(text) if text != "null" => Self::Text(text),
+            Ok(_) | Err(_) => Self::Null,
+        }
+    }
+}
+
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Integer(number)

@@ -37,6 +37,16 @@ pub fn select(query: &Query) -> Statement {
             "SELECT json_object('state', state, 'number', number) AS row FROM state_counts",
             vec![],
         ),
+        Query::Ready { labels, kinds } => Statement::new(
+            "SELECT json_object('count', coalesce(sum(ready), 0)) AS row FROM lanes WHERE ready > 0 \
+                AND (?2 IS NULL OR kind IN (SELECT value FROM json_each(?2))) \
+                AND NOT EXISTS (SELECT 1 FROM json_each(lanes.labels) AS need \
+                    WHERE need.value NOT IN (SELECT value FROM json_each(?1)))",
+            vec![
+                Value::json(labels),
+                Value::json(Some(kinds).filter(|kinds| !kinds.is_empty())),
+            ],
+        ),
         Query::Attempts { job } => Statement::new(
             "SELECT json_object('token', token, 'worker', worker, 'node', node, 'claimed_at_ms', claimed_at_ms, \
                 'started_at_ms', started_at_ms, 'ended_at_ms', ended_at_ms, 'outcome', outcome, 'error', error, \
@@ -176,6 +186,11 @@ struct CountRow {
     number: u64,
 }
 
+#[derive(Deserialize)]
+struct ReadyRow {
+    count: u64,
+}
+
 /// Turns the rows of [`select`] into the answer.
 pub fn answer(query: &Query, rows: impl IntoIterator<Item = String>) -> Result<Answer, Corrupt> {
     let rows: Vec<String> = rows.into_iter().collect();
@@ -194,6 +209,9 @@ pub fn answer(query: &Query, rows: impl IntoIterator<Item = String>) -> Result<A
                 counts: JobState::ALL.map(of).into(),
             }
         }
+        Query::Ready { .. } => Answer::Ready {
+            count: parse::<ReadyRow>(rows)?.iter().map(|row| row.count).sum(),
+        },
         Query::Attempts { .. } => Answer::Attempts {
             attempts: parse(rows)?,
         },

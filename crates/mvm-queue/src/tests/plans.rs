@@ -121,6 +121,10 @@ fn no_query_walks_over_the_jobs() {
             limit: 10,
         },
         Query::Stats,
+        Query::Ready {
+            labels: [].into(),
+            kinds: [].into(),
+        },
         Query::Keeper,
     ];
     for filter in filters {
