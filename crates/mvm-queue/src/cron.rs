@@ -51,11 +51,11 @@ impl fmt::Debug for Schedule {
 
 /// What to do about a schedule whose tick has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Firing {
+pub(crate) struct Firing {
     /// Whether the tick gets a job; if not it is left out.
-    pub fires: bool,
+    pub(crate) fires: bool,
     /// The tick to wait for from then on.
-    pub next_ms: UnixMillis,
+    pub(crate) next_ms: UnixMillis,
 }
 
 impl Schedule {
@@ -102,7 +102,7 @@ impl Schedule {
     ///
     /// The answer is always a later tick to wait for, so a clock that jumps fires nothing twice: forward, the ticks in
     /// between are missed ones; back, the next tick is waited for.
-    pub fn firing(
+    pub(crate) fn firing(
         &self,
         waiting_for: UnixMillis,
         missed: Missed,

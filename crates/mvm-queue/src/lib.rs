@@ -79,7 +79,7 @@ pub use self::{
     command::{
         Change, Claim, Command, Effect, Expiry, Report, Stream, Tick, Versioned, WIRE_VERSION,
     },
-    cron::{Firing, Missed, Schedule, validate_schedule},
+    cron::{Missed, Schedule, validate_schedule},
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{
         Attempt, AttemptOutcome, Concurrency, DependencyFailure, FETCH_KIND, Job, JobSpec,
