@@ -1,10 +1,10 @@
-//! The queue in SQL: the same decisions as [`crate::queue`], carried out by SQLite.
+//! The queue in SQL: the same decisions as [`crate::Queue`], carried out by SQLite.
 //!
 //! # Procedures
 //!
 //! hiqlite replicates the text of statements, and every replica runs them while it applies the log. Each command is
 //! therefore *one* short statement: an `INSERT` into a view, whose `INSTEAD OF` trigger is the procedure. The
-//! procedures are part of the [schema](schema::SCHEMA), which came through the log as well, so all replicas have the same ones.
+//! procedures are part of the schema, which came through the log as well, so all replicas have the same ones.
 //! A proposal of many commands stays small, and each command is prepared once.
 //!
 //! ```text
