@@ -33,7 +33,7 @@ pub struct Spec {
     pub directory: Directory,
     /// Variables added to the clean environment that every job begins with: `PATH`, `HOME` (the working
     /// directory) and `LANG=C.UTF-8`. Nothing of the node's own environment is in it. Of two entries with
-    /// one name the later counts.
+    /// one name the later counts. `MVM_EXEC_JOB` is ours: a mark to find the job's processes by.
     pub environment: Vec<(OsString, OsString)>,
     /// How long it may run before it is asked to end; `None` for as long as it likes.
     pub time_limit: Option<Duration>,

@@ -1,5 +1,6 @@
 //! One running job, as the node sees it. The task that talks to its supervisor is in `pump`.
 
+mod marked;
 mod pump;
 mod queue;
 
@@ -77,9 +78,12 @@ impl Job {
     /// # Panics
     ///
     /// Outside a tokio runtime with its I/O and time drivers enabled.
-    pub fn start(isolation: &Isolation, spec: Spec) -> Result<Self, StartError> {
+    pub fn start(isolation: &Isolation, mut spec: Spec) -> Result<Self, StartError> {
         let limits = spec.output;
         let patience = pump::Patience::of(&spec);
+        let mark = marked::new_mark().map_err(StartError::Supervisor)?;
+        spec.environment
+            .push((marked::VARIABLE.into(), mark.clone().into()));
         let frame = start_frame(isolation, spec)?;
         let Streams {
             control,
@@ -90,13 +94,8 @@ impl Job {
         let supervisor = child.id().unwrap_or_default();
         let queue = Arc::new(Queue::new(limits));
         let (orders, inbox) = mpsc::unbounded_channel();
-        let pump = Pump::new(
-            Arc::clone(&queue),
-            control,
-            [stdout, stderr],
-            child,
-            patience,
-        );
+        let (outputs, queue_of_pump) = ([stdout, stderr], Arc::clone(&queue));
+        let pump = Pump::new(queue_of_pump, control, outputs, child, patience, mark);
         tokio::spawn(pump.run(frame, inbox));
         Ok(Self {
             queue,

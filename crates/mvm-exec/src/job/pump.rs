@@ -12,6 +12,7 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::marked;
 use super::queue::Queue;
 use crate::capture::Stream;
 use crate::wire::{self, HELLO, Order, Report};
@@ -52,6 +53,8 @@ pub(super) struct Pump {
     outputs: [Option<Receiver>; 2],
     child: Child,
     patience: Patience,
+    /// What the job's processes can be found by if the supervisor cannot kill them.
+    mark: String,
     /// When the supervisor is taken for stuck and killed.
     stuck_at: Option<Instant>,
     greeted: bool,
@@ -77,6 +80,7 @@ impl Pump {
         outputs: [Receiver; 2],
         child: Child,
         patience: Patience,
+        mark: String,
     ) -> Self {
         Self {
             queue,
@@ -85,6 +89,7 @@ impl Pump {
             outputs: outputs.map(Some),
             child,
             patience,
+            mark,
             stuck_at: after(patience.run),
             greeted: false,
             directory: None,
@@ -102,7 +107,15 @@ impl Pump {
             self.fault = Some(format!("it did not take the job: {error}"));
         }
         let ended = self.until_exit(&mut inbox).await;
-        // What it said and the job wrote last is still in the pipes.
+        if self.outcome.is_none() {
+            self.hear_last().await;
+        }
+        if self.outcome.is_none() {
+            // Before the pipes are read to their end: whoever survived may hold them.
+            let mark = std::mem::take(&mut self.mark);
+            let _ = tokio::task::spawn_blocking(move || marked::kill(&mark)).await;
+        }
+        // What the job wrote last is still in the pipes.
         self.drain().await;
         let outcome = match self.outcome.take() {
             Some(outcome) => outcome,
@@ -130,6 +143,19 @@ impl Pump {
                     self.fault = Some("it did not end in time and was killed".to_owned());
                     let _ = self.child.start_kill();
                 }
+            }
+        }
+    }
+
+    /// Hears what the supervisor said before it ended, which is there already.
+    async fn hear_last(&mut self) {
+        let mut buffer = vec![0; 4096];
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.control.is_some() && self.outcome.is_none() {
+            let read = tokio::time::timeout_at(deadline, read(&mut self.control, &mut buffer));
+            match read.await {
+                Ok(read) => self.hear(&buffer, read),
+                Err(_) => return,
             }
         }
     }
