@@ -90,15 +90,24 @@ pub(crate) fn before_exec(
 /// Gives every signal its default action and blocks none; for the child between fork and exec, which would
 /// hand what is ignored or blocked on to the program.
 pub(crate) fn reset_signals() {
-    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: `signal` refuses numbers that are no signals or cannot be changed; the set is initialised
-    // before it is read.
+    // The kernel's `struct sigaction` of the default action, and its signal set, are all zeroes. The C library
+    // would refuse the two signals it keeps for itself, and programs do leave them ignored.
+    let default = [0_u64; 4];
+    let none = 0_u64;
+    // SAFETY: the kernel reads 32 and 8 bytes, and refuses signals that cannot be changed.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8);
         }
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        let old = std::ptr::null_mut::<u64>();
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            old,
+            8,
+        );
     }
 }
 
