@@ -96,6 +96,7 @@ async fn what_cannot_start_says_why() {
                 Spec::program("true").private_directory_under("/no/such"),
                 "could not make a private directory under /no/such",
             ),
+            (Spec::program("true").arguments(["a\0b"]), "nul byte"),
             (
                 Spec::program("true").arguments(["x".repeat(200_000)]),
                 "too long",

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::capture::{Output, Stream};
 use crate::isolation::supervisor_command;
 use crate::wire::{FRAME_BYTES_MAX, Order, Start};
-use crate::{Isolation, Kind, MemoryControl, Outcome, Spec};
+use crate::{Directory, Isolation, Kind, MemoryControl, Outcome, Spec};
 
 use pump::Pump;
 use queue::Queue;
@@ -138,7 +138,10 @@ impl Job {
     }
 }
 
-fn start_frame(isolation: &Isolation, spec: Spec) -> Result<Vec<u8>, StartError> {
+fn start_frame(isolation: &Isolation, mut spec: Spec) -> Result<Vec<u8>, StartError> {
+    // The supervisor runs elsewhere.
+    let (Directory::Given(path) | Directory::Private { under: path }) = &mut spec.directory;
+    *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
     let control_group = match isolation.memory() {
         MemoryControl::ControlGroup { parent } => Some(parent.clone()),
         MemoryControl::PerProcess { .. } => None,

@@ -19,7 +19,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal,
+    set_dumpable_behavior,
+};
 
 use crate::Outcome;
 use crate::memory::Group;
@@ -122,6 +125,8 @@ fn keep_as_subreaper(
     directory: &Path,
     group: Option<&Group>,
 ) -> Option<Outcome> {
+    // The job is of the same user: it can kill this process, but neither trace it nor take its socket.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let own = Some(rustix::process::getpid());
     if let Err(error) = rustix::process::set_child_subreaper(own) {
         return Some(Outcome::CouldNotStart {
