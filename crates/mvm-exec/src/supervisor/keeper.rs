@@ -158,7 +158,12 @@ impl<'a> Keeper<'a> {
         // What the signals say is seen by reaping.
         let mut ignored = [0; 1024];
         while rustix::io::read(&self.signals, &mut ignored).is_ok_and(|count| count > 0) {}
-        if unleashed || heard && self.control.receive().is_err() {
+        if unleashed {
+            // The supervisor outside was killed. The node sees that and calls the job lost, so this says
+            // nothing; with this process, PID 1, all of the namespace ends.
+            std::process::exit(1);
+        }
+        if heard && self.control.receive().is_err() {
             self.node_gone = true;
         }
     }
