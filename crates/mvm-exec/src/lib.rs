@@ -26,7 +26,8 @@
 //!   killed by SIGKILL - the supervisor kills all and ends. Nobody else can hold it: every descriptor is
 //!   close-on-exec and a supervisor closes what it inherits.
 //! - A supervisor ends last. [`Event::Ended`] comes after its end, so by then nothing of the job is left: no
-//!   process, no zombie, no private directory, no control group.
+//!   process, no zombie, no private directory, no control group. (After [`Outcome::Lost`] an empty control
+//!   group may stay until the next probe, which removes it.)
 //! - A job's own process ends the job. Whoever it leaves behind may go on for [`Spec::linger`], for the last
 //!   lines of a pipeline, and is killed then; a background process that holds the output never hangs the job.
 //! - A job never waits for a reader. Its pipes are read by a task of the node whether anybody calls

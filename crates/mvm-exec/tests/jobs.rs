@@ -223,6 +223,35 @@ async fn nothing_survives_the_jobs_own_end() {
 }
 
 #[tokio::test]
+async fn who_keeps_changing_its_number_is_caught() {
+    // A process that forks and ends, over and over, in a new session each time.
+    let script = "(setsid sh -c 'hop() { : > go; hop & }; hop' &)
+        while ! test -e go; do sleep 0.01; done; sleep 0.1";
+    for isolation in isolations() {
+        let mark = Mark::new();
+        let ended = run(&isolation, mark.on(Spec::script(script))).await;
+        assert_eq!(ended.outcome, Outcome::Exited(0), "{ended:?}");
+        mark.assert_nobody();
+    }
+}
+
+#[tokio::test]
+async fn a_wide_and_deep_family_is_killed() {
+    let script =
+        "family() { test $1 = 0 || { family $(($1 - 1)) & family $(($1 - 1)) & }; sleep 600; }
+        trap '' TERM; family 6 & echo ready; wait";
+    for isolation in isolations() {
+        let mark = Mark::new();
+        let mut job = Job::start(&isolation, mark.on(Spec::script(script))).unwrap();
+        Run::default().until_printed(&mut job, "ready\n").await;
+        support::wait_until("all are born", || mark.count() >= 128).await;
+        job.kill();
+        assert_eq!(job.wait().await, Outcome::Cancelled);
+        mark.assert_nobody();
+    }
+}
+
+#[tokio::test]
 async fn the_last_lines_of_a_pipeline_are_not_lost() {
     for isolation in isolations() {
         let script = "{ sleep 0.1; cat; } < /etc/hostname & echo done";
