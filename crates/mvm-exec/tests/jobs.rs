@@ -6,7 +6,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use mvm_exec::{
@@ -66,8 +65,7 @@ async fn what_cannot_start_says_why() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("plain"), "text").unwrap();
-        fs::write(path("orphan"), "#!/no/such/interpreter\n").unwrap();
-        fs::set_permissions(path("orphan"), fs::Permissions::from_mode(0o755)).unwrap();
+        support::write_script(&path("orphan"), "#!/no/such/interpreter\n");
         let cases = [
             (
                 Spec::program("no-such-program"),
@@ -118,8 +116,7 @@ async fn a_program_may_be_named_relative_to_the_directory() {
     for isolation in isolations() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tool");
-        fs::write(&file, "#!/bin/sh\necho \"$0 $1\"\n").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        support::write_script(&file, "#!/bin/sh\necho \"$0 $1\"\n");
         let spec = Spec::program("./tool")
             .arguments(["a b"])
             .directory(folder.path());
@@ -487,6 +484,14 @@ async fn nobody_reading_does_not_stop_a_job() {
 async fn a_program_that_is_no_supervisor_is_told() {
     let error = Isolation::probe_with("/bin/true").unwrap_err().to_string();
     assert!(error.contains("supervise_if_asked"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let liar = folder.path().join("liar");
+    // Too long a frame, an unknown tag, an answer without a greeting.
+    for says in ["garbage", "\\1\\0\\0\\0?", "\\5\\0\\0\\0s\\0\\0\\0\\0"] {
+        support::write_script(&liar, &format!("#!/bin/sh\nprintf '{says}' >&0\n"));
+        let error = Isolation::probe_with(&liar).unwrap_err().to_string();
+        assert!(error.contains("did not answer as a supervisor"), "{error}");
+    }
     let error = Isolation::probe_with("/no/such").unwrap_err().to_string();
     assert!(
         error.contains("could not start a supervisor from /no/such"),

@@ -4,7 +4,8 @@
 #![allow(dead_code)]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,16 @@ pub(crate) async fn run(isolation: &Isolation, spec: Spec) -> Run {
     let mut run = Run::default();
     while run.take(job.next_event().await) {}
     run
+}
+
+/// Writes an executable script. A program of its own does it: a descriptor of ours, open for writing and for
+/// a moment in the fork of another test's thread, would make the script `busy`.
+pub(crate) fn write_script(path: &Path, text: &str) {
+    let status = Command::new("sh")
+        .args(["-c", "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\""])
+        .args([path.as_os_str(), text.as_ref()])
+        .status();
+    assert!(status.unwrap().success());
 }
 
 /// A variable by which a job's processes are found, wherever they hide.
