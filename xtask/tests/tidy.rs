@@ -15,12 +15,13 @@ use toml::{Table, Value};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The arrows between the crates: who may depend on whom. Anything not named here may not.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("mvm-ci", &["mvm-lab", "mvm-node", "mvm-machine"]),
     ("mvm-lab", &["mvm-machine", "mvm-fabric", "mvm-agent"]),
     ("mvm-machine", &["mvm-agent"]),
-    ("mvm-node", &["mvm-queue"]),
+    ("mvm-node", &["mvm-queue", "mvm-exec"]),
     ("mvm-queue", &[]),
+    ("mvm-exec", &[]),
     ("mvm-fabric", &[]),
     ("mvm-agent", &[]),
     ("xtask", &["mvm-machine"]),
