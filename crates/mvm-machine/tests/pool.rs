@@ -14,11 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mvm_agent::client::{Agent, Identity, Interface};
+use mvm_agent::client::Agent;
 use mvm_machine::{
     cache::Cache,
     data_disk::DataDisk,
-    machine::{MacAddress, MachineSpec, Memory, Nic},
+    machine::{MachineSpec, Memory, Nic},
     pool::{Cable, Pool, PoolOptions, Warm},
     snapshot::Snapshot,
 };
@@ -27,7 +27,7 @@ use rustix::{
     net::{RecvFlags, recv},
     process::{Pid, Signal, kill_process},
 };
-use support::{BOOT_ALLOWED, Host};
+use support::{BOOT_ALLOWED, Host, sibling};
 
 /// Says in the environment of this program, started again, that it is the one to be killed.
 const VICTIM: &str = "MVM_TEST_VICTIM";
@@ -58,24 +58,6 @@ fn spec(host: &Host, name: &str) -> MachineSpec {
         console: spec.console.elsewhere(file("console")),
         qemu_log: file("qemu"),
         ..spec
-    }
-}
-
-fn identity(number: u8) -> Identity {
-    Identity {
-        hostname: format!("sibling{number}"),
-        machine_id: Some(format!("{number:032x}")),
-        interfaces: vec![Interface {
-            mac: MacAddress::of_card(0).0,
-            address: Some([0x52, 0x54, 0, 0x12, 1, number]),
-            name: Some("eth1".to_owned()),
-            addresses: vec![(format!("192.168.1.{number}").parse().unwrap(), 24)],
-            gateways: Vec::new(),
-            announce: true,
-        }],
-        hosts: Vec::new(),
-        name_servers: Vec::new(),
-        mounts: vec![DataDisk::mount()],
     }
 }
 
@@ -151,7 +133,7 @@ async fn who_takes_a_machine_has_one_of_its_own() {
     let mut seen = HashSet::new();
     for (number, _, Warm { running, .. }) in &warm {
         let agent = running.agent();
-        agent.configure(identity(*number)).await.unwrap();
+        agent.configure(sibling(*number)).await.unwrap();
         agent.set_clock().await.unwrap();
         // The very first bytes: what the kernel had drawn beforehand must not come out twice.
         for command in [
@@ -208,7 +190,7 @@ async fn a_machine_has_the_disk_of_its_taker_and_later_layers_over_it() {
     let spec = spec(&host, "first");
     let pool = filled(&host, &spec, 2).await;
     let Warm { running, .. } = pool.take(&spec).await.unwrap();
-    running.agent().configure(identity(1)).await.unwrap();
+    running.agent().configure(sibling(1)).await.unwrap();
     succeed(running.agent(), "echo one > /data/one && sync").await;
     let mut parted = running.part().await.map_err(|(_, error)| error).unwrap();
     parted.stop().await.unwrap();
@@ -230,7 +212,7 @@ async fn a_machine_has_the_disk_of_its_taker_and_later_layers_over_it() {
 
     // A machine that starts again from the pool finds all of it.
     let Warm { running, .. } = pool.take(&stopped.spec).await.unwrap();
-    running.agent().configure(identity(1)).await.unwrap();
+    running.agent().configure(sibling(1)).await.unwrap();
     let told = succeed(running.agent(), "cat /data/one /data/two").await;
     assert_eq!(told, "one\ntwo\n");
     pool.close().await;
@@ -261,7 +243,7 @@ async fn the_memory_goes_to_where_its_taker_wants_it() {
     let Warm { running, .. } = pool.take(&spec).await.unwrap();
     assert_eq!(running.spec().memory, Memory::Own(file.clone()));
     assert!(file.exists());
-    running.agent().configure(identity(1)).await.unwrap();
+    running.agent().configure(sibling(1)).await.unwrap();
     // Its state can be saved without a detour.
     let parted = running.part().await.map_err(|(_, error)| error).unwrap();
     parted.stop().await.unwrap();
@@ -361,7 +343,7 @@ async fn a_pool_that_is_closed_or_dropped_leaves_nothing() {
     })
     .await;
     // What was taken does not go with it.
-    taken.running.agent().configure(identity(1)).await.unwrap();
+    taken.running.agent().configure(sibling(1)).await.unwrap();
 }
 
 #[tokio::test]

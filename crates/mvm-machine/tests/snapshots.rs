@@ -11,13 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use mvm_agent::client::{Agent, Identity, Interface};
+use mvm_agent::client::Agent;
 use mvm_machine::{
     data_disk::DataDisk,
-    machine::{Booting, MacAddress, MachineSpec, Nic, Running},
+    machine::{Booting, MachineSpec, Nic, Running},
     snapshot::{Obtained, SNAPSHOTS, Snapshot},
 };
-use support::{BOOT_ALLOWED, Host};
+use support::{BOOT_ALLOWED, Host, sibling};
 
 /// A host under load sets a clock within this; in the quiet it takes a few milliseconds.
 const CLOCK_ERROR_MAX: Duration = Duration::from_millis(50);
@@ -57,30 +57,6 @@ async fn resume(host: &Host, spec: &MachineSpec, number: u8) -> (Running, UnixSt
     (running, ours)
 }
 
-fn identity(number: u8) -> Identity {
-    Identity {
-        hostname: format!("sibling{number}"),
-        machine_id: Some(format!("{number:032x}")),
-        interfaces: vec![Interface {
-            mac: MacAddress::of_card(0).0,
-            address: Some([0x52, 0x54, 0, 0x12, 1, number]),
-            name: Some("eth1".to_owned()),
-            addresses: vec![
-                (format!("192.168.1.{number}").parse().unwrap(), 24),
-                (format!("2001:db8:1::{number}").parse().unwrap(), 64),
-            ],
-            gateways: Vec::new(),
-            announce: true,
-        }],
-        name_servers: Vec::new(),
-        hosts: vec![(
-            format!("192.168.1.{number}").parse().unwrap(),
-            format!("sibling{number}"),
-        )],
-        mounts: vec![DataDisk::mount()],
-    }
-}
-
 /// What no two siblings may share.
 const TELLING: [&str; 7] = [
     "hostname",
@@ -106,7 +82,7 @@ async fn siblings_are_themselves() {
     for number in 1..=3 {
         let (running, _cable) = resume(&host, &spec, number).await;
         let agent = running.agent();
-        agent.configure(identity(number)).await.unwrap();
+        agent.configure(sibling(number)).await.unwrap();
         // The very first bytes: what the kernel had drawn beforehand must not come out twice.
         let first = succeed(
             agent,
@@ -252,9 +228,9 @@ async fn a_cold_machine_becomes_itself_the_same_way() {
     let (_ours, theirs) = UnixStream::pair().unwrap();
     let booting = Booting::launch(spec, vec![theirs.into()]).await.unwrap();
     let running = booting.ready(BOOT_ALLOWED).await.unwrap();
-    running.agent().configure(identity(9)).await.unwrap();
+    running.agent().configure(sibling(9)).await.unwrap();
     // Configuring again changes nothing and is no error.
-    running.agent().configure(identity(9)).await.unwrap();
+    running.agent().configure(sibling(9)).await.unwrap();
     let address = succeed(running.agent(), "cat /sys/class/net/eth1/address").await;
     assert_eq!(address.trim(), "52:54:00:12:01:09");
     succeed(running.agent(), "echo kept > /data/mark && sync").await;

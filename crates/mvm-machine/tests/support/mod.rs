@@ -8,15 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mvm_agent::client::{Identity, Interface};
 use mvm_machine::{
     accelerator::Accelerator,
     boot_tokens::{self, BootToken},
     cache::Cache,
     console::Console,
+    data_disk::DataDisk,
     host::{self, HostView},
     image::{Image, ImageBuilder},
     kernel::{Kernel, KernelSource},
-    machine::{MachineSpec, Memory},
+    machine::{MacAddress, MachineSpec, Memory},
 };
 
 /// Only a hang takes this long.
@@ -68,5 +70,30 @@ impl Host {
         boot_tokens::acquire(&self.cache.root().join("locks"))
             .await
             .unwrap()
+    }
+}
+
+/// Who a machine is to be that has siblings: one of this number, with one card.
+pub(crate) fn sibling(number: u8) -> Identity {
+    Identity {
+        hostname: format!("sibling{number}"),
+        machine_id: Some(format!("{number:032x}")),
+        interfaces: vec![Interface {
+            mac: MacAddress::of_card(0).0,
+            address: Some([0x52, 0x54, 0, 0x12, 1, number]),
+            name: Some("eth1".to_owned()),
+            addresses: vec![
+                (format!("192.168.1.{number}").parse().unwrap(), 24),
+                (format!("2001:db8:1::{number}").parse().unwrap(), 64),
+            ],
+            gateways: Vec::new(),
+            announce: true,
+        }],
+        name_servers: Vec::new(),
+        hosts: vec![(
+            format!("192.168.1.{number}").parse().unwrap(),
+            format!("sibling{number}"),
+        )],
+        mounts: vec![DataDisk::mount()],
     }
 }

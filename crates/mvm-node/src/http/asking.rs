@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::{IntoResponse, Response},
 };
-use mvm_queue::{Answer, Change, Command, Effect, JobState, Query, RequestId};
+use mvm_queue::{Answer, Change, Command, Effect, JobId, JobState, Query, RequestId};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -89,9 +89,22 @@ pub(super) fn of_request(answer: impl IntoResponse, request: &RequestId) -> Resp
     response
 }
 
-/// The answer to a change that leaves a job in a state.
-pub(super) fn moved(job: &str, state: JobState, request: &RequestId) -> Response {
-    of_request(Json(json!({ "id": job, "state": state })), request)
+/// Asks for a change of one job, and answers with the state that it leaves the job in.
+pub(super) async fn transition<S: Store>(
+    app: &App<S>,
+    headers: &HeaderMap,
+    job: &JobId,
+    change: Change,
+) -> Result<Response, Problem> {
+    let request = request_id(app, headers)?;
+    let state = match propose(app, &request, change).await? {
+        Effect::Started => JobState::InProgress,
+        Effect::Retried => JobState::Pending,
+        Effect::Ended { state, .. } | Effect::Cancelled { state, .. } => state,
+        other => return Err(mismatch(&other)),
+    };
+    let told = Json(json!({ "id": job, "state": state }));
+    Ok(of_request(told, &request))
 }
 
 /// Reads, and returns with the answer how to wrap it.

@@ -9,13 +9,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use mvm_queue::{Change, Effect, FETCH_KIND, FencingToken, JobId, JobSpec, JobState, Report};
+use mvm_queue::{Change, FETCH_KIND, FencingToken, JobId, JobSpec, JobState, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     App,
-    asking::{self, mismatch, moved, of_request},
+    asking::{self, of_request},
     body::{self, BODY_BYTES_MAX, Encoding},
     form,
     problem::Problem,
@@ -116,7 +116,7 @@ pub(super) async fn set_status<S: Store>(
 ) -> Answered {
     let SetStatus { state, token } = body::json(&headers, body).await?;
     let target = asking::parse_state(&state)?;
-    let id = JobId(job.clone());
+    let id = JobId(job);
     let finish = |report| {
         let token = token.ok_or_else(|| Problem::token_missing(target))?;
         Ok::<_, Problem>(Change::Finish {
@@ -143,13 +143,7 @@ pub(super) async fn set_status<S: Store>(
             .hint("use in_progress, completed, failed or cancelled"));
         }
     };
-    let request = asking::request_id(&app, &headers)?;
-    let state = match asking::propose(&app, &request, change).await? {
-        Effect::Started => JobState::InProgress,
-        Effect::Ended { state, .. } | Effect::Cancelled { state, .. } => state,
-        other => return Err(mismatch(&other)),
-    };
-    Ok(moved(&job, state, &request))
+    asking::transition(&app, &headers, &id, change).await
 }
 
 /// `GET /queue/status/{id}`

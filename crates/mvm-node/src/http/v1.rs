@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     App,
-    asking::{self, mismatch, moved, number, of_request, parse_state, propose, read},
+    asking::{mismatch, number, of_request, parse_state, propose, read, request_id, transition},
     body, form,
     problem::Problem,
     queue::{check_kind, check_url},
@@ -83,7 +83,7 @@ pub(super) async fn submit<S: Store>(
     headers: &HeaderMap,
     mut spec: JobSpec,
 ) -> Answered {
-    let request = asking::request_id(app, headers)?;
+    let request = request_id(app, headers)?;
     check_kind(&spec.kind)?;
     if spec.kind == FETCH_KIND {
         check_url(spec.payload.get("url").and_then(Value::as_str))?;
@@ -150,7 +150,7 @@ pub(super) async fn take<S: Store>(
     }
     kinds.iter().try_for_each(|kind| check_kind(kind))?;
     validate_offer(&worker, slots, &labels, &kinds).map_err(Problem::invalid)?;
-    let request = asking::request_id(app, headers)?;
+    let request = request_id(app, headers)?;
     let change = Change::Claim {
         node: app.node,
         worker,
@@ -172,15 +172,12 @@ pub(super) async fn start<S: Store>(
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
-    let request = asking::request_id(&app, &headers)?;
+    let job = JobId(job);
     let change = Change::Start {
-        job: JobId(job.clone()),
+        job: job.clone(),
         token,
     };
-    match propose(&app, &request, change).await? {
-        Effect::Started => Ok(moved(&job, mvm_queue::JobState::InProgress, &request)),
-        other => Err(mismatch(&other)),
-    }
+    transition(&app, &headers, &job, change).await
 }
 
 /// `POST /api/v1/jobs/{id}/renew`
@@ -191,7 +188,7 @@ pub(super) async fn renew<S: Store>(
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
-    let request = asking::request_id(&app, &headers)?;
+    let request = request_id(&app, &headers)?;
     let change = Change::Renew {
         job: JobId(job),
         token,
@@ -214,16 +211,13 @@ pub(super) async fn finish<S: Store>(
 ) -> Answered {
     let Finish { token, report } = body::json(&headers, body).await?;
     report.validate().map_err(Problem::invalid)?;
-    let request = asking::request_id(&app, &headers)?;
+    let job = JobId(job);
     let change = Change::Finish {
-        job: JobId(job.clone()),
+        job: job.clone(),
         token,
         report,
     };
-    match propose(&app, &request, change).await? {
-        Effect::Ended { state, .. } => Ok(moved(&job, state, &request)),
-        other => Err(mismatch(&other)),
-    }
+    transition(&app, &headers, &job, change).await
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`
@@ -232,14 +226,9 @@ pub(super) async fn cancel<S: Store>(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Answered {
-    let request = asking::request_id(&app, &headers)?;
-    let change = Change::Cancel {
-        job: JobId(job.clone()),
-    };
-    match propose(&app, &request, change).await? {
-        Effect::Cancelled { state, .. } => Ok(moved(&job, state, &request)),
-        other => Err(mismatch(&other)),
-    }
+    let job = JobId(job);
+    let change = Change::Cancel { job: job.clone() };
+    transition(&app, &headers, &job, change).await
 }
 
 /// `POST /api/v1/jobs/{id}/retry`
@@ -248,14 +237,9 @@ pub(super) async fn retry<S: Store>(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Answered {
-    let request = asking::request_id(&app, &headers)?;
-    let change = Change::Retry {
-        job: JobId(job.clone()),
-    };
-    match propose(&app, &request, change).await? {
-        Effect::Retried => Ok(moved(&job, mvm_queue::JobState::Pending, &request)),
-        other => Err(mismatch(&other)),
-    }
+    let job = JobId(job);
+    let change = Change::Retry { job: job.clone() };
+    transition(&app, &headers, &job, change).await
 }
 
 /// `GET /api/v1/jobs/{id}`
