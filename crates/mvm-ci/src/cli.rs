@@ -52,6 +52,9 @@ pub struct ServeArgs {
     /// Address of the Raft and store ports, 9000 and 9001
     #[arg(long, value_name = "ADDRESS")]
     pub cluster_listen: Option<IpAddr>,
+    /// How many jobs of kind `process` this node runs at once [default: 0]
+    #[arg(long, value_name = "JOBS")]
+    pub slots: Option<u32>,
     /// All nodes, this one included, as ID=HOST or ID=HOST:HTTP:RAFT:STORE [default: this node alone]
     #[arg(long, value_name = "MEMBER,...", value_delimiter = ',')]
     pub members: Option<Vec<Member>>,
@@ -151,7 +154,7 @@ pub enum AcceleratorArg {
 fn serve_help() -> String {
     format!(
         "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
-         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms.\n\n\
+         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels.\n\n\
          The HTTP interface:\n{}",
         mvm_node::http::api_help()
     )

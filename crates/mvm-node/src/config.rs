@@ -6,6 +6,7 @@
 mod file;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -170,6 +171,10 @@ pub struct Settings {
     pub election_max_ms: Option<u64>,
     /// How long a worker keeps a job without renewing its lease.
     pub lease_ms: Option<u64>,
+    /// How many jobs this node runs at once.
+    pub slots: Option<u32>,
+    /// What its worker offers to jobs that ask for it.
+    pub labels: Option<Vec<String>>,
 }
 
 /// The configuration of a node, complete and consistent.
@@ -197,6 +202,10 @@ pub struct Config {
     pub election_max: Duration,
     /// How long a worker keeps a job without renewing its lease.
     pub lease: Duration,
+    /// How many jobs this node runs at once; with none it runs no worker.
+    pub slots: u32,
+    /// What its worker offers to jobs that ask for it.
+    pub labels: Vec<String>,
 }
 
 /// Where settings come from.
@@ -320,6 +329,10 @@ impl Settings {
             election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
             election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
             lease_ms: variable(environment, "lease_ms", |text| text.parse().ok())?,
+            slots: variable(environment, "slots", |text| text.parse().ok())?,
+            labels: variable(environment, "labels", |text| {
+                Some(text.split(',').map(str::to_owned).collect())
+            })?,
         })
     }
 
@@ -337,6 +350,8 @@ impl Settings {
             election_min_ms: stronger.election_min_ms.or(self.election_min_ms),
             election_max_ms: stronger.election_max_ms.or(self.election_max_ms),
             lease_ms: stronger.lease_ms.or(self.lease_ms),
+            slots: stronger.slots.or(self.slots),
+            labels: stronger.labels.or(self.labels),
         }
     }
 
@@ -369,6 +384,8 @@ impl Settings {
             election_min: Duration::from_millis(self.election_min_ms.unwrap_or(ELECTION_MIN_MS)),
             election_max: Duration::from_millis(self.election_max_ms.unwrap_or(ELECTION_MAX_MS)),
             lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
+            slots: self.slots.unwrap_or(0),
+            labels: self.labels.unwrap_or_default(),
             members,
         };
         check_times(&config)?;
@@ -463,7 +480,17 @@ fn check_times(config: &Config) -> Result<(), ConfigError> {
         );
         return bad("lease_ms", problem);
     }
-    Ok(())
+    check_worker(config)
+}
+
+/// A worker that offers what no job may ask for would be refused with each claim.
+fn check_worker(config: &Config) -> Result<(), ConfigError> {
+    let labels = config.labels.iter().cloned().collect();
+    let offer = mvm_queue::validate_offer("node", 1, &labels, &BTreeSet::new());
+    offer.map_err(|invalid| ConfigError::Inconsistent {
+        key: "labels",
+        problem: invalid.to_string(),
+    })
 }
 
 /// A given secret, or for a single node, which talks to itself only, one that nobody else learns.
@@ -645,7 +672,7 @@ host = "2001:db8::3"
         );
         check_error(
             "\nzzz = 1\n[members]\n",
-            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms"#,
+            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, slots, labels"#,
         );
         check_error(
             "node_id = \"one\"\n",

@@ -9,9 +9,10 @@
 //! - [`store`]: the replicated store and its promises under partition.
 //! - [`http`]: the interface that clients and other nodes speak.
 //! - [`config`]: settings from file, environment and flags.
+//! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
 //!
-//! Not here: running jobs, workflows, virtual machines, the command line.
+//! Not here: workflows, virtual machines, the command line.
 
 pub mod config;
 pub mod consensus;
@@ -19,5 +20,6 @@ pub mod http;
 mod id;
 mod serve;
 pub mod store;
+mod worker;
 
 pub use self::serve::{ServeError, serve};

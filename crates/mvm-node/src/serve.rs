@@ -18,12 +18,14 @@ use std::{
 };
 
 use hiqlite::NodeConfig;
+use mvm_exec::Isolation;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 use crate::{
     config::Config,
     http::App,
     store::{ClusterStore, WAL_BYTES},
+    worker::{self, WorkerConfig},
 };
 
 /// Log entries between two snapshots; hiqlite's default.
@@ -84,6 +86,12 @@ pub enum ServeError {
         /// What it said.
         detail: String,
     },
+    /// The host gives jobs no supervisor.
+    #[error("could not run jobs on this host: {detail}; with slots = 0 the node runs none")]
+    Worker {
+        /// What is missing.
+        detail: String,
+    },
     /// The HTTP server ended by itself.
     #[error("could not go on serving HTTP: {detail}")]
     Http {
@@ -142,6 +150,21 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         async move { store.keep().await }
     });
 
+    let mut worker = JoinSet::new();
+    if config.slots > 0 {
+        let isolation = Isolation::probe().map_err(|error| ServeError::Worker {
+            detail: error.to_string(),
+        })?;
+        tracing::info!(slots = config.slots, %isolation, "this node runs jobs");
+        let worker_config = WorkerConfig {
+            node: config.node_id,
+            slots: config.slots,
+            labels: config.labels.iter().cloned().collect(),
+            lease: config.lease,
+        };
+        worker.spawn(worker::work(Arc::clone(&store), worker_config, isolation));
+    }
+
     let mut shutdown = pin!(shutdown);
     let outcome = tokio::select! {
         outcome = join(&config, &store) => match outcome {
@@ -156,6 +179,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     };
 
     tracing::info!(node = config.node_id, "node stopping");
+    // Its jobs end with it, and with their leases they are free for others.
+    worker.shutdown().await;
     store.refuse_clients();
     store.shut_down().await;
     keeper.shutdown().await;

@@ -77,7 +77,8 @@ fn code(error: &anyhow::Error) -> u8 {
             ServeError::DataDirectory { .. }
             | ServeError::DataDirectoryInUse { .. }
             | ServeError::DataDirectoryName { .. }
-            | ServeError::Listen { .. },
+            | ServeError::Listen { .. }
+            | ServeError::Worker { .. },
         ) => Verdict::Unfit.exit_code(),
         Some(ServeError::Store { .. } | ServeError::Http { .. }) | None => {
             Verdict::Failed.exit_code()

@@ -17,6 +17,7 @@ pub(super) async fn serve(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
             listen: arguments.listen,
             cluster_listen: arguments.cluster_listen,
             members: arguments.members,
+            slots: arguments.slots,
             ..Settings::default()
         },
     })?;

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "node_id",
     "data_dir",
     "listen",
@@ -22,6 +22,8 @@ const KEYS: [&str; 11] = [
     "election_min_ms",
     "election_max_ms",
     "lease_ms",
+    "slots",
+    "labels",
 ];
 
 /// The keys of one member.

@@ -24,7 +24,11 @@ use super::{
     queue::{check_kind, check_url},
     view::{ClaimView, JobView},
 };
-use crate::{id, store::Store};
+use crate::{
+    id,
+    store::Store,
+    worker::{PROCESS_KIND, Process},
+};
 
 /// Jobs on a page of the list unless the client asks for another number.
 pub const LIST_LIMIT_DEFAULT: u32 = 100;
@@ -87,6 +91,9 @@ pub(super) async fn submit<S: Store>(
     check_kind(&spec.kind)?;
     if spec.kind == FETCH_KIND {
         check_url(spec.payload.get("url").and_then(Value::as_str))?;
+    }
+    if spec.kind == PROCESS_KIND {
+        Process::parse(&spec.payload).map_err(Problem::bad_request)?;
     }
     // The store remembers requests for a while, and keys for as long as their jobs.
     spec.idempotency_key

@@ -1,0 +1,255 @@
+//! A node that runs jobs on its host, as a user meets it: `mvm-ci serve --slots`, and HTTP.
+//!
+//! What a green run does not prove: isolation from hostile jobs, which is not promised.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// Only a hang takes this long.
+const ALLOWED: Duration = Duration::from_secs(60);
+
+struct Node {
+    process: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Node {
+        let folder = tempfile::tempdir().unwrap();
+        let [http, raft, store] = free_ports();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
+            .args(["serve", "--slots", "2"])
+            .arg("--members")
+            .arg(format!("1=127.0.0.1:{http}:{raft}:{store}"))
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .env("MVM_CI_SECRET_RAFT", "raft-secret-for-tests")
+            .env("MVM_CI_LABELS", "linux,big")
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let node = Node {
+            process,
+            port: http,
+            folder,
+        };
+        node.wait("the node is ready", || {
+            match node.ask("GET", "/ready", &Value::Null) {
+                Some((200, _)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        node
+    }
+
+    /// Sends a request; nothing if nobody answers.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let body = body.to_string();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+    }
+
+    fn submit(&self, spec: &Value) -> String {
+        let (status, job) = self.ask("POST", "/api/v1/jobs", spec).unwrap();
+        assert_eq!(status, 201, "{job}");
+        job["id"].as_str().unwrap().to_owned()
+    }
+
+    fn script(&self, script: &str) -> String {
+        self.submit(&json!({"kind": "process", "payload": {"script": script}}))
+    }
+
+    fn job(&self, id: &str) -> Value {
+        let (_, answer) = self
+            .ask("GET", &format!("/api/v1/jobs/{id}"), &Value::Null)
+            .unwrap();
+        answer["job"].clone()
+    }
+
+    /// Waits until a job is in a state; returns it.
+    #[track_caller]
+    fn wait_for(&self, id: &str, state: &str) -> Value {
+        self.wait(state, || {
+            let job = self.job(id);
+            if job["state"] == state {
+                Ok(job)
+            } else {
+                Err(job.to_string())
+            }
+        })
+    }
+
+    #[track_caller]
+    fn wait<T>(&self, what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
+        let began = Instant::now();
+        loop {
+            let seen = match probe() {
+                Ok(found) => return found,
+                Err(seen) => seen,
+            };
+            let log =
+                || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(began.elapsed() < ALLOWED, "{what}: {seen}\n{}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self, id: &str, attempt: i64, stream: &str) -> String {
+        let path = format!("/api/v1/jobs/{id}/log?attempt={attempt}");
+        let (_, answer) = self.ask("GET", &path, &Value::Null).unwrap();
+        let chunks = answer["chunks"].as_array().unwrap().iter();
+        chunks
+            .filter(|chunk| chunk["stream"] == stream)
+            .map(|chunk| chunk["text"].as_str().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Ports that nobody listens on now.
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Whether a process runs that was given this argument.
+fn runs(argument: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines =
+        processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| {
+        line.split(|byte| *byte == 0)
+            .any(|word| word == argument.as_bytes())
+    })
+}
+
+#[test]
+fn jobs_run_are_told_of_and_leave_nothing() {
+    let mut node = Node::start();
+
+    let done = node.submit(&json!({
+        "kind": "process",
+        "labels": ["linux"],
+        "payload": {"script": "echo $WHO; echo trouble >&2", "environment": {"WHO": "me"}},
+    }));
+    let job = node.wait_for(&done, "completed");
+    assert_eq!(
+        (&job["claimed_by"], &job["result"]["exit_code"]),
+        (&json!("node1"), &json!(0))
+    );
+    assert_eq!(
+        (node.log(&done, 1, "stdout"), node.log(&done, 1, "stderr")),
+        ("me\n".into(), "trouble\n".into())
+    );
+
+    let failed = node.wait_for(&node.script("exit 3"), "failed");
+    assert!(failed["error"].as_str().unwrap().contains('3'), "{failed}");
+    let missing = json!({"kind": "process", "payload": {"command": ["no-such-program-here"]}});
+    let missing = node.wait_for(&node.submit(&missing), "failed");
+    assert!(
+        missing["error"]
+            .as_str()
+            .unwrap()
+            .contains("no-such-program-here"),
+        "{missing}"
+    );
+    let late =
+        json!({"kind": "process", "timeout_ms": 200, "payload": {"command": ["sleep", "71.25"]}});
+    node.wait_for(&node.submit(&late), "failed");
+    assert!(!runs("71.25"));
+    let twice = json!({
+        "kind": "process", "attempts_max": 2, "backoff": {"base_ms": 50, "max_ms": 50},
+        "payload": {"script": "exit 1"},
+    });
+    let twice = node.wait_for(&node.submit(&twice), "dead");
+    assert_eq!(twice["attempts"], 2);
+
+    let flood = node.script("head -c 3000000 /dev/zero | tr '\\0' x; echo the end");
+    node.wait_for(&flood, "completed");
+    let told = node.log(&flood, 1, "stdout");
+    assert!(told.contains("bytes of output are left out here") && told.ends_with("the end\n"));
+
+    let long = node.script("setsid sleep 72.25 & sleep 73.25");
+    node.wait_for(&long, "in_progress");
+    node.wait("both sleep", || {
+        if runs("72.25") && runs("73.25") {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
+    let (_, cancelled) = node
+        .ask("POST", &format!("/api/v1/jobs/{long}/cancel"), &json!({}))
+        .unwrap();
+    assert_eq!(cancelled["state"], "in_progress", "its worker stops it");
+    node.wait_for(&long, "cancelled");
+    assert!(
+        !runs("72.25") && !runs("73.25"),
+        "something survived its job"
+    );
+
+    let (status, problem) = node
+        .ask(
+            "POST",
+            "/api/v1/jobs",
+            &json!({"kind": "process", "payload": {"comand": []}}),
+        )
+        .unwrap();
+    assert_eq!(status, 400, "{problem}");
+    let unmet = node
+        .submit(&json!({"kind": "process", "labels": ["gpu"], "payload": {"command": ["true"]}}));
+
+    let last = node.script("setsid sleep 74.25 & sleep 75.25");
+    node.wait_for(&last, "in_progress");
+    node.wait("both sleep", || {
+        if runs("74.25") && runs("75.25") {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
+    assert_eq!(
+        node.job(&unmet)["state"],
+        "pending",
+        "nobody offers that label"
+    );
+    node.process.kill().unwrap();
+    node.process.wait().unwrap();
+    node.wait("nothing survives the node", || {
+        if runs("74.25") || runs("75.25") {
+            Err("they sleep".into())
+        } else {
+            Ok(())
+        }
+    });
+}
