@@ -38,9 +38,13 @@ fn begin_connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether a connection that was begun stands by now.
+///
+/// One to itself does not count: the kernel makes that of an attempt whose own port happens to be the one that it is
+/// for (RFC 9293, 3.5, simultaneous open), and nobody listens there.
 fn is_connected(socket: &OwnedFd) -> Result<bool, Errno> {
     sockopt::socket_error(socket)??;
     match rustix::net::getpeername(socket) {
+        Ok(Some(peer)) if peer == rustix::net::getsockname(socket)? => Err(Errno::CONNREFUSED),
         Ok(_) => Ok(true),
         Err(Errno::NOTCONN) => Ok(false),
         Err(errno) => Err(errno),
@@ -312,6 +316,24 @@ mod tests {
             find_host(hosts, host),
             expected.map(|address| address.parse().unwrap())
         );
+    }
+
+    #[test]
+    fn a_connection_to_itself_is_none() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            flags,
+            Some(ipproto::TCP),
+        )
+        .unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        connect(&socket, &address).unwrap();
+        assert_eq!(is_connected(&socket), Err(Errno::CONNREFUSED));
     }
 
     #[test]
