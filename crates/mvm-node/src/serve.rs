@@ -156,6 +156,12 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
             detail: error.to_string(),
         })?;
         tracing::info!(slots = config.slots, %isolation, "this node runs jobs");
+        if !config.listen.ip().is_loopback() {
+            tracing::warn!(
+                listen = %config.listen,
+                "whoever reaches this address can run commands on this host: there is no authentication yet"
+            );
+        }
         let worker_config = WorkerConfig {
             node: config.node_id,
             slots: config.slots,

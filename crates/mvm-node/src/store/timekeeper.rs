@@ -10,11 +10,7 @@ use std::{
 use mvm_queue::{Answer, Command, Keeper, KeeperConfig, KeeperFact, Query, RequestId, Retention};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{
-    GIVE_UP_AFTER,
-    raft::LocalRaft,
-    writes::{Applied, BATCH_TIMEOUT},
-};
+use super::{GIVE_UP_AFTER, raft::LocalRaft, writes::Applied};
 use crate::id::{self, IdMaker};
 
 /// How long beyond its timeout an attempt may go on before the lease is ended for it.
@@ -52,7 +48,8 @@ impl Timekeeper {
             lease,
             timeout_grace: TIMEOUT_GRACE,
             cancel_grace: CANCEL_GRACE,
-            repeat: BATCH_TIMEOUT,
+            // A batch without an answer is given up after this.
+            repeat: GIVE_UP_AFTER,
             retention: Some(Retention {
                 keep: FINISHED_KEPT,
                 age: None,

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use hiqlite::{Client, Error};
@@ -198,6 +198,3 @@ async fn apply(client: &Client, commands: &[Command]) -> Result<Vec<Proposal>, S
     let proposal = |outcome: Option<Outcome>| outcome.map_or(Proposal::Unknown, Proposal::from);
     Ok(outcomes.into_iter().map(proposal).collect())
 }
-
-/// How long a batch may take; whoever keeps time counts on it.
-pub(super) const BATCH_TIMEOUT: Duration = GIVE_UP_AFTER;
