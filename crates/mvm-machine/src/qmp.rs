@@ -39,6 +39,9 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Events a slow listener may miss before it is told that it lagged.
 const EVENTS_BUFFERED: usize = 64;
 
+/// Between two looks for something of which no event tells.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Names the disk that replaces another, and the job that does it.
 const REPLACING: &str = "replacing";
 /// Nothing is copied, so the smallest that QEMU takes, one cluster, is enough.
@@ -109,6 +112,8 @@ pub struct QmpEvent {
 pub struct RunStatus {
     /// The processors execute.
     pub running: bool,
+    /// The state is being written; the processors cannot run on yet.
+    pub migrating: bool,
 }
 
 /// Where a machine's memory is while its state is saved or loaded.
@@ -190,9 +195,12 @@ impl Qmp {
     /// Returns whether the guest's processors run.
     pub async fn run_status(&self) -> Result<RunStatus, QmpError> {
         let answer = self.execute("query-status", json!({})).await?;
-        match answer.get("running").and_then(Value::as_bool) {
-            Some(running) => Ok(RunStatus { running }),
-            None => Err(QmpError::Malformed {
+        match (answer["running"].as_bool(), answer["status"].as_str()) {
+            (Some(running), Some(status)) => Ok(RunStatus {
+                running,
+                migrating: status == "finish-migrate",
+            }),
+            _ => Err(QmpError::Malformed {
                 found: shorten(&answer.to_string()),
             }),
         }
@@ -213,7 +221,9 @@ impl Qmp {
             .await?;
         self.execute("migrate", json!({ "uri": format!("fd:{STATE_NAME}") }))
             .await?;
-        self.migrated("save the machine's state", &mut events).await
+        let saved = self.migrated("save the machine's state", &mut events).await;
+        self.left_migration().await?;
+        saved
     }
 
     /// Loads the machine's state from a descriptor that QEMU inherited under this number; returns once it is
@@ -370,6 +380,23 @@ impl Qmp {
                 allowed: self.allowed,
             }),
         }
+    }
+
+    /// Waits until QEMU would let the processors run on: a thread of its own tells of the end of a migration, and it takes
+    /// QEMU a moment more to be over it.
+    async fn left_migration(&self) -> Result<(), QmpError> {
+        let left = async {
+            while self.run_status().await?.migrating {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            Ok(())
+        };
+        timeout(self.allowed, left).await.unwrap_or_else(|_| {
+            Err(QmpError::TimedOut {
+                command: "migrate".into(),
+                allowed: self.allowed,
+            })
+        })
     }
 
     /// Returns a stream of the events from now on.
@@ -583,7 +610,7 @@ mod tests {
     #[tokio::test]
     async fn answers_errors_and_events_reach_their_callers() {
         let stream = fake(GREETING, |request| match request["execute"].as_str().unwrap() {
-            "query-status" => vec![ok(&request, json!({ "running": true }))],
+            "query-status" => vec![ok(&request, json!({ "running": true, "status": "running" }))],
             "cont" => vec![
                 json!({ "error": { "class": "GenericError", "desc": "no" }, "id": request["id"] }).to_string(),
             ],

@@ -5,9 +5,11 @@
 
 mod support;
 
+use std::fs::OpenOptions;
+
 use mvm_machine::{
     data_disk::DataDisk,
-    machine::{BootError, Booting},
+    machine::{BootError, Booting, Memory},
     process::Exit,
 };
 use support::{BOOT_ALLOWED, Host};
@@ -72,4 +74,32 @@ async fn a_program_with_plug_ins_comes_with_its_package_s_files() {
         "10.1.2.3",
         "{output:?}"
     );
+}
+
+/// QEMU tells that it has saved a machine, or failed, before it is over it; in between it would refuse to go on.
+#[tokio::test]
+async fn a_machine_runs_on_right_after_it_was_saved_or_not() {
+    const TIMES: usize = 100;
+    let host = Host::new();
+    let _token = host.token().await;
+    let mut spec = host.spec(|image| image);
+    spec.memory = Memory::Own(host.folder.path().join("memory"));
+    let booting = Booting::launch(spec, Vec::new()).await.unwrap();
+    let running = booting.ready(BOOT_ALLOWED).await.unwrap();
+    let parted = running.part().await.map_err(|(_, error)| error).unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for time in 1..=TIMES {
+        parted.stop().await.unwrap();
+        let error = parted.save(&full).await.unwrap_err();
+        assert!(error.to_string().contains("No space left"), "{error}");
+        let resumed = parted.resume().await;
+        assert!(resumed.is_ok(), "failed at time {time}: {resumed:?}");
+        parted.stop().await.unwrap();
+        parted.save(&tempfile::tempfile().unwrap()).await.unwrap();
+        let resumed = parted.resume().await;
+        assert!(resumed.is_ok(), "saved at time {time}: {resumed:?}");
+    }
+    let running = parted.reconnect(BOOT_ALLOWED).await.unwrap();
+    let echoed = running.agent().shell("echo here").output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&echoed.stdout), "here\n");
 }

@@ -108,6 +108,14 @@ pub enum CheckpointError {
     /// A machine that was loaded did not answer.
     #[error(transparent)]
     Boot(#[from] Box<BootError>),
+    /// A machine did not run on.
+    #[error("could not let machine {machine} run on after a checkpoint: {source}")]
+    Resume {
+        /// The machine.
+        machine: String,
+        /// What its monitor said.
+        source: QmpError,
+    },
     /// A machine that goes on did not answer.
     #[error("could not talk to machine {machine} after a checkpoint: {source}")]
     Reconnect {

@@ -431,19 +431,31 @@ async fn convert(
     Ok(())
 }
 
-/// Lets machines and network run on, and talks to the agents again.
+/// Lets machines and network run on, and talks to the agents again. One that is lost takes none of the others with it.
 async fn go_on(lab: &Lab, subjects: &mut [Subject<'_>]) -> Result<(), CheckpointError> {
-    // One that did not stop has nothing to resume; one that is lost shows below.
-    join_all(parted(subjects).map(|(node, parted)| async {
-        if let Err(error) = parted.resume().await {
-            tracing::warn!(machine = node.name(), %error, "could not let a machine run on");
-        }
-    }))
-    .await;
+    let resumed = join_all(subjects.iter_mut().map(resume)).await;
     lab.common.network.switch().release()?;
-    // One that is lost takes none of the others with it.
     let talking = join_all(subjects.iter_mut().map(talk_again)).await;
-    talking.into_iter().collect()
+    resumed.into_iter().chain(talking).collect()
+}
+
+/// Lets a machine run on; one that cannot is lost.
+async fn resume(subject: &mut Subject<'_>) -> Result<(), CheckpointError> {
+    let Some(parted) = &subject.parted else {
+        return Ok(());
+    };
+    // Its disk may be another than before, which the next start must find even if this machine is lost.
+    lock(&subject.node.spec)
+        .data_disk
+        .clone_from(&parted.spec().data_disk);
+    let resumed = parted.resume().await;
+    resumed.map_err(|source| {
+        subject.parted = None;
+        CheckpointError::Resume {
+            machine: subject.node.name().to_owned(),
+            source,
+        }
+    })
 }
 
 /// Opens a new conversation with a machine that runs on; one that does not answer is lost.
@@ -452,10 +464,6 @@ async fn talk_again(subject: &mut Subject<'_>) -> Result<(), CheckpointError> {
         return Ok(());
     };
     let node = subject.node;
-    // Its disk may be another than before, which the next start must find even if this machine is lost.
-    lock(&node.spec)
-        .data_disk
-        .clone_from(&parted.spec().data_disk);
     let reconnected = parted.reconnect(RECONNECT_ALLOWED).await;
     let running = reconnected.map_err(|source| CheckpointError::Reconnect {
         machine: node.name().to_owned(),
