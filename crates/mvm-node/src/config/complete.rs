@@ -1,0 +1,65 @@
+//! The defaults for what no source says.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Config, ConfigError, Member, Settings, check, member::alone};
+
+/// Heartbeat and election times are faster than hiqlite's own (500, 1500 and 3000 ms), which leave a
+/// cluster without a leader for 5 s. They are not as fast as a local network would bear, since
+/// emulated machines on a busy host stall for a few hundred milliseconds.
+const HEARTBEAT_MS: u64 = 200;
+const ELECTION_MIN_MS: u64 = 800;
+const ELECTION_MAX_MS: u64 = 1_600;
+
+/// How long a worker keeps a job without a sign of life.
+const LEASE_MS: u64 = 15_000;
+
+impl Settings {
+    /// Fills in the defaults and checks that everything fits.
+    pub(super) fn complete(self, home: Option<&Path>) -> Result<Config, ConfigError> {
+        let node_id = self.node_id.unwrap_or(1);
+        let members = self.members.unwrap_or_else(|| vec![alone(node_id)]);
+        check::members(node_id, &members)?;
+        let single = members.len() == 1;
+        let loopback = single || members.iter().all(Member::is_loopback);
+        let own = members
+            .iter()
+            .find(|member| member.id == node_id)
+            .unwrap_or(&members[0]);
+        let own_listen = if loopback {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::UNSPECIFIED
+        };
+        let config = Config {
+            node_id,
+            data_dir: self.data_dir.unwrap_or_else(|| default_data_dir(home)),
+            listen: self
+                .listen
+                .unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port)),
+            cluster_listen: self.cluster_listen.unwrap_or(own_listen.into()),
+            secret_raft: check::secret("secret_raft", self.secret_raft, single)?,
+            secret_store: check::secret("secret_store", self.secret_store, single)?,
+            heartbeat: Duration::from_millis(self.heartbeat_ms.unwrap_or(HEARTBEAT_MS)),
+            election_min: Duration::from_millis(self.election_min_ms.unwrap_or(ELECTION_MIN_MS)),
+            election_max: Duration::from_millis(self.election_max_ms.unwrap_or(ELECTION_MAX_MS)),
+            lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
+            slots: self.slots.unwrap_or(0),
+            labels: self.labels.unwrap_or_default(),
+            members,
+        };
+        check::times(&config)?;
+        Ok(config)
+    }
+}
+
+fn default_data_dir(home: Option<&Path>) -> PathBuf {
+    home.map_or_else(
+        || PathBuf::from("mvm-ci-data"),
+        |home| home.join(".local/state/mvm-ci"),
+    )
+}

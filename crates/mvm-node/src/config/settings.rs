@@ -1,0 +1,113 @@
+//! What one source of configuration says, and how sources are laid over each other.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use serde::Deserialize;
+
+use super::{ConfigError, Member};
+
+/// What precedes a key's name, in capitals, to make an environment variable.
+pub const ENV_PREFIX: &str = "MVM_CI_";
+
+/// What one source says; nothing for what it leaves open. Flags are handed in as one of these.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// This node's number.
+    pub node_id: Option<u64>,
+    /// Where it keeps its data.
+    pub data_dir: Option<PathBuf>,
+    /// Address and port of the HTTP interface.
+    pub listen: Option<SocketAddr>,
+    /// Address of the Raft and store ports.
+    pub cluster_listen: Option<IpAddr>,
+    /// All nodes, this one included.
+    pub members: Option<Vec<Member>>,
+    /// Proves to other nodes' Raft ports that we belong.
+    pub secret_raft: Option<String>,
+    /// Proves the same to their store and HTTP ports.
+    pub secret_store: Option<String>,
+    /// How often the leader is heard.
+    pub heartbeat_ms: Option<u64>,
+    /// The shortest silence after which a follower stands for election.
+    pub election_min_ms: Option<u64>,
+    /// The longest one.
+    pub election_max_ms: Option<u64>,
+    /// How long a worker keeps a job without renewing its lease.
+    pub lease_ms: Option<u64>,
+    /// How many jobs this node runs at once.
+    pub slots: Option<u32>,
+    /// What its worker offers to jobs that ask for it.
+    pub labels: Option<Vec<String>>,
+}
+
+impl Settings {
+    /// Reads the variables named after the keys: `node_id` is `MVM_CI_NODE_ID`. Members are written
+    /// `1=node1,2=node2`, or with ports `1=host:HTTP:RAFT:STORE`.
+    pub fn from_environment(environment: &[(OsString, OsString)]) -> Result<Self, ConfigError> {
+        Ok(Self {
+            node_id: variable(environment, "node_id", |text| text.parse().ok())?,
+            data_dir: variable(environment, "data_dir", |text| Some(text.into()))?,
+            listen: variable(environment, "listen", |text| text.parse().ok())?,
+            cluster_listen: variable(environment, "cluster_listen", |text| text.parse().ok())?,
+            members: variable(environment, "members", |text| {
+                text.split(',').map(|member| member.parse().ok()).collect()
+            })?,
+            secret_raft: variable(environment, "secret_raft", |text| Some(text.into()))?,
+            secret_store: variable(environment, "secret_store", |text| Some(text.into()))?,
+            heartbeat_ms: variable(environment, "heartbeat_ms", |text| text.parse().ok())?,
+            election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
+            election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
+            lease_ms: variable(environment, "lease_ms", |text| text.parse().ok())?,
+            slots: variable(environment, "slots", |text| text.parse().ok())?,
+            labels: variable(environment, "labels", |text| {
+                Some(text.split(',').map(str::to_owned).collect())
+            })?,
+        })
+    }
+
+    /// Takes from `stronger` what that says, and the rest from here.
+    pub fn overridden_by(self, stronger: Self) -> Self {
+        Self {
+            node_id: stronger.node_id.or(self.node_id),
+            data_dir: stronger.data_dir.or(self.data_dir),
+            listen: stronger.listen.or(self.listen),
+            cluster_listen: stronger.cluster_listen.or(self.cluster_listen),
+            members: stronger.members.or(self.members),
+            secret_raft: stronger.secret_raft.or(self.secret_raft),
+            secret_store: stronger.secret_store.or(self.secret_store),
+            heartbeat_ms: stronger.heartbeat_ms.or(self.heartbeat_ms),
+            election_min_ms: stronger.election_min_ms.or(self.election_min_ms),
+            election_max_ms: stronger.election_max_ms.or(self.election_max_ms),
+            lease_ms: stronger.lease_ms.or(self.lease_ms),
+            slots: stronger.slots.or(self.slots),
+            labels: stronger.labels.or(self.labels),
+        }
+    }
+}
+
+fn variable<T>(
+    environment: &[(OsString, OsString)],
+    key: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, ConfigError> {
+    let variable = format!("{ENV_PREFIX}{}", key.to_uppercase());
+    let Some((_, value)) = environment
+        .iter()
+        .find(|(name, _)| name == variable.as_str())
+    else {
+        return Ok(None);
+    };
+    match value.to_str().and_then(|text| parse(text.trim())) {
+        Some(value) => Ok(Some(value)),
+        None => {
+            // A secret never gets here: any text is one.
+            let problem = format!("{value:?} is not a value for {key}");
+            Err(ConfigError::Environment { variable, problem })
+        }
+    }
+}
