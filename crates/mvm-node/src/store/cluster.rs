@@ -365,6 +365,15 @@ impl Store for ClusterStore {
         }
     }
 
+    async fn applied(&self, beyond: u64) -> u64 {
+        loop {
+            if let Ok(local) = self.local() {
+                return local.applied(beyond).await;
+            }
+            tokio::time::sleep(KEEPER_PERIOD).await;
+        }
+    }
+
     async fn lead(&self) -> Result<(), Unavailable> {
         self.local()?.lead().await
     }

@@ -6,20 +6,21 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mvm_queue::{Command, Query, Queue};
+use tokio::sync::watch;
 
-use super::{Deadline, MemberStatus, Status, Store};
+use super::{Deadline, MemberStatus, Status, Store, applied::above};
 use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
 
 /// A store for tests.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     contents: Mutex<Contents>,
+    applied: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Contents {
     queue: Queue,
-    applied: u64,
     outage: Option<Outage>,
 }
 
@@ -45,9 +46,9 @@ impl MemoryStore {
 
     /// Applies a command as every replica would.
     pub fn apply(&self, command: &Command) -> Proposal {
-        let mut contents = self.lock();
-        contents.applied += 1;
-        Proposal::from(contents.queue.apply(command))
+        let outcome = self.lock().queue.apply(command);
+        self.applied.send_modify(|index| *index += 1);
+        Proposal::from(outcome)
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -79,10 +80,11 @@ impl Store for MemoryStore {
         match (barrier, self.unavailable()) {
             (Barrier::Linearizable, Some(cause)) => Reading::Unavailable { cause },
             (Barrier::Linearizable | Barrier::Local, _) => {
-                let contents = self.lock();
+                // Taken before the read: the answer reflects at least this much.
+                let log_index = *self.applied.borrow();
                 Reading::Done {
-                    answer: contents.queue.answer(&query),
-                    log_index: contents.applied,
+                    answer: self.lock().queue.answer(&query),
+                    log_index,
                 }
             }
         }
@@ -90,7 +92,7 @@ impl Store for MemoryStore {
 
     async fn status(&self) -> Status {
         let unavailable = self.unavailable();
-        let applied = self.lock().applied;
+        let applied = *self.applied.borrow();
         Status {
             node: 1,
             members: vec![MemberStatus {
@@ -114,6 +116,10 @@ impl Store for MemoryStore {
 
     async fn read_forwarded(&self, query: Query, deadline: Deadline) -> Reading {
         self.read(Barrier::Linearizable, query, deadline).await
+    }
+
+    async fn applied(&self, beyond: u64) -> u64 {
+        above(self.applied.subscribe(), beyond).await
     }
 
     async fn lead(&self) -> Result<(), Unavailable> {

@@ -11,6 +11,7 @@
 //!
 //! What lives elsewhere: jobs, commands, and what they do ([`mvm_queue`]), and how answers become HTTP ([`crate::http`]).
 
+mod applied;
 mod cluster;
 mod memory;
 mod peers;
@@ -115,6 +116,11 @@ pub trait Store: Send + Sync + 'static {
         query: Query,
         deadline: Deadline,
     ) -> impl Future<Output = Reading> + Send;
+
+    /// Waits until this node's replica reflects the log beyond an index, and returns how far it does.
+    ///
+    /// What was applied need not have changed any job. Waits for ever on a node that applies nothing; may be dropped.
+    fn applied(&self, beyond: u64) -> impl Future<Output = u64> + Send;
 
     /// Says whether this node leads and has a quorum, for another node that asks.
     fn lead(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    applied::AppliedIndex,
     peers::until,
     rows,
     writes::{Applied, Writer},
@@ -53,6 +54,7 @@ pub(super) struct LocalRaft {
     lease: Duration,
     barriers: mpsc::Sender<oneshot::Sender<()>>,
     writer: Writer,
+    applied: AppliedIndex,
     /// Drops, and so ends, the barrier task with this.
     _tasks: JoinSet<()>,
 }
@@ -82,8 +84,16 @@ impl LocalRaft {
         let writer = Writer::new(client.clone(), applied);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_barriers(client.clone(), node, waiting));
+        let applied_index = AppliedIndex::new({
+            let client = client.clone();
+            move || {
+                let client = client.clone();
+                async move { view(&client).await.applied_index }
+            }
+        });
         Self {
             client,
+            applied: applied_index,
             node,
             lease,
             barriers,
@@ -94,23 +104,12 @@ impl LocalRaft {
 
     /// Looks at the local Raft state. Asks nobody.
     pub(super) async fn view(&self) -> View {
-        let Ok(metrics) = self.client.metrics_db().await else {
-            // Only remote clients can fail here; ours is local.
-            return View::blind();
-        };
-        View {
-            // A Raft core that has stopped on an error keeps its last metrics.
-            leader: metrics
-                .running_state
-                .is_ok()
-                .then_some(metrics.current_leader)
-                .flatten(),
-            term: metrics.current_term,
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            applied_index: metrics.last_applied.map_or(0, |log| log.index),
-            voters: metrics.membership_config.voter_ids().collect(),
-            quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
-        }
+        view(&self.client).await
+    }
+
+    /// Waits until this replica reflects the log beyond an index, and returns how far it does.
+    pub(super) async fn applied(&self, beyond: u64) -> u64 {
+        self.applied.beyond(beyond).await
     }
 
     /// Says whether this node leads and has a quorum, and makes sure hiqlite will act on it.
@@ -219,6 +218,26 @@ impl LocalRaft {
         if let Err(error) = self.client.shutdown().await {
             tracing::warn!(%error, "the store did not close cleanly; its next start rebuilds it from the log");
         }
+    }
+}
+
+async fn view(client: &Client) -> View {
+    let Ok(metrics) = client.metrics_db().await else {
+        // Only remote clients can fail here; ours is local.
+        return View::blind();
+    };
+    View {
+        // A Raft core that has stopped on an error keeps its last metrics.
+        leader: metrics
+            .running_state
+            .is_ok()
+            .then_some(metrics.current_leader)
+            .flatten(),
+        term: metrics.current_term,
+        last_log_index: metrics.last_log_index.unwrap_or(0),
+        applied_index: metrics.last_applied.map_or(0, |log| log.index),
+        voters: metrics.membership_config.voter_ids().collect(),
+        quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
     }
 }
 
