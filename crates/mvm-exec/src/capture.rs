@@ -27,9 +27,9 @@ pub struct Output {
     pub bytes: Vec<u8>,
 }
 
-/// What is kept of one stream.
+/// What is kept of one stream: its first bytes as they come, its last ones at the end.
 #[derive(Debug)]
-pub(crate) struct Capture {
+pub struct Capture {
     limits: OutputLimits,
     taken: usize,
     last: VecDeque<u8>,
@@ -37,7 +37,8 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    pub(crate) fn new(limits: OutputLimits) -> Self {
+    /// Keeps within the limits.
+    pub fn new(limits: OutputLimits) -> Self {
         Self {
             limits,
             taken: 0,
@@ -47,7 +48,7 @@ impl Capture {
     }
 
     /// Takes what was read and returns the part of it that is to be handed out at once.
-    pub(crate) fn push<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    pub fn push<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let room = self.limits.first_bytes - self.taken;
         let (first, rest) = bytes.split_at(room.min(bytes.len()));
         self.taken += first.len();
@@ -64,7 +65,7 @@ impl Capture {
     }
 
     /// Returns how many bytes were left out, and the last ones, for which there was no time before.
-    pub(crate) fn finish(self) -> (u64, Vec<u8>) {
+    pub fn finish(self) -> (u64, Vec<u8>) {
         (self.omitted, self.last.into())
     }
 }

@@ -92,7 +92,7 @@ mod supervisor;
 mod sys;
 mod wire;
 
-pub use capture::{Output, Stream};
+pub use capture::{Capture, Output, Stream};
 pub use isolation::{Isolation, Kind, ProbeError};
 pub use job::{Event, Job, StartError};
 pub use memory::MemoryControl;

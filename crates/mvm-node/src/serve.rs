@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     http::App,
     store::{ClusterStore, WAL_BYTES},
-    worker::{self, WorkerConfig},
+    worker::{self, Control, Outputs, WorkerConfig},
 };
 
 /// Log entries between two snapshots; hiqlite's default.
@@ -36,6 +36,9 @@ const READ_POOL_SIZE: usize = 4;
 
 /// Requests still under way get so long after everything else has stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What stopping jobs and giving them back may take.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// In the data directory; locked while a node uses it.
 const LOCK_FILE: &str = "node.lock";
@@ -150,6 +153,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         async move { store.keep().await }
     });
 
+    let outputs = Arc::new(Outputs::new(&config.data_dir));
+    let control = Arc::new(Control::new(config.slots));
     let mut worker = JoinSet::new();
     if config.slots > 0 {
         let isolation = Isolation::probe().map_err(|error| ServeError::Worker {
@@ -168,7 +173,14 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
             labels: config.labels.iter().cloned().collect(),
             lease: config.lease,
         };
-        worker.spawn(worker::work(Arc::clone(&store), worker_config, isolation));
+        let (store, control) = (Arc::clone(&store), Arc::clone(&control));
+        worker.spawn(worker::work(
+            store,
+            worker_config,
+            isolation,
+            outputs,
+            control,
+        ));
     }
 
     let mut shutdown = pin!(shutdown);
@@ -185,7 +197,11 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     };
 
     tracing::info!(node = config.node_id, "node stopping");
-    // Its jobs end with it, and with their leases they are free for others.
+    if config.slots > 0 {
+        control.stop(config.stop_grace).await;
+        // What it could not give back ends with it, and is free for others with its lease.
+        let _ = tokio::time::timeout(GIVE_BACK_TIMEOUT, worker.join_next()).await;
+    }
     worker.shutdown().await;
     store.refuse_clients();
     store.shut_down().await;

@@ -17,6 +17,11 @@ const NAME_BYTES_MAX: usize = 15;
 /// A value of `addr_gen_mode`: no link-local address is made (ip-sysctl).
 const GENERATE_NO_ADDRESS: &str = "1";
 const LINK_LOCAL_PREFIX: u8 = 64;
+/// What the kernel says to everybody so that one of several tellings arrives, it need say only once: the switch loses nothing
+/// that no test asked it to lose, and among a hundred machines that come up each telling goes to all others. For routers
+/// (`router_solicitations`, RFC 4861) and for switches that follow multicast groups (`mld_qrv`, RFC 3810).
+const TELLINGS: &str = "1";
+const MULTICAST_TELLINGS: &str = "/proc/sys/net/ipv6/mld_qrv";
 
 /// A network card as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +58,13 @@ pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
         batch.set_link(index_of(&from)?, Link::Name(&to));
         netlink.carry_out(&std::mem::take(&mut batch))?;
     }
+    fs::write(MULTICAST_TELLINGS, TELLINGS)?;
     let mut prepared = Vec::new();
     for (name, mac) in cards()? {
         if !name.starts_with("eth") {
             continue;
         }
+        fs::write(setting(&name, "router_solicitations"), TELLINGS)?;
         // A link-local address of now would follow a hardware address that changes.
         fs::write(setting(&name, "addr_gen_mode"), GENERATE_NO_ADDRESS)?;
         if mac == GATEWAY_MAC {

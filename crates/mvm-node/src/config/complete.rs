@@ -18,6 +18,11 @@ const ELECTION_MAX_MS: u64 = 1_600;
 /// How long a worker keeps a job without a sign of life.
 const LEASE_MS: u64 = 15_000;
 
+/// How many finished jobs the cluster keeps.
+const RETAIN_JOBS: u64 = 100_000;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 impl Settings {
     /// Fills in the defaults and checks that everything fits.
     pub(super) fn complete(self, home: Option<&Path>) -> Result<Config, ConfigError> {
@@ -50,6 +55,9 @@ impl Settings {
             lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
             slots: self.slots.unwrap_or(0),
             labels: self.labels.unwrap_or_default(),
+            stop_grace: Duration::from_millis(self.stop_grace_ms.unwrap_or(0)),
+            retain_jobs: self.retain_jobs.unwrap_or(RETAIN_JOBS),
+            retain_for: self.retain_days.map(|days| DAY * days),
             members,
         };
         check::times(&config)?;

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "node_id",
     "data_dir",
     "listen",
@@ -24,6 +24,9 @@ const KEYS: [&str; 13] = [
     "lease_ms",
     "slots",
     "labels",
+    "stop_grace_ms",
+    "retain_jobs",
+    "retain_days",
 ];
 
 /// The keys of one member.

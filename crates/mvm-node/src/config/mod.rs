@@ -57,6 +57,12 @@ pub struct Config {
     pub slots: u32,
     /// What its worker offers to jobs that ask for it.
     pub labels: Vec<String>,
+    /// How long a node that stops lets its jobs go on before it gives them back.
+    pub stop_grace: Duration,
+    /// How many finished jobs the cluster keeps.
+    pub retain_jobs: u64,
+    /// For how long it keeps them; for ever if nothing.
+    pub retain_for: Option<Duration>,
 }
 
 /// Where settings come from.

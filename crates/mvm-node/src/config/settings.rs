@@ -43,6 +43,12 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// What its worker offers to jobs that ask for it.
     pub labels: Option<Vec<String>>,
+    /// How long a node that stops lets its jobs go on before it gives them back.
+    pub stop_grace_ms: Option<u64>,
+    /// How many finished jobs the cluster keeps.
+    pub retain_jobs: Option<u64>,
+    /// For how many days it keeps them.
+    pub retain_days: Option<u32>,
 }
 
 impl Settings {
@@ -67,6 +73,9 @@ impl Settings {
             labels: variable(environment, "labels", |text| {
                 Some(text.split(',').map(str::to_owned).collect())
             })?,
+            stop_grace_ms: variable(environment, "stop_grace_ms", |text| text.parse().ok())?,
+            retain_jobs: variable(environment, "retain_jobs", |text| text.parse().ok())?,
+            retain_days: variable(environment, "retain_days", |text| text.parse().ok())?,
         })
     }
 
@@ -86,6 +95,9 @@ impl Settings {
             lease_ms: stronger.lease_ms.or(self.lease_ms),
             slots: stronger.slots.or(self.slots),
             labels: stronger.labels.or(self.labels),
+            stop_grace_ms: stronger.stop_grace_ms.or(self.stop_grace_ms),
+            retain_jobs: stronger.retain_jobs.or(self.retain_jobs),
+            retain_days: stronger.retain_days.or(self.retain_days),
         }
     }
 }

@@ -90,7 +90,7 @@ impl ClusterStore {
             self.local.set(local).is_ok(),
             "a node joins its cluster once"
         );
-        *lock(&self.timekeeper) = Some(Timekeeper::new(self.node, config.lease, applied));
+        *lock(&self.timekeeper) = Some(Timekeeper::new(config, applied));
     }
 
     /// From now on every new request of a client is refused. What other nodes ask is still answered.

@@ -11,15 +11,16 @@ use mvm_queue::{Answer, Command, Keeper, KeeperConfig, KeeperFact, Query, Reques
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{GIVE_UP_AFTER, raft::LocalRaft, writes::Applied};
-use crate::id::{self, IdMaker};
+use crate::{
+    config::Config,
+    id::{self, IdMaker},
+};
 
 /// How long beyond its timeout an attempt may go on before the lease is ended for it.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(15);
 /// How long a worker may take to stop a job that is cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(30);
-/// Finished jobs that are kept.
-const FINISHED_KEPT: u64 = 100_000;
-/// How often finished jobs beyond that are looked for.
+/// How often it is looked for finished jobs that are to go.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked at who leads.
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,22 +38,19 @@ pub(super) struct Timekeeper {
 }
 
 impl Timekeeper {
-    /// `lease` is how long a worker keeps a job without renewing it.
-    pub(super) fn new(
-        node: u64,
-        lease: Duration,
-        applied: mpsc::UnboundedReceiver<Applied>,
-    ) -> Self {
+    /// The timekeeper of a node so configured.
+    pub(super) fn new(config: &Config, applied: mpsc::UnboundedReceiver<Applied>) -> Self {
+        let node = config.node_id;
         let config = KeeperConfig {
             node,
-            lease,
+            lease: config.lease,
             timeout_grace: TIMEOUT_GRACE,
             cancel_grace: CANCEL_GRACE,
             // A batch without an answer is given up after this.
             repeat: GIVE_UP_AFTER,
             retention: Some(Retention {
-                keep: FINISHED_KEPT,
-                age: None,
+                keep: config.retain_jobs,
+                age: config.retain_for,
                 every: PRUNE_EVERY,
             }),
         };

@@ -5,14 +5,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mvm_exec::{Outcome, OutputLimits, Spec};
-use mvm_queue::{JobSpec, LOG_BYTES_MAX, Report};
+use mvm_queue::{JobSpec, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use super::outputs::STREAM_BYTES_MAX;
 
 /// The kind of job that a node's own worker does.
 pub(crate) const PROCESS_KIND: &str = "process";
 
-/// The end of an output that is longer than the store keeps.
+/// The end of an output that is longer than the disk keeps.
 const LAST_BYTES: usize = 32 * 1024;
 
 /// What the payload of such a job says.
@@ -65,10 +67,8 @@ impl Process {
         if let Some(timeout_ms) = job.timeout_ms {
             spec = spec.time_limit(Duration::from_millis(timeout_ms));
         }
-        // All of it fits into what the store keeps of one attempt.
-        let first_bytes = usize::try_from(LOG_BYTES_MAX / 2).unwrap_or(usize::MAX) - 2 * LAST_BYTES;
         spec.output(OutputLimits {
-            first_bytes,
+            first_bytes: STREAM_BYTES_MAX - LAST_BYTES,
             last_bytes: LAST_BYTES,
         })
     }
