@@ -138,12 +138,13 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let app = App::new(Arc::clone(&store), config.node_id, &config.secret_store);
     let (close_http, http_closing) = oneshot::channel::<()>();
     let mut http = JoinSet::new();
+    let router = Arc::clone(&app).router();
     http.spawn(async move {
         let closing = async {
             // A dropped sender closes as well.
             let _ = http_closing.await;
         };
-        axum::serve(listener, app.router())
+        axum::serve(listener, router)
             .with_graceful_shutdown(closing)
             .await
     });
@@ -204,6 +205,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     }
     worker.shutdown().await;
     store.refuse_clients();
+    app.end_streams();
     store.shut_down().await;
     keeper.shutdown().await;
     // Fails if the server has ended already.

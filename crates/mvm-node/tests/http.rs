@@ -13,7 +13,7 @@ use std::{
 
 use mvm_node::{
     consensus::Unavailable,
-    http::{App, BODY_BYTES_MAX, ROUTES},
+    http::{App, BODY_BYTES_MAX, routes},
     store::{MemoryStore, Outage},
 };
 use serde_json::{Value, json};
@@ -406,7 +406,7 @@ fn unknown_places_and_methods_say_what_there_is() {
 #[test]
 fn every_route_of_the_table_exists() {
     let server = Server::start();
-    for route in ROUTES {
+    for route in routes() {
         let answer = server.send(route.method, &route.path.replace("{id}", "x"), &[], b"");
         let missing = answer.status == 405 || answer.text().contains("there is nothing at");
         assert!(!missing, "{route:?}: {}", answer.text());

@@ -2,10 +2,13 @@
 
 use axum::{
     Json,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    extract::{FromRequestParts, Path},
+    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
     response::{IntoResponse, Response},
 };
-use mvm_queue::{Answer, Change, Command, Effect, JobId, JobState, Query, RequestId};
+use mvm_queue::{
+    Answer, Change, Command, Effect, JobId, JobState, Query, Refusal, RequestId, WORD_BYTES_MAX,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,7 +23,7 @@ use crate::{
 };
 
 const IDEMPOTENCY_KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+pub(super) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
 /// What every read says besides its answer.
 #[derive(Serialize)]
@@ -29,6 +32,25 @@ struct Read<T> {
     answer: T,
     consistency: &'static str,
     log_index: u64,
+}
+
+/// The job that the path names. One that no job can be is not asked for.
+pub(super) struct NamedJob(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for NamedJob {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        let possible = id.len() <= WORD_BYTES_MAX && !id.contains(char::is_control);
+        let job = JobId(id);
+        match possible {
+            true => Ok(Self(job)),
+            false => Err(Problem::refused(&Refusal::UnknownJob { job })),
+        }
+    }
 }
 
 /// The client's idempotency key, or a new id.

@@ -1,17 +1,21 @@
 //! The node's HTTP interface.
 //!
 //! A handler reads a request into a command or query, hands it to the [`Store`], and turns the
-//! answer into HTTP. It decides nothing about jobs ([`mvm_queue`]) or consensus ([`crate::store`]).
+//! answer into HTTP. `routes` is the one list of them, also for the OpenAPI document. It decides nothing about jobs ([`mvm_queue`]) or consensus ([`crate::store`]).
 //! `docs/api.md` shows every route with examples; a test runs them.
 
 mod asking;
 mod body;
 mod cluster;
+mod events;
 mod form;
 pub(crate) mod internal;
+mod openapi;
 mod page;
 mod problem;
 mod queue;
+mod routes;
+mod schema;
 mod v1;
 mod view;
 
@@ -23,15 +27,20 @@ use axum::{
     http::{HeaderName, HeaderValue, Method, Uri},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::post,
 };
 
-use self::problem::Problem;
 pub use self::{
     body::BODY_BYTES_MAX,
+    events::STREAMS_MAX,
+    routes::Route,
     v1::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
 };
-use crate::{id::IdMaker, store::Store};
+use self::{events::Streams, problem::Problem};
+use crate::{
+    id::IdMaker,
+    store::{MemoryStore, Store},
+};
 
 /// Tells which node answered.
 const NODE_HEADER: HeaderName = HeaderName::from_static("x-mvm-node");
@@ -43,6 +52,7 @@ pub struct App<S> {
     node: u64,
     ids: IdMaker,
     secret: blake3::Hash,
+    streams: Streams,
 }
 
 impl<S: Store> App<S> {
@@ -55,36 +65,22 @@ impl<S: Store> App<S> {
             node,
             ids,
             secret: blake3::hash(secret.as_bytes()),
+            streams: Streams::default(),
         })
+    }
+
+    /// Ends all streams of events and lets none begin: a server that is to close waits for its connections.
+    pub fn end_streams(&self) {
+        self.streams.close();
     }
 
     /// The routes, ready to be served.
     pub fn router(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/", get(page::page::<S>))
-            .route("/new-job", post(queue::new_job::<S>))
-            .route("/queue/publish", post(queue::publish::<S>))
-            .route("/queue/claim", post(queue::claim::<S>))
-            .route(
-                "/queue/status/{id}",
-                post(queue::set_status::<S>).get(queue::status::<S>),
-            )
-            .route("/queue/list", get(queue::list::<S>))
-            .route("/queue/stats", get(queue::stats::<S>))
-            .route("/api/v1/jobs", post(v1::submit_job::<S>).get(v1::jobs::<S>))
-            .route("/api/v1/jobs/{id}", get(v1::job::<S>))
-            .route("/api/v1/jobs/{id}/attempts", get(v1::attempts::<S>))
-            .route("/api/v1/jobs/{id}/log", get(v1::log::<S>))
-            .route("/api/v1/jobs/{id}/start", post(v1::start::<S>))
-            .route("/api/v1/jobs/{id}/renew", post(v1::renew::<S>))
-            .route("/api/v1/jobs/{id}/finish", post(v1::finish::<S>))
-            .route("/api/v1/jobs/{id}/cancel", post(v1::cancel::<S>))
-            .route("/api/v1/jobs/{id}/retry", post(v1::retry::<S>))
-            .route("/api/v1/claims", post(v1::claim::<S>))
-            .route("/api/v1/stats", get(v1::stats::<S>))
-            .route("/health", get(cluster::health::<S>))
-            .route("/ready", get(cluster::ready::<S>))
-            .route("/cluster", get(cluster::cluster::<S>))
+        let public = routes::endpoints::<S>().into_iter();
+        public
+            .fold(Router::new(), |router, endpoint| {
+                router.route(endpoint.route.path, endpoint.handler)
+            })
             .route(internal::PROPOSE, post(internal::propose::<S>))
             .route(internal::READ, post(internal::read::<S>))
             .route(internal::LEAD, post(internal::lead::<S>))
@@ -98,143 +94,23 @@ impl<S: Store> App<S> {
     }
 }
 
-/// One public route, for help texts.
-#[derive(Clone, Copy, Debug)]
-pub struct Route {
-    /// The method.
-    pub method: &'static str,
-    /// The path; `{id}` stands for a job's id.
-    pub path: &'static str,
-    /// What it does, in a few words.
-    pub summary: &'static str,
-}
-
 /// The public routes, in the order in which one gets to know them.
-pub const ROUTES: [Route; 23] = [
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs",
-        summary: "submit a job (JSON: kind, payload, labels, priority ...)",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/jobs",
-        summary: "jobs by page (limit, after, order, state, label ...)",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/jobs/{id}",
-        summary: "one job",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/jobs/{id}/attempts",
-        summary: "the attempts at a job",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/jobs/{id}/log",
-        summary: "the output of an attempt (attempt, from)",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs/{id}/cancel",
-        summary: "cancel a job",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs/{id}/retry",
-        summary: "try a failed or dead job again",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/claims",
-        summary: "take jobs (JSON: worker, slots, labels, kinds)",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs/{id}/start",
-        summary: "the worker begins (JSON: token)",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs/{id}/renew",
-        summary: "the worker lives (JSON: token)",
-    },
-    Route {
-        method: "POST",
-        path: "/api/v1/jobs/{id}/finish",
-        summary: "the worker is done (JSON: token, report)",
-    },
-    Route {
-        method: "GET",
-        path: "/api/v1/stats",
-        summary: "number of jobs in each state",
-    },
-    Route {
-        method: "POST",
-        path: "/new-job",
-        summary: "submit a job that fetches a URL (form or JSON: url)",
-    },
-    Route {
-        method: "POST",
-        path: "/queue/publish",
-        summary: "submit a job of any kind (JSON: kind, payload)",
-    },
-    Route {
-        method: "POST",
-        path: "/queue/claim",
-        summary: "take one job (JSON: worker, kinds)",
-    },
-    Route {
-        method: "POST",
-        path: "/queue/status/{id}",
-        summary: "move a job on (JSON: state, token)",
-    },
-    Route {
-        method: "GET",
-        path: "/queue/status/{id}",
-        summary: "one job",
-    },
-    Route {
-        method: "GET",
-        path: "/queue/list",
-        summary: "as /api/v1/jobs",
-    },
-    Route {
-        method: "GET",
-        path: "/queue/stats",
-        summary: "as /api/v1/stats",
-    },
-    Route {
-        method: "GET",
-        path: "/health",
-        summary: "200 while the process lives",
-    },
-    Route {
-        method: "GET",
-        path: "/ready",
-        summary: "200 while this node reaches a leader with a quorum",
-    },
-    Route {
-        method: "GET",
-        path: "/cluster",
-        summary: "members, leader, term, log",
-    },
-    Route {
-        method: "GET",
-        path: "/",
-        summary: "a page for people",
-    },
-];
+pub fn routes() -> Vec<Route> {
+    // They are the same for every store.
+    let endpoints = routes::endpoints::<MemoryStore>();
+    endpoints
+        .into_iter()
+        .map(|endpoint| endpoint.route)
+        .collect()
+}
 
 /// The public routes as text, one per line.
 pub fn api_help() -> String {
-    ROUTES.iter().fold(String::new(), |mut help, route| {
+    routes().iter().fold(String::new(), |mut help, route| {
         // Writing to a String cannot fail.
         let _ = writeln!(
             help,
-            "{:<4} {:<28} {}",
+            "{:<4} {:<32} {}",
             route.method, route.path, route.summary
         );
         help
@@ -259,7 +135,7 @@ async fn not_found(uri: Uri) -> Problem {
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    let allowed: Vec<&str> = ROUTES
+    let allowed: Vec<&str> = routes()
         .iter()
         .filter(|route| route.path == uri.path())
         .map(|route| route.method)

@@ -123,6 +123,17 @@ impl Problem {
         )
     }
 
+    /// As many streams of events are open as may be.
+    pub(super) fn too_many_streams(streams_max: usize) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "urn:mvm-ci:too-many-streams",
+            "too many streams of events are open",
+            format!("this node serves {streams_max} streams at a time"),
+        )
+        .hint("ask another node, or again when some have ended")
+    }
+
     /// What came is understood, and the queue does not accept it.
     pub(super) fn invalid(invalid: Invalid) -> Self {
         Self::bad_request(invalid.to_string())
@@ -272,7 +283,10 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             headers.insert(
                 header::RETRY_AFTER,
                 HeaderValue::from_static(RETRY_AFTER_SECONDS),

@@ -5,17 +5,17 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use mvm_queue::{Change, FETCH_KIND, FencingToken, JobId, JobSpec, JobState, Report};
+use mvm_queue::{Change, FETCH_KIND, FencingToken, JobSpec, JobState, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     App,
-    asking::{self, of_request},
+    asking::{self, NamedJob, of_request},
     body::{self, BODY_BYTES_MAX, Encoding},
     form,
     problem::Problem,
@@ -24,8 +24,8 @@ use super::{
 };
 use crate::store::Store;
 
-const URL_BYTES_MAX: usize = 2_048;
-const KIND_BYTES_MAX: usize = 64;
+pub(super) const URL_BYTES_MAX: usize = 2_048;
+pub(super) const KIND_BYTES_MAX: usize = 64;
 
 type Shared<S> = State<Arc<App<S>>>;
 type Answered = Result<Response, Problem>;
@@ -110,13 +110,13 @@ pub(super) async fn claim<S: Store>(
 /// `POST /queue/status/{id}`
 pub(super) async fn set_status<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
     let SetStatus { state, token } = body::json(&headers, body).await?;
     let target = asking::parse_state(&state)?;
-    let id = JobId(job);
+    let id = job;
     let finish = |report| {
         let token = token.ok_or_else(|| Problem::token_missing(target))?;
         Ok::<_, Problem>(Change::Finish {
@@ -147,11 +147,7 @@ pub(super) async fn set_status<S: Store>(
 }
 
 /// `GET /queue/status/{id}`
-pub(super) async fn status<S: Store>(
-    app: Shared<S>,
-    job: Path<String>,
-    query: RawQuery,
-) -> Answered {
+pub(super) async fn status<S: Store>(app: Shared<S>, job: NamedJob, query: RawQuery) -> Answered {
     v1::job(app, job, query).await
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -18,11 +18,13 @@ use serde_json::{Map, Value, json};
 
 use super::{
     App,
-    asking::{mismatch, number, of_request, parse_state, propose, read, request_id, transition},
+    asking::{
+        NamedJob, mismatch, number, of_request, parse_state, propose, read, request_id, transition,
+    },
     body, form,
     problem::Problem,
     queue::{check_kind, check_url},
-    view::{ClaimView, JobView},
+    view::{ChunkView, ClaimView, JobView},
 };
 use crate::{
     id,
@@ -37,7 +39,7 @@ pub const LIST_LIMIT_DEFAULT: u32 = 100;
 pub const LIST_LIMIT_MAX: u32 = PAGE_MAX;
 
 /// Log chunks on a page.
-const LOG_CHUNKS_MAX: u32 = 64;
+pub(super) const LOG_CHUNKS_MAX: u32 = 64;
 
 type Shared<S> = State<Arc<App<S>>>;
 type Answered = Result<Response, Problem>;
@@ -174,12 +176,11 @@ pub(super) async fn take<S: Store>(
 /// `POST /api/v1/jobs/{id}/start`
 pub(super) async fn start<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
-    let job = JobId(job);
     let change = Change::Start {
         job: job.clone(),
         token,
@@ -190,16 +191,13 @@ pub(super) async fn start<S: Store>(
 /// `POST /api/v1/jobs/{id}/renew`
 pub(super) async fn renew<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
     let Held { token } = body::json(&headers, body).await?;
     let request = request_id(&app, &headers)?;
-    let change = Change::Renew {
-        job: JobId(job),
-        token,
-    };
+    let change = Change::Renew { job, token };
     match propose(&app, &request, change).await? {
         Effect::Renewed { renewals, cancel } => {
             let told = json!({ "renewals": renewals, "cancel": cancel });
@@ -212,13 +210,12 @@ pub(super) async fn renew<S: Store>(
 /// `POST /api/v1/jobs/{id}/finish`
 pub(super) async fn finish<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
     body: Body,
 ) -> Answered {
     let Finish { token, report } = body::json(&headers, body).await?;
     report.validate().map_err(Problem::invalid)?;
-    let job = JobId(job);
     let change = Change::Finish {
         job: job.clone(),
         token,
@@ -230,10 +227,9 @@ pub(super) async fn finish<S: Store>(
 /// `POST /api/v1/jobs/{id}/cancel`
 pub(super) async fn cancel<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
 ) -> Answered {
-    let job = JobId(job);
     let change = Change::Cancel { job: job.clone() };
     transition(&app, &headers, &job, change).await
 }
@@ -241,10 +237,9 @@ pub(super) async fn cancel<S: Store>(
 /// `POST /api/v1/jobs/{id}/retry`
 pub(super) async fn retry<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     headers: HeaderMap,
 ) -> Answered {
-    let job = JobId(job);
     let change = Change::Retry { job: job.clone() };
     transition(&app, &headers, &job, change).await
 }
@@ -252,11 +247,10 @@ pub(super) async fn retry<S: Store>(
 /// `GET /api/v1/jobs/{id}`
 pub(super) async fn job<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     RawQuery(query): RawQuery,
 ) -> Answered {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let job = JobId(job);
     let (job, wrap) = one_job(&app, consistency.as_deref(), &job).await?;
     Ok(Json(wrap(json!({ "job": job }))).into_response())
 }
@@ -359,11 +353,11 @@ fn maybe<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Optio
 /// `GET /api/v1/jobs/{id}/attempts`
 pub(super) async fn attempts<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     RawQuery(query): RawQuery,
 ) -> Answered {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let query = Query::Attempts { job: JobId(job) };
+    let query = Query::Attempts { job: job };
     let (answer, wrap) = read(&app, consistency.as_deref(), query).await?;
     match answer {
         Answer::Attempts { attempts } => {
@@ -376,7 +370,7 @@ pub(super) async fn attempts<S: Store>(
 /// `GET /api/v1/jobs/{id}/log`
 pub(super) async fn log<S: Store>(
     State(app): Shared<S>,
-    Path(job): Path<String>,
+    NamedJob(job): NamedJob,
     RawQuery(query): RawQuery,
 ) -> Answered {
     let query = query.unwrap_or_default();
@@ -387,7 +381,7 @@ pub(super) async fn log<S: Store>(
             .hint("GET /api/v1/jobs/{id}/attempts lists them; attempt is the token")
     })?;
     let query = Query::Log {
-        job: JobId(job),
+        job,
         token: FencingToken(number("attempt", &attempt)?),
         from: maybe("from", from)?.unwrap_or(0),
         limit: LOG_CHUNKS_MAX,
@@ -395,17 +389,7 @@ pub(super) async fn log<S: Store>(
     let (answer, wrap) = read(&app, consistency.as_deref(), query).await?;
     match answer {
         Answer::Log { chunks } => {
-            let chunks: Vec<_> = chunks
-                .iter()
-                .map(|chunk| {
-                    json!({
-                        "number": chunk.number,
-                        "stream": chunk.stream,
-                        "at_ms": chunk.at_ms,
-                        "text": String::from_utf8_lossy(&chunk.bytes()),
-                    })
-                })
-                .collect();
+            let chunks: Vec<_> = chunks.iter().map(ChunkView::from).collect();
             Ok(Json(wrap(json!({ "chunks": chunks }))).into_response())
         }
         other => Err(mismatch(&other)),

@@ -1,6 +1,8 @@
-//! How a job looks to clients.
+//! How a job, a claim and output look to clients.
 
-use mvm_queue::{Claim, FencingToken, Job, JobId, JobSpec, JobState, UnixMillis, WaitsFor};
+use mvm_queue::{
+    Claim, FencingToken, Job, JobId, JobSpec, JobState, LogChunk, Stream, UnixMillis, WaitsFor,
+};
 use serde::Serialize;
 
 /// A job with all that was asked for, as every route shows it.
@@ -85,6 +87,26 @@ impl<'a> From<&'a Claim> for ClaimView<'a> {
             token: claim.token,
             submitted_on: claim.submitted_on,
             spec: &claim.spec,
+        }
+    }
+}
+
+/// A piece of output.
+#[derive(Debug, Serialize)]
+pub(super) struct ChunkView {
+    number: u32,
+    stream: Stream,
+    at_ms: UnixMillis,
+    text: String,
+}
+
+impl From<&LogChunk> for ChunkView {
+    fn from(chunk: &LogChunk) -> Self {
+        Self {
+            number: chunk.number,
+            stream: chunk.stream,
+            at_ms: chunk.at_ms,
+            text: String::from_utf8_lossy(&chunk.bytes()).into_owned(),
         }
     }
 }
