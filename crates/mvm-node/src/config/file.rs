@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 21] = [
     "node_id",
     "data_dir",
     "listen",
@@ -24,6 +24,14 @@ const KEYS: [&str; 13] = [
     "lease_ms",
     "slots",
     "labels",
+    "auth",
+    "tokens",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "cluster_tls",
+    "rate_limit_per_s",
+    "connections_max",
 ];
 
 /// The keys of one member.

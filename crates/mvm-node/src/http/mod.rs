@@ -4,6 +4,7 @@
 //! answer into HTTP. It decides nothing about jobs ([`mvm_queue`]) or consensus ([`crate::store`]).
 //! `docs/api.md` shows every route with examples; a test runs them.
 
+mod access;
 mod asking;
 mod body;
 mod cluster;
@@ -12,6 +13,9 @@ pub(crate) mod internal;
 mod page;
 mod problem;
 mod queue;
+mod rate;
+mod redact;
+mod server;
 mod v1;
 mod view;
 
@@ -20,7 +24,7 @@ use std::{fmt::Write as _, sync::Arc};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, Uri},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -28,10 +32,17 @@ use axum::{
 
 use self::problem::Problem;
 pub use self::{
+    access::Guard,
     body::BODY_BYTES_MAX,
+    rate::RateLimiter,
+    server::{HEAD_TIMEOUT, Limits, serve},
     v1::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
 };
-use crate::{id::IdMaker, store::Store};
+use crate::{
+    auth::Scope,
+    id::IdMaker,
+    store::{SECRET_HEADER, Store},
+};
 
 /// Tells which node answered.
 const NODE_HEADER: HeaderName = HeaderName::from_static("x-mvm-node");
@@ -43,11 +54,17 @@ pub struct App<S> {
     node: u64,
     ids: IdMaker,
     secret: blake3::Hash,
+    guard: Guard,
 }
 
 impl<S: Store> App<S> {
-    /// The interface of node `node` to `store`. Other nodes prove themselves by `secret`.
+    /// The interface of node `node` to `store`, open to everybody. Other nodes prove themselves by `secret`.
     pub fn new(store: Arc<S>, node: u64, secret: &str) -> Arc<Self> {
+        Self::guarded(store, node, secret, Guard::default())
+    }
+
+    /// The same, behind a guard.
+    pub fn guarded(store: Arc<S>, node: u64, secret: &str, guard: Guard) -> Arc<Self> {
         // Configuration checks that numbers fit; folding keeps this total for tests and tools.
         let ids = IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX));
         Arc::new(Self {
@@ -55,7 +72,15 @@ impl<S: Store> App<S> {
             node,
             ids,
             secret: blake3::hash(secret.as_bytes()),
+            guard,
         })
+    }
+
+    /// Whether a request comes from another node of the cluster.
+    fn is_member(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(SECRET_HEADER);
+        // Hashes compare in constant time.
+        given.is_some_and(|value| blake3::hash(value.as_bytes()) == self.secret)
     }
 
     /// The routes, ready to be served.
@@ -92,6 +117,10 @@ impl<S: Store> App<S> {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(
                 Arc::clone(&self),
+                access::admit::<S>,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&self),
                 name_node::<S>,
             ))
             .with_state(self)
@@ -107,6 +136,8 @@ pub struct Route {
     pub path: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// What a client's token must allow, where the node asks for tokens; nothing where everybody may come in.
+    pub scope: Option<Scope>,
 }
 
 /// The public routes, in the order in which one gets to know them.
@@ -115,116 +146,139 @@ pub const ROUTES: [Route; 23] = [
         method: "POST",
         path: "/api/v1/jobs",
         summary: "submit a job (JSON: kind, payload, labels, priority ...)",
+        scope: Some(Scope::Submit),
     },
     Route {
         method: "GET",
         path: "/api/v1/jobs",
         summary: "jobs by page (limit, after, order, state, label ...)",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/api/v1/jobs/{id}",
         summary: "one job",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/api/v1/jobs/{id}/attempts",
         summary: "the attempts at a job",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/api/v1/jobs/{id}/log",
         summary: "the output of an attempt (attempt, from)",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "POST",
         path: "/api/v1/jobs/{id}/cancel",
         summary: "cancel a job",
+        scope: Some(Scope::Submit),
     },
     Route {
         method: "POST",
         path: "/api/v1/jobs/{id}/retry",
         summary: "try a failed or dead job again",
+        scope: Some(Scope::Submit),
     },
     Route {
         method: "POST",
         path: "/api/v1/claims",
         summary: "take jobs (JSON: worker, slots, labels, kinds)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "POST",
         path: "/api/v1/jobs/{id}/start",
         summary: "the worker begins (JSON: token)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "POST",
         path: "/api/v1/jobs/{id}/renew",
         summary: "the worker lives (JSON: token)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "POST",
         path: "/api/v1/jobs/{id}/finish",
         summary: "the worker is done (JSON: token, report)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "GET",
         path: "/api/v1/stats",
         summary: "number of jobs in each state",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "POST",
         path: "/new-job",
         summary: "submit a job that fetches a URL (form or JSON: url)",
+        scope: Some(Scope::Submit),
     },
     Route {
         method: "POST",
         path: "/queue/publish",
         summary: "submit a job of any kind (JSON: kind, payload)",
+        scope: Some(Scope::Submit),
     },
     Route {
         method: "POST",
         path: "/queue/claim",
         summary: "take one job (JSON: worker, kinds)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "POST",
         path: "/queue/status/{id}",
         summary: "move a job on (JSON: state, token)",
+        scope: Some(Scope::Worker),
     },
     Route {
         method: "GET",
         path: "/queue/status/{id}",
         summary: "one job",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/queue/list",
         summary: "as /api/v1/jobs",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/queue/stats",
         summary: "as /api/v1/stats",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/health",
         summary: "200 while the process lives",
+        scope: None,
     },
     Route {
         method: "GET",
         path: "/ready",
         summary: "200 while this node reaches a leader with a quorum",
+        scope: None,
     },
     Route {
         method: "GET",
         path: "/cluster",
         summary: "members, leader, term, log",
+        scope: Some(Scope::Read),
     },
     Route {
         method: "GET",
         path: "/",
         summary: "a page for people",
+        scope: Some(Scope::Read),
     },
 ];
 
