@@ -3,11 +3,15 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mvm_lab::verdict::EXIT_CODES;
-use mvm_node::config::Member;
+use mvm_node::{
+    auth::Scope,
+    config::{AuthMode, Member},
+};
 
 /// mvm-ci boots clusters of real virtual machines, breaks them on purpose and judges what it saw.
 #[derive(Debug, Parser)]
@@ -28,6 +32,9 @@ pub enum Command {
     /// Lists and removes what was made for machines: images, snapshots, checkpoints
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Makes tokens for clients of a node
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Tells what this host has and lacks
     Doctor(DoctorArgs),
 }
@@ -58,6 +65,35 @@ pub struct ServeArgs {
     /// All nodes, this one included, as ID=HOST or ID=HOST:HTTP:RAFT:STORE [default: this node alone]
     #[arg(long, value_name = "MEMBER,...", value_delimiter = ',')]
     pub members: Option<Vec<Member>>,
+    /// Whether clients need tokens: tokens or none; one must be said where others reach the HTTP interface
+    #[arg(long, value_name = "HOW")]
+    pub auth: Option<AuthMode>,
+    /// The file of tokens, which `mvm-ci token new` adds to
+    #[arg(long, value_name = "PATH")]
+    pub tokens: Option<PathBuf>,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Makes a token and prints it, this once; nodes keep its hash only
+    New(NewTokenArgs),
+}
+
+/// Flags of `mvm-ci token new`.
+#[derive(Debug, Args)]
+pub struct NewTokenArgs {
+    /// Who or what it is for, as logs will say
+    pub name: String,
+    /// What it allows: read, submit (and read), worker (and read) or admin (everything)
+    #[arg(long, required = true, value_name = "SCOPE,...", value_delimiter = ',')]
+    pub scope: Vec<Scope>,
+    /// How long it lasts, as 90d, 12h or 30m [default: until it is taken out of the file]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub expires: Option<Duration>,
+    /// Adds its hash to this file of tokens, which nodes read again; without it the entry is printed
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
 }
 
 /// Flags of `mvm-ci test`.
@@ -151,10 +187,28 @@ pub enum AcceleratorArg {
     Tcg,
 }
 
+/// Reads a whole number of days, hours or minutes.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let seconds = match text.chars().last() {
+        Some('d') => 86_400,
+        Some('h') => 3_600,
+        Some('m') => 60,
+        _ => 0,
+    };
+    let number = text.strip_suffix(['d', 'h', 'm']);
+    let lifetime = number
+        .and_then(|number| number.parse::<u64>().ok()?.checked_mul(seconds))
+        .filter(|seconds| *seconds > 0);
+    lifetime
+        .map(Duration::from_secs)
+        .ok_or_else(|| "lifetimes are written 90d, 12h or 30m".to_owned())
+}
+
 fn serve_help() -> String {
     format!(
         "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
-         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels.\n\n\
+         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels, \
+         tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max.\n\n\
          The HTTP interface:\n{}",
         mvm_node::http::api_help()
     )
@@ -165,4 +219,20 @@ fn exit_codes() -> String {
         .iter()
         .map(|(code, meaning)| format!("  {code:>3}  {meaning}"));
     format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_days_hours_or_minutes() {
+        for (text, hours) in [("90d", 2160), ("12h", 12), ("120m", 2)] {
+            assert_eq!(lifetime(text), Ok(Duration::from_secs(hours * 3_600)));
+        }
+        let largest = format!("{}d", u64::MAX);
+        for text in ["", "d", "90", "0d", "-1d", "1.5h", "90days", "é", &largest] {
+            assert!(lifetime(text).is_err(), "{text}");
+        }
+    }
 }

@@ -160,7 +160,11 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     let done = node.submit(&json!({
         "kind": "process",
         "labels": ["linux"],
-        "payload": {"script": "echo $WHO; echo trouble >&2", "environment": {"WHO": "me"}},
+        "payload": {
+            "script": "echo $WHO ${#KEY}; echo trouble >&2",
+            "environment": {"WHO": "me"},
+            "secret_environment": {"KEY": "hush-hush"},
+        },
     }));
     let job = node.wait_for(&done, "completed");
     assert_eq!(
@@ -169,7 +173,12 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     );
     assert_eq!(
         (node.log(&done, 1, "stdout"), node.log(&done, 1, "stderr")),
-        ("me\n".into(), "trouble\n".into())
+        ("me 9\n".into(), "trouble\n".into())
+    );
+    assert_eq!(
+        job["payload"]["secret_environment"],
+        json!({"KEY": "***"}),
+        "jobs do not tell secrets"
     );
 
     let failed = node.wait_for(&node.script("exit 3"), "failed");

@@ -8,18 +8,23 @@
 //! - [`consensus`]: what the store answers.
 //! - [`store`]: the replicated store and its promises under partition.
 //! - [`http`]: the interface that clients and other nodes speak.
+//! - [`auth`]: who may do what.
+//! - [`tls`]: certificates of the HTTP interface.
 //! - [`config`]: settings from file, environment and flags.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
 //!
 //! Not here: workflows, virtual machines, the command line.
 
+pub mod auth;
 pub mod config;
 pub mod consensus;
 pub mod http;
 mod id;
+mod reload;
 mod serve;
 pub mod store;
+pub mod tls;
 mod worker;
 
 pub use self::serve::{ServeError, serve};

@@ -6,6 +6,8 @@
 //!  shutdown: clients get 503 ──▶ hiqlite closes (other nodes are still served) ──▶ close HTTP
 //! ```
 
+mod doors;
+
 use std::{
     fs::{File, TryLockError},
     future::Future,
@@ -17,14 +19,17 @@ use std::{
     time::Duration,
 };
 
-use hiqlite::NodeConfig;
+use hiqlite::{NodeConfig, tls::ServerTlsConfig};
 use mvm_exec::Isolation;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
+use self::doors::Doors;
 use crate::{
+    auth::TokenFileError,
     config::Config,
-    http::App,
+    http::{self, App, HEAD_TIMEOUT, Host, Limits},
     store::{ClusterStore, WAL_BYTES},
+    tls::TlsError,
     worker::{self, Control, Outputs, WorkerConfig},
 };
 
@@ -66,6 +71,12 @@ pub enum ServeError {
         /// Which directory.
         path: PathBuf,
     },
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port cannot be opened.
     #[error(
         "could not listen on {address} for {purpose}: {source}{}",
@@ -124,6 +135,7 @@ fn port_hint(source: &io::Error, key: &str) -> String {
 /// runtime after this returns; end the process, or drop the runtime, before serving again.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let _lock = prepare_data_directory(&config.data_dir)?;
+    let doors = Doors::open(&config.access)?;
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
     tracing::info!(
@@ -133,9 +145,31 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         members = config.members.len(),
         "node starting"
     );
+    doors::warn(&config, config.listen);
 
-    let store = ClusterStore::new(&config);
-    let app = App::new(Arc::clone(&store), config.node_id, &config.secret_store);
+    let store = ClusterStore::new(&config, doors.client.clone());
+    let control = Arc::new(Control::new(config.slots));
+    let outputs = Arc::new(Outputs::new(&config.data_dir));
+    let members = config.members.iter();
+    let host = Host {
+        control: Arc::clone(&control),
+        labels: config.labels.clone(),
+        outputs: Arc::clone(&outputs),
+        addresses: members.map(|member| (member.id, member.http())).collect(),
+        speaks_tls: doors.server.is_some(),
+    };
+    let app = App::on_host(
+        Arc::clone(&store),
+        config.node_id,
+        config.secret_store.expose(),
+        doors.guard(&config.access),
+        host,
+    );
+    let limits = Limits {
+        connections_max: config.access.connections_max,
+        head_timeout: HEAD_TIMEOUT,
+    };
+    let tls = doors.server.clone();
     let (close_http, http_closing) = oneshot::channel::<()>();
     let mut http = JoinSet::new();
     let router = Arc::clone(&app).router();
@@ -144,30 +178,21 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
             // A dropped sender closes as well.
             let _ = http_closing.await;
         };
-        axum::serve(listener, router)
-            .with_graceful_shutdown(closing)
-            .await
+        http::serve(listener, router, tls, limits, closing).await;
     });
     let mut keeper = JoinSet::new();
     keeper.spawn({
         let store = Arc::clone(&store);
         async move { store.keep().await }
     });
+    keeper.spawn(doors.keep());
 
-    let outputs = Arc::new(Outputs::new(&config.data_dir));
-    let control = Arc::new(Control::new(config.slots));
     let mut worker = JoinSet::new();
     if config.slots > 0 {
         let isolation = Isolation::probe().map_err(|error| ServeError::Worker {
             detail: error.to_string(),
         })?;
         tracing::info!(slots = config.slots, %isolation, "this node runs jobs");
-        if !config.listen.ip().is_loopback() {
-            tracing::warn!(
-                listen = %config.listen,
-                "whoever reaches this address can run commands on this host: there is no authentication yet"
-            );
-        }
         let worker_config = WorkerConfig {
             node: config.node_id,
             slots: config.slots,
@@ -277,10 +302,16 @@ fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
         wal_sync: hiqlite::LogSync::Immediate,
         wal_size: WAL_BYTES,
         raft_config,
-        tls_raft: None,
-        tls_api: None,
-        secret_raft: config.secret_raft.clone(),
-        secret_api: config.secret_store.clone(),
+        // hiqlite makes certificates and checks none: the secrets are what nodes know each other by. Given ones
+        // it would check against the authorities of the public web only.
+        tls_raft: config
+            .cluster_tls
+            .then_some(ServerTlsConfig::TlsAutoCertificates),
+        tls_api: config
+            .cluster_tls
+            .then_some(ServerTlsConfig::TlsAutoCertificates),
+        secret_raft: config.secret_raft.expose().to_owned(),
+        secret_api: config.secret_store.expose().to_owned(),
         health_check_delay: Duration::ZERO,
         learner_only: false,
         rate_limit_db: None,
@@ -344,10 +375,9 @@ async fn listen(
         })
 }
 
-fn http_ended(ended: Option<Result<io::Result<()>, tokio::task::JoinError>>) -> ServeError {
+fn http_ended(ended: Option<Result<(), tokio::task::JoinError>>) -> ServeError {
     let detail = match ended {
-        Some(Ok(Ok(()))) | None => "it ended without an error".to_owned(),
-        Some(Ok(Err(error))) => error.to_string(),
+        Some(Ok(())) | None => "it ended without an error".to_owned(),
         Some(Err(error)) => error.to_string(),
     };
     ServeError::Http { detail }

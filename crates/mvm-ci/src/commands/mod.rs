@@ -4,6 +4,7 @@ mod doctor;
 mod image;
 mod serve;
 mod test;
+mod token;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
@@ -25,7 +26,7 @@ pub fn run(cli: Cli) -> ExitCode {
     // Who runs a node wants to know what it does; who runs a scenario has the report.
     let default = match cli.command {
         Command::Serve(_) => "warn,mvm_node=info",
-        Command::Test(_) | Command::Image(_) | Command::Doctor(_) => "warn",
+        Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Serve(arguments) => serve::serve(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Image(command) => image::image(&command),
+            Command::Token(command) => token::token(command),
             Command::Doctor(arguments) => doctor::doctor(arguments).await,
         }
     });
@@ -77,6 +79,8 @@ fn code(error: &anyhow::Error) -> u8 {
             ServeError::DataDirectory { .. }
             | ServeError::DataDirectoryInUse { .. }
             | ServeError::DataDirectoryName { .. }
+            | ServeError::Tokens(_)
+            | ServeError::Tls(_)
             | ServeError::Listen { .. }
             | ServeError::Worker { .. },
         ) => Verdict::Unfit.exit_code(),

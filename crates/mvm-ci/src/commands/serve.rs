@@ -18,6 +18,8 @@ pub(super) async fn serve(arguments: ServeArgs) -> anyhow::Result<ExitCode> {
             cluster_listen: arguments.cluster_listen,
             members: arguments.members,
             slots: arguments.slots,
+            auth: arguments.auth,
+            tokens: arguments.tokens,
             ..Settings::default()
         },
     })?;

@@ -25,7 +25,7 @@ use super::{
 /// The service's name in the machines.
 pub(super) const SERVICE: &str = "mvm-ci";
 /// Where the program is found in the machines.
-const PROGRAM: &str = "/usr/bin/mvm-ci";
+pub(super) const PROGRAM: &str = "/usr/bin/mvm-ci";
 /// A translated guest runs hiqlite at a tenth of the host's speed; formation alone sleeps 9 s.
 pub(super) const FORM_ALLOWED: Duration = Duration::from_secs(120);
 /// Replication takes milliseconds; a rejoining node may need an election and a snapshot first.
@@ -108,11 +108,13 @@ async fn form(run: &Run) -> Outcome {
     .await
 }
 
+/// A node that lets everybody in, as the lab's network is the lab's own.
 fn node_service(id: u64, members: &str) -> ServiceSpec {
     let environment = BTreeMap::from([
         ("MVM_CI_NODE_ID".to_owned(), id.to_string()),
         ("MVM_CI_MEMBERS".to_owned(), members.to_owned()),
         ("MVM_CI_LISTEN".to_owned(), format!("0.0.0.0:{}", api::PORT)),
+        ("MVM_CI_AUTH".to_owned(), "none".to_owned()),
         ("MVM_CI_DATA_DIR".to_owned(), "/data/mvm-ci".to_owned()),
         (
             "MVM_CI_SECRET_RAFT".to_owned(),

@@ -1,4 +1,5 @@
-//! `firewall`: each machine lets in nothing but the ports of mvm-ci, by iptables and ip6tables in the guest.
+//! `firewall`: each machine lets in nothing but the ports of mvm-ci, by iptables and ip6tables in the guest; in the end
+//! the nodes let in nobody without a token.
 //!
 //! What a green run does not prove: that no other port would be of use; only that none is needed.
 
@@ -14,7 +15,7 @@ use mvm_lab::{
 
 use super::{
     api,
-    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, SERVICE, topology},
+    cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, PROGRAM, SERVICE, topology},
     writes,
 };
 
@@ -38,6 +39,11 @@ const PORTS: [&str; 3] = [
 /// A port of node1 that something listens on and no rule opens.
 const OTHER_PORT: u16 = 27288;
 
+/// The same node, which lets in nobody without a token.
+const BY_TOKENS: &str = "mvm-ci-by-tokens";
+/// The tokens it knows.
+const TOKENS: &str = "/data/tokens.toml";
+
 pub(super) fn scenario(program: &Path) -> Scenario {
     let mut topology = topology(program, &["node1", "node2", "node3"]);
     topology.image = topology.image.firewall();
@@ -45,6 +51,8 @@ pub(super) fn scenario(program: &Path) -> Scenario {
         for service in &mut machine.services {
             service.start = ServiceStart::WhenAsked;
         }
+        let by_tokens: Vec<_> = machine.services.iter().map(by_tokens).collect();
+        machine.services.extend(by_tokens);
     }
     let port = OTHER_PORT.to_string();
     let other = ServiceSpec::new("other", ["nc", "-ll", "-p", &port, "-e", "true"]);
@@ -137,7 +145,57 @@ async fn steps(run: &Run) -> Outcome {
         ensure!(writes.accepted() > 0, "no write was accepted: {writes}");
         cluster.all_list_the_same(&names).await
     })
+    .await?;
+    run.step(
+        "who has no token gets nowhere, who has one submits",
+        tokens(run),
+    )
     .await
+}
+
+fn by_tokens(service: &ServiceSpec) -> ServiceSpec {
+    let mut service = service.clone();
+    service.name = BY_TOKENS.to_owned();
+    service.environment.remove("MVM_CI_AUTH");
+    let tokens = ("MVM_CI_TOKENS".to_owned(), TOKENS.to_owned());
+    service.environment.extend([tokens]);
+    service
+}
+
+async fn tokens(run: &Run) -> Outcome {
+    let (node1, node2) = (run.lab.node("node1"), run.lab.node("node2"));
+    let make = format!("{PROGRAM} token new lab --scope submit --file {TOKENS}");
+    let token = node1.succeed(&make).await?;
+    let file = node1.succeed(&format!("cat {TOKENS}")).await?;
+    for node in run.lab.nodes() {
+        node.kill_service(SERVICE).await?;
+        node.succeed(&format!("printf %s '{file}' > {TOKENS}"))
+            .await?;
+        node.start_service(BY_TOKENS).await?;
+    }
+    // What load balancers ask needs no token.
+    let ready = "timeout 20 wget -q -O - http://node1:3020/ready";
+    node2.wait_until_succeeds(ready, FORM_ALLOWED).await?;
+    let authorization = format!("--header 'Authorization: Bearer {}'", token.trim());
+    let submit = "--post-data url=http://example.org/by-token http://node1:3020/new-job";
+    let claim = "--header 'Content-Type: application/json' --post-data '{\"worker\":\"w\"}' http://node1:3020/queue/claim";
+    let ask = |options: &str, what: &str| format!("timeout 20 wget -q -O - {options} {what} 2>&1");
+    for (command, status) in [
+        (ask("", submit), "401"),
+        (ask("", "http://node1:3020/queue/list"), "401"),
+        (ask(&authorization, claim), "403"),
+    ] {
+        let answer = node2.fail(&command).await?;
+        ensure!(answer.contains(status), "not {status} but {answer:?}");
+    }
+    node2.succeed(&ask(&authorization, submit)).await?;
+    let list = ask(&authorization, "http://node1:3020/queue/list?limit=500");
+    let listed = node2.succeed(&list).await?;
+    ensure!(
+        listed.contains("http://example.org/by-token"),
+        "the job is not listed: {listed:?}"
+    );
+    Ok(())
 }
 
 async fn start(run: &Run) -> Outcome {

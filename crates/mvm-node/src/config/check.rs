@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Config, ConfigError, Member};
+use super::{Config, ConfigError, Member, Secret};
 
 /// hiqlite asks for that many characters.
 const SECRET_CHARS_MIN: usize = 16;
@@ -92,22 +92,22 @@ fn worker(config: &Config) -> Result<(), ConfigError> {
 /// A given secret, or for a single node, which talks to itself only, one that nobody else learns.
 pub(super) fn secret(
     key: &'static str,
-    given: Option<String>,
+    given: Option<Secret>,
     single: bool,
-) -> Result<String, ConfigError> {
+) -> Result<Secret, ConfigError> {
     let problem = match given {
-        Some(secret) if secret.len() < SECRET_CHARS_MIN => {
+        Some(secret) if secret.expose().len() < SECRET_CHARS_MIN => {
             format!(
                 "has {} characters; at least {SECRET_CHARS_MIN} are needed",
-                secret.len()
+                secret.expose().len()
             )
         }
         // It travels in an HTTP header.
-        Some(secret) if !secret.bytes().all(|byte| byte.is_ascii_graphic()) => {
+        Some(secret) if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) => {
             "has characters other than printable ASCII without spaces".into()
         }
         Some(secret) => return Ok(secret),
-        None if single => return Ok(crate::id::random_secret()),
+        None if single => return Ok(crate::id::random_secret().into()),
         None => "is missing; nodes of a cluster prove by it that they belong together".into(),
     };
     Err(ConfigError::Inconsistent { key, problem })

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Config, ConfigError, Member, Settings, check, member::alone};
+use super::{Config, ConfigError, Member, Settings, access, check, member::alone};
 
 /// Heartbeat and election times are faster than hiqlite's own (500, 1500 and 3000 ms), which leave a
 /// cluster without a leader for 5 s. They are not as fast as a local network would bear, since
@@ -40,12 +40,26 @@ impl Settings {
         } else {
             Ipv4Addr::UNSPECIFIED
         };
+        let listen = self
+            .listen
+            .unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port));
+        let access = access::complete(
+            listen,
+            single,
+            access::Given {
+                auth: self.auth,
+                tokens: self.tokens,
+                tls_cert: self.tls_cert,
+                tls_key: self.tls_key,
+                tls_ca: self.tls_ca,
+                rate_limit_per_s: self.rate_limit_per_s,
+                connections_max: self.connections_max,
+            },
+        )?;
         let config = Config {
             node_id,
             data_dir: self.data_dir.unwrap_or_else(|| default_data_dir(home)),
-            listen: self
-                .listen
-                .unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port)),
+            listen,
             cluster_listen: self.cluster_listen.unwrap_or(own_listen.into()),
             secret_raft: check::secret("secret_raft", self.secret_raft, single)?,
             secret_store: check::secret("secret_store", self.secret_store, single)?,
@@ -58,6 +72,8 @@ impl Settings {
             stop_grace: Duration::from_millis(self.stop_grace_ms.unwrap_or(0)),
             retain_jobs: self.retain_jobs.unwrap_or(RETAIN_JOBS),
             retain_for: self.retain_days.map(|days| DAY * days),
+            cluster_tls: self.cluster_tls.unwrap_or(access.tls.is_some()),
+            access,
             members,
         };
         check::times(&config)?;

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 24] = [
     "node_id",
     "data_dir",
     "listen",
@@ -27,6 +27,14 @@ const KEYS: [&str; 16] = [
     "stop_grace_ms",
     "retain_jobs",
     "retain_days",
+    "auth",
+    "tokens",
+    "tls_cert",
+    "tls_key",
+    "tls_ca",
+    "cluster_tls",
+    "rate_limit_per_s",
+    "connections_max",
 ];
 
 /// The keys of one member.

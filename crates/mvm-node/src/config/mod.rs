@@ -3,11 +3,13 @@
 //! Each source fills a [`Settings`]; later ones win: file, then environment, then flags. The result is
 //! checked as a whole and becomes a [`Config`], which holds no maybes.
 
+mod access;
 mod check;
 mod complete;
 mod error;
 mod file;
 mod member;
+mod secret;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -20,8 +22,10 @@ use std::{
 };
 
 pub use self::{
+    access::{AccessConfig, Auth, AuthMode, TlsFiles},
     error::ConfigError,
     member::{Member, MemberSyntax},
+    secret::Secret,
     settings::{ENV_PREFIX, Settings},
 };
 
@@ -42,9 +46,9 @@ pub struct Config {
     /// All nodes, this one included; never empty.
     pub members: Vec<Member>,
     /// Proves to other nodes' Raft ports that we belong.
-    pub secret_raft: String,
+    pub secret_raft: Secret,
     /// Proves the same to their store and HTTP ports.
-    pub secret_store: String,
+    pub secret_store: Secret,
     /// How often the leader is heard.
     pub heartbeat: Duration,
     /// The shortest silence after which a follower stands for election.
@@ -63,6 +67,10 @@ pub struct Config {
     pub retain_jobs: u64,
     /// For how long it keeps them; for ever if nothing.
     pub retain_for: Option<Duration>,
+    /// Who may come in by HTTP, and how.
+    pub access: AccessConfig,
+    /// Whether hiqlite encrypts what it sends between nodes.
+    pub cluster_tls: bool,
 }
 
 /// Where settings come from.

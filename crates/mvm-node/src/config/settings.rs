@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{ConfigError, Member};
+use super::{AuthMode, ConfigError, Member, Secret};
 
 /// What precedes a key's name, in capitals, to make an environment variable.
 pub const ENV_PREFIX: &str = "MVM_CI_";
@@ -28,9 +28,9 @@ pub struct Settings {
     /// All nodes, this one included.
     pub members: Option<Vec<Member>>,
     /// Proves to other nodes' Raft ports that we belong.
-    pub secret_raft: Option<String>,
+    pub secret_raft: Option<Secret>,
     /// Proves the same to their store and HTTP ports.
-    pub secret_store: Option<String>,
+    pub secret_store: Option<Secret>,
     /// How often the leader is heard.
     pub heartbeat_ms: Option<u64>,
     /// The shortest silence after which a follower stands for election.
@@ -49,6 +49,22 @@ pub struct Settings {
     pub retain_jobs: Option<u64>,
     /// For how many days it keeps them.
     pub retain_days: Option<u32>,
+    /// Whether clients need tokens.
+    pub auth: Option<AuthMode>,
+    /// The file of tokens.
+    pub tokens: Option<PathBuf>,
+    /// The certificate of the HTTP interface, as PEM, with those that lead to an authority.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities by which this node knows others, as PEM.
+    pub tls_ca: Option<PathBuf>,
+    /// Whether hiqlite encrypts what it sends between nodes.
+    pub cluster_tls: Option<bool>,
+    /// Requests per second that an address other than loopback may send; 0 for no limit.
+    pub rate_limit_per_s: Option<u32>,
+    /// HTTP connections at once.
+    pub connections_max: Option<u32>,
 }
 
 impl Settings {
@@ -63,8 +79,8 @@ impl Settings {
             members: variable(environment, "members", |text| {
                 text.split(',').map(|member| member.parse().ok()).collect()
             })?,
-            secret_raft: variable(environment, "secret_raft", |text| Some(text.into()))?,
-            secret_store: variable(environment, "secret_store", |text| Some(text.into()))?,
+            secret_raft: variable(environment, "secret_raft", secret)?,
+            secret_store: variable(environment, "secret_store", secret)?,
             heartbeat_ms: variable(environment, "heartbeat_ms", |text| text.parse().ok())?,
             election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
             election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
@@ -76,6 +92,14 @@ impl Settings {
             stop_grace_ms: variable(environment, "stop_grace_ms", |text| text.parse().ok())?,
             retain_jobs: variable(environment, "retain_jobs", |text| text.parse().ok())?,
             retain_days: variable(environment, "retain_days", |text| text.parse().ok())?,
+            auth: variable(environment, "auth", |text| text.parse().ok())?,
+            tokens: variable(environment, "tokens", |text| Some(text.into()))?,
+            tls_cert: variable(environment, "tls_cert", |text| Some(text.into()))?,
+            tls_key: variable(environment, "tls_key", |text| Some(text.into()))?,
+            tls_ca: variable(environment, "tls_ca", |text| Some(text.into()))?,
+            cluster_tls: variable(environment, "cluster_tls", |text| text.parse().ok())?,
+            rate_limit_per_s: variable(environment, "rate_limit_per_s", |text| text.parse().ok())?,
+            connections_max: variable(environment, "connections_max", |text| text.parse().ok())?,
         })
     }
 
@@ -98,8 +122,25 @@ impl Settings {
             stop_grace_ms: stronger.stop_grace_ms.or(self.stop_grace_ms),
             retain_jobs: stronger.retain_jobs.or(self.retain_jobs),
             retain_days: stronger.retain_days.or(self.retain_days),
+            auth: stronger.auth.or(self.auth),
+            tokens: stronger.tokens.or(self.tokens),
+            tls_cert: stronger.tls_cert.or(self.tls_cert),
+            tls_key: stronger.tls_key.or(self.tls_key),
+            tls_ca: stronger.tls_ca.or(self.tls_ca),
+            cluster_tls: stronger.cluster_tls.or(self.cluster_tls),
+            rate_limit_per_s: stronger.rate_limit_per_s.or(self.rate_limit_per_s),
+            connections_max: stronger.connections_max.or(self.connections_max),
         }
     }
+}
+
+/// Any text is one.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "variables are read by functions that may refuse"
+)]
+fn secret(text: &str) -> Option<Secret> {
+    Some(text.to_owned().into())
 }
 
 fn variable<T>(

@@ -32,6 +32,7 @@ fn check_error(file: &str, expected: &str) {
 }
 
 const THREE: &str = r#"
+auth = "none"
 secret_raft = "0123456789abcdef"
 secret_store = "fedcba9876543210"
 [[members]]
@@ -83,6 +84,7 @@ fn members_are_read_from_one_variable() {
         ("MVM_CI_MEMBERS", "1=node1, 2=127.0.0.1:1:2:3"),
         ("MVM_CI_SECRET_RAFT", "0123456789abcdef"),
         ("MVM_CI_SECRET_STORE", "0123456789abcdef"),
+        ("MVM_CI_AUTH", "none"),
     ];
     let config = load("", &variables, Settings::default()).unwrap();
     let found: Vec<_> = config
@@ -109,7 +111,7 @@ fn a_malformed_file_names_line_and_key() {
     );
     check_error(
         "\nzzz = 1\n[members]\n",
-        r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, slots, labels, stop_grace_ms, retain_jobs, retain_days"#,
+        r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, slots, labels, stop_grace_ms, retain_jobs, retain_days, auth, tokens, tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max"#,
     );
     check_error(
         "node_id = \"one\"\n",
@@ -152,7 +154,7 @@ fn settings_that_do_not_fit_are_refused() {
         r#"setting "members": id 1 is given twice"#,
     );
     check_error(
-        "[[members]]\nid=1\nhost=\"a\"\n[[members]]\nid=2\nhost=\"b\"",
+        "auth=\"none\"\n[[members]]\nid=1\nhost=\"a\"\n[[members]]\nid=2\nhost=\"b\"",
         r#"setting "secret_raft": is missing; nodes of a cluster prove by it that they belong together"#,
     );
     check_error(
@@ -180,5 +182,27 @@ fn a_named_file_must_exist() {
     assert!(
         error.starts_with("could not read /nonexistent/x.toml"),
         "{error}"
+    );
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let variables = [
+        ("MVM_CI_SECRET_RAFT", "a-secret-of-raft"),
+        ("MVM_CI_NODE_ID", "1"),
+    ];
+    let config = load(
+        "secret_store = \"a-secret-of-store\"",
+        &variables,
+        Settings::default(),
+    );
+    let config = config.unwrap();
+    assert_eq!(config.secret_raft.expose(), "a-secret-of-raft");
+    assert_eq!(config.secret_store.expose(), "a-secret-of-store");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("a-secret"), "{shown}");
+    check_error(
+        "secret_raft = 1234567890123456",
+        r#"FILE, line 1, key "secret_raft": a secret is text in quotes"#,
     );
 }

@@ -167,7 +167,13 @@ pub(super) async fn read<S: Store>(
 
 /// The store did something else than it was told.
 pub(super) fn mismatch(answer: &impl std::fmt::Debug) -> Problem {
-    Problem::broken(format!("the store answered another question: {answer:?}"))
+    // Its first word says which one; the rest may hold secrets of jobs.
+    let text = format!("{answer:?}");
+    let name = text
+        .split(|character: char| !character.is_alphanumeric())
+        .next();
+    let name = name.unwrap_or_default();
+    Problem::broken(format!("the store answered another question: {name}"))
 }
 
 pub(super) fn parse_state(word: &str) -> Result<JobState, Problem> {

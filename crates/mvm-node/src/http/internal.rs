@@ -13,7 +13,7 @@ use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
 
 use crate::{
     consensus::{Proposal, Reading, Unavailable},
-    store::{DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
+    store::{DEADLINE_HEADER, Deadline, Store},
 };
 
 /// Takes a [`Command`], answers a [`Proposal`].
@@ -22,6 +22,9 @@ pub(crate) const PROPOSE: &str = "/internal/v1/propose";
 pub(crate) const READ: &str = "/internal/v1/read";
 /// Takes nothing, answers why this node cannot act as leader, or `null` if it can.
 pub(crate) const LEAD: &str = "/internal/v1/lead";
+
+/// All of them. Who sends no secret is turned away by each.
+pub(super) const ROUTES: [&str; 3] = [PROPOSE, READ, LEAD];
 
 /// A client's largest body, as JSON inside JSON, with room for what the node adds.
 const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
@@ -67,11 +70,7 @@ async fn admit<S: Store, T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    let given = headers
-        .get(SECRET_HEADER)
-        .map(|value| blake3::hash(value.as_bytes()));
-    // Hashes compare in constant time.
-    if given != Some(app.secret) {
+    if !app.is_member(headers) {
         return Err(Problem::forbidden("the node's secret is missing or wrong")
             .hint("all nodes of a cluster need the same secret_store"));
     }

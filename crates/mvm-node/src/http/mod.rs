@@ -1,49 +1,80 @@
 //! The node's HTTP interface.
 //!
 //! A handler reads a request into a command or query, hands it to the [`Store`], and turns the
-//! answer into HTTP. `routes` is the one list of them, also for the OpenAPI document. It decides nothing about jobs ([`mvm_queue`]) or consensus ([`crate::store`]).
+//! answer into HTTP. `routes` is the one list of them, also for the OpenAPI document and for who may use them. Nothing
+//! about jobs ([`mvm_queue`]) or consensus ([`crate::store`]) is decided here.
 //! `docs/api.md` shows every route with examples; a test runs them.
 
+mod access;
 mod asking;
 mod body;
 mod cluster;
 mod events;
 mod form;
+mod host;
 pub(crate) mod internal;
 mod openapi;
+mod output;
 mod page;
 mod problem;
 mod queue;
+mod rate;
+mod redact;
 mod routes;
+mod schedules;
 mod schema;
+mod server;
 mod v1;
 mod view;
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, Uri},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri},
     middleware::{self, Next},
     response::Response,
     routing::post,
 };
 
 pub use self::{
+    access::Guard,
     body::BODY_BYTES_MAX,
     events::STREAMS_MAX,
+    rate::RateLimiter,
     routes::Route,
+    server::{HEAD_TIMEOUT, Limits, serve},
     v1::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
 };
 use self::{events::Streams, problem::Problem};
 use crate::{
     id::IdMaker,
-    store::{MemoryStore, Store},
+    store::{MemoryStore, SECRET_HEADER, Store},
+    worker::{Control, Outputs},
 };
 
 /// Tells which node answered.
 const NODE_HEADER: HeaderName = HeaderName::from_static("x-mvm-node");
+
+/// What the interface tells of besides the store; of a node that runs no jobs by default.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    /// The node's worker.
+    pub(crate) control: Arc<Control>,
+    /// What the worker offers.
+    pub(crate) labels: Vec<String>,
+    /// Output on the node's disk.
+    pub(crate) outputs: Arc<Outputs>,
+    /// Where the nodes' interfaces are, by number.
+    pub(crate) addresses: BTreeMap<u64, String>,
+    /// Whether they speak TLS.
+    pub(crate) speaks_tls: bool,
+}
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -53,11 +84,29 @@ pub struct App<S> {
     ids: IdMaker,
     secret: blake3::Hash,
     streams: Streams,
+    guard: Guard,
+    host: Host,
 }
 
 impl<S: Store> App<S> {
-    /// The interface of node `node` to `store`. Other nodes prove themselves by `secret`.
+    /// The interface of node `node` to `store`, open to everybody. Other nodes prove themselves by `secret`.
     pub fn new(store: Arc<S>, node: u64, secret: &str) -> Arc<Self> {
+        Self::guarded(store, node, secret, Guard::default())
+    }
+
+    /// The same, behind a guard.
+    pub fn guarded(store: Arc<S>, node: u64, secret: &str, guard: Guard) -> Arc<Self> {
+        Self::on_host(store, node, secret, guard, Host::default())
+    }
+
+    /// The same, of a node that may run jobs.
+    pub(crate) fn on_host(
+        store: Arc<S>,
+        node: u64,
+        secret: &str,
+        guard: Guard,
+        host: Host,
+    ) -> Arc<Self> {
         // Configuration checks that numbers fit; folding keeps this total for tests and tools.
         let ids = IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX));
         Arc::new(Self {
@@ -66,12 +115,21 @@ impl<S: Store> App<S> {
             ids,
             secret: blake3::hash(secret.as_bytes()),
             streams: Streams::default(),
+            guard,
+            host,
         })
     }
 
     /// Ends all streams of events and lets none begin: a server that is to close waits for its connections.
     pub fn end_streams(&self) {
         self.streams.close();
+    }
+
+    /// Whether a request comes from another node of the cluster.
+    fn is_member(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(SECRET_HEADER);
+        // Hashes compare in constant time.
+        given.is_some_and(|value| blake3::hash(value.as_bytes()) == self.secret)
     }
 
     /// The routes, ready to be served.
@@ -88,6 +146,10 @@ impl<S: Store> App<S> {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(
                 Arc::clone(&self),
+                access::admit::<S>,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&self),
                 name_node::<S>,
             ))
             .with_state(self)
@@ -95,13 +157,16 @@ impl<S: Store> App<S> {
 }
 
 /// The public routes, in the order in which one gets to know them.
-pub fn routes() -> Vec<Route> {
-    // They are the same for every store.
-    let endpoints = routes::endpoints::<MemoryStore>();
-    endpoints
-        .into_iter()
-        .map(|endpoint| endpoint.route)
-        .collect()
+pub fn routes() -> &'static [Route] {
+    static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+        // They are the same for every store.
+        let endpoints = routes::endpoints::<MemoryStore>();
+        endpoints
+            .into_iter()
+            .map(|endpoint| endpoint.route)
+            .collect()
+    });
+    &ROUTES
 }
 
 /// The public routes as text, one per line.

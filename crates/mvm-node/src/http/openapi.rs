@@ -94,6 +94,7 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
     let content = match reply.content {
         Content::Nothing => json!({}),
         Content::Html => json!({"text/html": {"schema": text}}),
+        Content::Bytes => json!({"application/octet-stream": {}}),
         Content::Json(name) => json!({"application/json": {"schema": schema::reference(name)}}),
         Content::Events(events) => {
             // OpenAPI 3.1 has no words for the events of a stream.
@@ -108,13 +109,16 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
     if matches!(reply.status, 200 | 201) && matches!(reply.content, Content::Json("Submitted")) {
         headers["Location"] = header("where the job is");
     }
+    if reply.status == 307 {
+        headers["Location"] = header("where it is");
+    }
     json!({"description": reply.about, "headers": headers, "content": content})
 }
 
 fn problem(status: u16, operation: &Operation) -> Value {
     let about = match status {
         400 => "the request is not understood",
-        404 => "there is no such job",
+        404 => "there is no such thing",
         408 => "the body came too slowly",
         409 => "the job, or the worker's claim of it, does not allow it; nothing was changed",
         413 => "the body is too large",

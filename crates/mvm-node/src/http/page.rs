@@ -11,7 +11,7 @@ use axum::{
     response::{Html, IntoResponse},
 };
 
-use super::App;
+use super::{App, redact};
 use mvm_queue::{Answer, Filter, Job, Order, Query, UnixMillis};
 
 use crate::{
@@ -125,8 +125,7 @@ fn jobs(reading: &Reading, now: UnixMillis) -> String {
 }
 
 fn row(job: &Job, now: UnixMillis) -> String {
-    let payload: String = job
-        .spec
+    let payload: String = redact::shown(&job.spec)
         .payload
         .to_string()
         .chars()

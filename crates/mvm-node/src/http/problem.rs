@@ -29,6 +29,8 @@ pub(super) struct Problem {
     hint: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+    #[serde(skip)]
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[expect(
@@ -56,6 +58,7 @@ impl Problem {
             detail: detail.into(),
             hint: None,
             request_id: None,
+            headers: Vec::new(),
         }
     }
 
@@ -132,6 +135,35 @@ impl Problem {
             format!("this node serves {streams_max} streams at a time"),
         )
         .hint("ask another node, or again when some have ended")
+    }
+
+    /// Nobody knows who sent the request.
+    pub(super) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "urn:mvm-ci:unauthorized",
+            "this route needs a token",
+            detail,
+        )
+    }
+
+    /// Who sent it may not do this.
+    pub(super) fn out_of_scope(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "urn:mvm-ci:out-of-scope",
+            "the token does not allow this",
+            detail,
+        )
+    }
+
+    pub(super) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "urn:mvm-ci:too-many-requests",
+            "too many requests",
+            detail,
+        )
     }
 
     /// What came is understood, and the queue does not accept it.
@@ -269,6 +301,11 @@ impl Problem {
         self
     }
 
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     pub(super) fn of_request(mut self, request: &RequestId) -> Self {
         self.request_id = Some(request.0.clone());
         self
@@ -283,14 +320,13 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        headers.extend(self.headers);
         if matches!(
             self.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
         ) {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from_static(RETRY_AFTER_SECONDS),
-            );
+            let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
+            headers.entry(header::RETRY_AFTER).or_insert(seconds);
         }
         // Request ids are checked to be header values when they come in.
         if let Some(id) = self

@@ -11,18 +11,20 @@ use axum::{
 use mvm_queue::PAGE_MAX;
 use serde_json::{Value, json};
 
-use super::{App, cluster, events, openapi, page, queue, schema, v1};
-use crate::store::Store;
+use super::{App, cluster, events, host, openapi, output, page, queue, schedules, schema, v1};
+use crate::{auth::Scope, store::Store};
 
 /// One public route, for help texts.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
     /// The method.
     pub method: &'static str,
-    /// The path; `{id}` stands for a job's id.
+    /// The path; `{id}` stands for a job's id, other words in braces for what they say.
     pub path: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// What a client's token must allow, where the node asks for tokens; nothing where everybody may come in.
+    pub scope: Option<Scope>,
 }
 
 /// A route with all that is known of it.
@@ -63,11 +65,19 @@ pub(super) struct Reply {
 pub(super) enum Content {
     Nothing,
     Html,
+    /// As a job wrote them.
+    Bytes,
     /// By the name of its schema.
     Json(&'static str),
     /// Events by name, with the names of their data's schemas.
     Events(&'static [(&'static str, &'static str)]),
 }
+
+const OPEN: Option<Scope> = None;
+const READ: Option<Scope> = Some(Scope::Read);
+const SUBMIT: Option<Scope> = Some(Scope::Submit);
+const WORKER: Option<Scope> = Some(Scope::Worker);
+const ADMIN: Option<Scope> = Some(Scope::Admin);
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -75,6 +85,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// The public routes, in the order in which one gets to know them.
 pub(super) fn endpoints<S: Store>() -> Vec<Endpoint<S>> {
     let mut endpoints = jobs();
+    endpoints.extend(schedules());
     endpoints.extend(work());
     endpoints.extend(short_forms());
     endpoints.extend(node());
@@ -84,51 +95,96 @@ pub(super) fn endpoints<S: Store>() -> Vec<Endpoint<S>> {
 fn jobs<S: Store>() -> Vec<Endpoint<S>> {
     let submit = "submit a job (JSON: kind, payload, labels, priority ...)";
     vec![
-        Endpoint::post("/api/v1/jobs", submit, v1::submit_job::<S>)
+        Endpoint::post(SUBMIT, "/api/v1/jobs", submit, v1::submit_job::<S>)
             .takes("JobSpec", json!({"kind": "build", "payload": {"commit": "c633108"}, "labels": ["linux"], "priority": 1}))
             .submits(),
-        Endpoint::get("/api/v1/jobs", "jobs by page (limit, after, order, state, label ...)", v1::jobs::<S>).lists_jobs(),
-        Endpoint::get("/api/v1/jobs/{id}", "one job", v1::job::<S>)
+        Endpoint::get(READ, "/api/v1/jobs", "jobs by page (limit, after, order, state, label ...)", v1::jobs::<S>).lists_jobs(),
+        Endpoint::get(READ, "/api/v1/jobs/{id}", "one job", v1::job::<S>)
             .reads()
             .answers(200, "JobRead", "the job"),
-        Endpoint::get("/api/v1/jobs/{id}/events", "its changes as they come (server-sent events)", events::job::<S>)
+        Endpoint::get(READ, "/api/v1/jobs/{id}/events", "its changes as they come (server-sent events)", events::job::<S>)
             .streams(&[("job", "Job"), ("end", "End")]),
-        Endpoint::get("/api/v1/jobs/{id}/attempts", "the attempts at a job", v1::attempts::<S>)
+        Endpoint::get(READ, "/api/v1/jobs/{id}/attempts", "the attempts at a job", v1::attempts::<S>)
             .reads()
             .answers(200, "Attempts", "the first one first; none if there is no such job"),
-        Endpoint::get("/api/v1/jobs/{id}/log", "the output of an attempt (attempt, from)", v1::log::<S>)
+        Endpoint::get(READ, "/api/v1/jobs/{id}/attempts/{attempt}/{stream}", "output beyond the log, from the disk of its node", output::output::<S>)
+            .parameter("path", "attempt", true, "the attempt's token", schema::token())
+            .parameter("path", "stream", true, "which of its two streams", schema::stream())
+            .problem(503)
+            .reply(200, "the first 32 MiB and the end of what it wrote", Content::Bytes)
+            .reply(307, "another node has it", Content::Nothing),
+        Endpoint::get(READ, "/api/v1/jobs/{id}/log", "the output of an attempt (attempt, from)", v1::log::<S>)
             .reads()
             .required_query("attempt", "the attempt's token", schema::token())
             .query("from", "the number of the first chunk", schema::chunk_number())
             .answers(200, "Log", "a page of chunks; none if there is no such attempt"),
-        Endpoint::get("/api/v1/jobs/{id}/log/events", "its output as it comes (server-sent events)", events::log::<S>)
+        Endpoint::get(READ, "/api/v1/jobs/{id}/log/events", "its output as it comes (server-sent events)", events::log::<S>)
             .query("attempt", "follow this attempt only; else the latest, and those after it", schema::token())
             .query("from", "the number of the first chunk", schema::chunk_number())
             .header("Last-Event-ID", "the id of the last event that came: ATTEMPT:NEXT", schema::event_id())
             .streams(&[("chunk", "Chunk"), ("end", "End")]),
-        Endpoint::post("/api/v1/jobs/{id}/cancel", "cancel a job", v1::cancel::<S>).moves(),
-        Endpoint::post("/api/v1/jobs/{id}/retry", "try a failed or dead job again", v1::retry::<S>).moves(),
+        Endpoint::post(SUBMIT, "/api/v1/jobs/{id}/cancel", "cancel a job", v1::cancel::<S>).moves(),
+        Endpoint::post(SUBMIT, "/api/v1/jobs/{id}/retry", "try a failed or dead job again", v1::retry::<S>).moves(),
+    ]
+}
+
+fn schedules<S: Store>() -> Vec<Endpoint<S>> {
+    let example = || json!({"cron": "30 2 * * *", "job": {"kind": "report", "payload": {}}});
+    vec![
+        Endpoint::get(
+            READ,
+            "/api/v1/schedules",
+            "what submits jobs at times",
+            schedules::list::<S>,
+        )
+        .reads()
+        .answers(200, "Schedules", "all of them, by name"),
+        Endpoint::put(
+            SUBMIT,
+            "/api/v1/schedules/{name}",
+            "submit a job at times (JSON: cron, job, missed)",
+            schedules::set::<S>,
+        )
+        .named()
+        .takes("SetSchedule", example())
+        .changes()
+        .problem(429)
+        .answers(200, "ScheduleSet", "the schedule is in force"),
+        Endpoint::delete(
+            SUBMIT,
+            "/api/v1/schedules/{name}",
+            "submit it no more",
+            schedules::remove::<S>,
+        )
+        .named()
+        .changes()
+        .problem(404)
+        .reply(
+            204,
+            "there is no such schedule any more; jobs that it submitted stay",
+            Content::Nothing,
+        ),
     ]
 }
 
 fn work<S: Store>() -> Vec<Endpoint<S>> {
     vec![
-        Endpoint::post("/api/v1/claims", "take jobs (JSON: worker, slots, labels, kinds)", v1::claim::<S>)
+        Endpoint::post(WORKER, "/api/v1/claims", "take jobs (JSON: worker, slots, labels, kinds)", v1::claim::<S>)
             .takes("Offer", json!({"worker": "builder-1", "slots": 2, "labels": ["linux"], "kinds": ["build"]}))
             .changes()
             .answers(200, "Claims", "the jobs that the worker has now"),
-        Endpoint::post("/api/v1/jobs/{id}/start", "the worker begins (JSON: token)", v1::start::<S>)
+        Endpoint::post(WORKER, "/api/v1/jobs/{id}/start", "the worker begins (JSON: token)", v1::start::<S>)
             .takes("Held", json!({"token": 1}))
             .moves(),
-        Endpoint::post("/api/v1/jobs/{id}/renew", "the worker lives (JSON: token)", v1::renew::<S>)
+        Endpoint::post(WORKER, "/api/v1/jobs/{id}/renew", "the worker lives (JSON: token)", v1::renew::<S>)
             .takes("Held", json!({"token": 1}))
             .changes()
             .problem(409)
             .answers(200, "Renewed", "the worker goes on holding the job"),
-        Endpoint::post("/api/v1/jobs/{id}/finish", "the worker is done (JSON: token, report)", v1::finish::<S>)
+        Endpoint::post(WORKER, "/api/v1/jobs/{id}/finish", "the worker is done (JSON: token, report)", v1::finish::<S>)
             .takes("Finish", json!({"token": 1, "report": {"report": "failed", "error": "no space left", "permanent": false}}))
             .moves(),
-        Endpoint::get("/api/v1/stats", "number of jobs in each state", v1::stats::<S>)
+        Endpoint::get(READ, "/api/v1/stats", "number of jobs in each state", v1::stats::<S>)
             .reads()
             .answers(200, "Stats", "every state with its number of jobs"),
     ]
@@ -138,6 +194,7 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
     let fetch = || json!({"url": "https://example.org/"});
     vec![
         Endpoint::post(
+            SUBMIT,
             "/new-job",
             "submit a job that fetches a URL (form or JSON: url)",
             queue::new_job::<S>,
@@ -146,6 +203,7 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
         .takes_as(FORM, "NewJob", fetch())
         .submits(),
         Endpoint::post(
+            SUBMIT,
             "/queue/publish",
             "submit a job of any kind (JSON: kind, payload)",
             queue::publish::<S>,
@@ -156,6 +214,7 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
         )
         .submits(),
         Endpoint::post(
+            WORKER,
             "/queue/claim",
             "take one job (JSON: worker, kinds)",
             queue::claim::<S>,
@@ -168,17 +227,18 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
         .answers(200, "ShortClaim", "the job that the worker has now")
         .reply(204, "there is nothing to claim", Content::Nothing),
         Endpoint::post(
+            WORKER,
             "/queue/status/{id}",
             "move a job on (JSON: state, token)",
             queue::set_status::<S>,
         )
         .takes("SetStatus", json!({"state": "in_progress", "token": 1}))
         .moves(),
-        Endpoint::get("/queue/status/{id}", "one job", queue::status::<S>)
+        Endpoint::get(READ, "/queue/status/{id}", "one job", queue::status::<S>)
             .reads()
             .answers(200, "JobRead", "the job"),
-        Endpoint::get("/queue/list", "as /api/v1/jobs", queue::list::<S>).lists_jobs(),
-        Endpoint::get("/queue/stats", "as /api/v1/stats", queue::stats::<S>)
+        Endpoint::get(READ, "/queue/list", "as /api/v1/jobs", queue::list::<S>).lists_jobs(),
+        Endpoint::get(READ, "/queue/stats", "as /api/v1/stats", queue::stats::<S>)
             .reads()
             .answers(200, "Stats", "every state with its number of jobs"),
     ]
@@ -187,12 +247,29 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
 fn node<S: Store>() -> Vec<Endpoint<S>> {
     vec![
         Endpoint::get(
+            READ,
+            "/api/v1/node",
+            "this node's worker: slots, busy, draining",
+            host::node::<S>,
+        )
+        .answers(200, "Node", "the worker of the node that answers"),
+        Endpoint::post(
+            ADMIN,
+            "/api/v1/node/drain",
+            "take no more jobs, or take them again (JSON: draining)",
+            host::drain::<S>,
+        )
+        .takes("Drain", json!({"draining": true}))
+        .answers(200, "Node", "the worker of the node that answers"),
+        Endpoint::get(
+            OPEN,
             "/health",
             "200 while the process lives",
             cluster::health::<S>,
         )
         .answers(200, "Health", "the process lives"),
         Endpoint::get(
+            OPEN,
             "/ready",
             "200 while this node reaches a leader with a quorum",
             cluster::ready::<S>,
@@ -200,6 +277,7 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
         .problem(503)
         .answers(200, "Ready", "a linearizable request would be served now"),
         Endpoint::get(
+            READ,
             "/cluster",
             "members, leader, term, log",
             cluster::cluster::<S>,
@@ -210,12 +288,13 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             "what this node knows, also when it is cut off",
         ),
         Endpoint::get(
+            READ,
             "/api/openapi.json",
             "all this, as an OpenAPI document",
             openapi::openapi::<S>,
         )
         .answers(200, "Document", "OpenAPI 3.1"),
-        Endpoint::get("/", "a page for people", page::page::<S>).reply(
+        Endpoint::get(READ, "/", "a page for people", page::page::<S>).reply(
             200,
             "the page",
             Content::Html,
@@ -225,22 +304,55 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
 
 impl<S: Store> Endpoint<S> {
     fn get<H: Handler<T, Arc<App<S>>>, T: 'static>(
+        scope: Option<Scope>,
         path: &'static str,
         summary: &'static str,
         handler: H,
     ) -> Self {
-        Self::new("GET", path, summary, on(MethodFilter::GET, handler))
+        Self::new(scope, "GET", path, summary, on(MethodFilter::GET, handler))
     }
 
     fn post<H: Handler<T, Arc<App<S>>>, T: 'static>(
+        scope: Option<Scope>,
         path: &'static str,
         summary: &'static str,
         handler: H,
     ) -> Self {
-        Self::new("POST", path, summary, on(MethodFilter::POST, handler))
+        Self::new(
+            scope,
+            "POST",
+            path,
+            summary,
+            on(MethodFilter::POST, handler),
+        )
+    }
+
+    fn put<H: Handler<T, Arc<App<S>>>, T: 'static>(
+        scope: Option<Scope>,
+        path: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(scope, "PUT", path, summary, on(MethodFilter::PUT, handler))
+    }
+
+    fn delete<H: Handler<T, Arc<App<S>>>, T: 'static>(
+        scope: Option<Scope>,
+        path: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(
+            scope,
+            "DELETE",
+            path,
+            summary,
+            on(MethodFilter::DELETE, handler),
+        )
     }
 
     fn new(
+        scope: Option<Scope>,
         method: &'static str,
         path: &'static str,
         summary: &'static str,
@@ -250,6 +362,7 @@ impl<S: Store> Endpoint<S> {
             method,
             path,
             summary,
+            scope,
         };
         let endpoint = Self {
             route,
@@ -326,6 +439,11 @@ impl<S: Store> Endpoint<S> {
     ) -> Self {
         self.operation.takes.push((content_type, schema, example));
         self.problem(400).problem(408).problem(413).problem(415)
+    }
+
+    /// Its path has a schedule's name.
+    fn named(self) -> Self {
+        self.parameter("path", "name", true, "the schedule's name", schema::key())
     }
 
     /// It reads with a barrier.

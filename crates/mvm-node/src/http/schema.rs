@@ -42,8 +42,14 @@ fn requests() -> Fields {
         ("kinds", kinds()),
     ];
     let asked = ["in_progress", "completed", "failed", "cancelled"];
+    let schedule = object(
+        vec![("cron", text()), ("job", reference("JobSpec"))],
+        vec![("missed", missed())],
+    );
     vec![
         ("JobSpec", spec),
+        ("SetSchedule", schedule),
+        ("Drain", object(vec![("draining", boolean())], vec![])),
         (
             "NewJob",
             object(
@@ -162,6 +168,13 @@ fn jobs() -> Fields {
         ],
         optional_spec(),
     );
+    let set = vec![("name", key()), ("revision", signed()), ("next_ms", time())];
+    let mut schedule = set.clone();
+    schedule.extend([
+        ("cron", text()),
+        ("missed", missed()),
+        ("job", reference("JobSpec")),
+    ]);
     vec![
         ("Job", job),
         ("Claim", claim),
@@ -199,6 +212,8 @@ fn jobs() -> Fields {
             ),
         ),
         ("End", object(vec![("state", state())], vec![])),
+        ("Schedule", object(schedule, vec![])),
+        ("ScheduleSet", object(set, vec![])),
     ]
 }
 
@@ -234,7 +249,7 @@ fn reads() -> Fields {
     );
     let chunk = vec![
         ("number", count()),
-        ("stream", words(&["stdout", "stderr"])),
+        ("stream", stream()),
         ("at_ms", time()),
         ("text", text()),
     ];
@@ -247,6 +262,7 @@ fn reads() -> Fields {
         ("Attempt", attempt),
         ("Attempts", read(vec![("attempts", many("Attempt"))])),
         ("Chunk", object(chunk, vec![])),
+        ("Schedules", read(vec![("schedules", many("Schedule"))])),
         ("Log", read(vec![("chunks", many("Chunk"))])),
         ("Stats", read(vec![("counts", counts), ("total", count())])),
     ]
@@ -273,6 +289,14 @@ fn node() -> Fields {
         ("quorum", boolean()),
         ("reason", or_null(text())),
         ("members", json!({"type": "array", "items": member})),
+    ];
+    let worker = vec![
+        ("node", node_number()),
+        ("slots", count()),
+        ("busy", count()),
+        ("draining", boolean()),
+        ("labels", labels()),
+        ("kinds", json!({"type": "array", "items": kind()})),
     ];
     let problem = vec![
         (
@@ -306,6 +330,7 @@ fn node() -> Fields {
             ),
         ),
         ("Cluster", object(cluster, vec![])),
+        ("Node", object(worker, vec![])),
         (
             "Document",
             json!({"type": "object", "required": ["openapi", "info", "paths"]}),
@@ -411,7 +436,7 @@ fn labels() -> Value {
 }
 
 /// A name without control characters.
-fn key() -> Value {
+pub(super) fn key() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"})
 }
 
@@ -423,8 +448,17 @@ pub(super) fn event_id() -> Value {
     json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9]{1,9}$"})
 }
 
+pub(super) fn stream() -> Value {
+    words(&["stdout", "stderr"])
+}
+
 pub(super) fn state() -> Value {
     words(&JobState::ALL.map(JobState::as_str))
+}
+
+/// What becomes of ticks that nobody could fire.
+fn missed() -> Value {
+    words(&["once", "all", "skip"])
 }
 
 fn waits_for() -> Value {

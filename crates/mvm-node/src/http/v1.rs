@@ -90,13 +90,7 @@ pub(super) async fn submit<S: Store>(
     mut spec: JobSpec,
 ) -> Answered {
     let request = request_id(app, headers)?;
-    check_kind(&spec.kind)?;
-    if spec.kind == FETCH_KIND {
-        check_url(spec.payload.get("url").and_then(Value::as_str))?;
-    }
-    if spec.kind == PROCESS_KIND {
-        Process::parse(&spec.payload).map_err(Problem::bad_request)?;
-    }
+    check_spec(&spec)?;
     // The store remembers requests for a while, and keys for as long as their jobs.
     spec.idempotency_key
         .get_or_insert_with(|| request.0.clone());
@@ -124,6 +118,18 @@ pub(super) async fn submit<S: Store>(
     let location = [(header::LOCATION, format!("/api/v1/jobs/{job}"))];
     let told = Json(json!({ "id": job, "state": state, "waits_for": waits_for }));
     Ok(of_request((status, location, told), &request))
+}
+
+/// Checks what the node's own workers would refuse.
+pub(super) fn check_spec(spec: &JobSpec) -> Result<(), Problem> {
+    check_kind(&spec.kind)?;
+    if spec.kind == FETCH_KIND {
+        check_url(spec.payload.get("url").and_then(Value::as_str))?;
+    }
+    if spec.kind == PROCESS_KIND {
+        Process::parse(&spec.payload).map_err(Problem::bad_request)?;
+    }
+    Ok(())
 }
 
 /// `POST /api/v1/claims`

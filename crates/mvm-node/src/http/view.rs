@@ -1,16 +1,20 @@
 //! How a job, a claim and output look to clients.
 
+use std::borrow::Cow;
+
 use mvm_queue::{
     Claim, FencingToken, Job, JobId, JobSpec, JobState, LogChunk, Stream, UnixMillis, WaitsFor,
 };
 use serde::Serialize;
 
-/// A job with all that was asked for, as every route shows it.
+use super::redact;
+
+/// A job with all that was asked for but the values of its secrets, as every route shows it.
 #[derive(Debug, Serialize)]
 pub(super) struct JobView<'a> {
     id: &'a JobId,
     #[serde(flatten)]
-    spec: &'a JobSpec,
+    spec: Cow<'a, JobSpec>,
     state: JobState,
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<WaitsFor>,
@@ -50,7 +54,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
     fn from(job: &'a Job) -> Self {
         Self {
             id: &job.id,
-            spec: &job.spec,
+            spec: redact::shown(&job.spec),
             state: job.state,
             waits_for: job.waits_for,
             created_at_ms: job.created_at_ms,
@@ -70,7 +74,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
     }
 }
 
-/// A claim as its worker gets it.
+/// A claim as its worker gets it, with its secrets.
 #[derive(Debug, Serialize)]
 pub(super) struct ClaimView<'a> {
     id: &'a JobId,

@@ -31,6 +31,7 @@ use crate::{
     config::{Config, Member},
     consensus::{Barrier, Proposal, Reading, Unavailable},
     http::internal,
+    tls::ClientTls,
 };
 
 /// Pause between two looks for a leader.
@@ -63,8 +64,8 @@ pub(crate) struct ClusterStore {
 }
 
 impl ClusterStore {
-    /// A store that has not joined yet.
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    /// A store that has not joined yet. With `tls` it speaks to other nodes by that.
+    pub(crate) fn new(config: &Config, tls: Option<Arc<ClientTls>>) -> Arc<Self> {
         let addresses: HashMap<_, _> = config
             .members
             .iter()
@@ -73,7 +74,7 @@ impl ClusterStore {
         Arc::new(Self {
             node: config.node_id,
             members: config.members.clone(),
-            peers: Peers::new(addresses, config.secret_store.clone()),
+            peers: Peers::new(addresses, config.secret_store.clone(), tls),
             local: OnceLock::new(),
             has_schema: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),

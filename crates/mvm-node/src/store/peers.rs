@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -18,9 +18,16 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::TcpStream, task::JoinSet, time::timeout_at};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout_at,
+};
 
 use mvm_queue::{Versioned, WIRE_VERSION};
+
+use crate::{config::Secret, tls::ClientTls};
 
 /// Carries the secret that nodes share.
 pub(crate) const SECRET_HEADER: &str = "x-mvm-secret";
@@ -35,10 +42,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Idle connections kept per peer: as many as requests are commonly in flight to a leader.
 const IDLE_MAX: usize = 64;
 
+/// Connections that were idle for longer are not used again: the peer closes them some time later, and a request that
+/// crosses that would be lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The largest answer taken from a peer: a full page of the largest jobs, and then some.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 type Connection = SendRequest<Full<Bytes>>;
+
+/// A connection that waits for its next request, and since when.
+type Idle = (Connection, Instant);
 
 /// What became of one request to a peer.
 #[derive(Debug)]
@@ -58,18 +72,25 @@ pub(super) enum Exchange<T> {
 #[derive(Debug)]
 pub(super) struct Peers {
     addresses: HashMap<u64, (String, u16)>,
-    secret: String,
-    idle: Mutex<HashMap<u64, Vec<Connection>>>,
+    secret: Secret,
+    /// Without it, peers speak plain HTTP.
+    tls: Option<Arc<ClientTls>>,
+    idle: Mutex<HashMap<u64, Vec<Idle>>>,
     /// The tasks that drive the connections; they end with their connection, or with this.
     drivers: Mutex<JoinSet<()>>,
 }
 
 impl Peers {
     /// Knows peers by number, host and HTTP port. Connects to nobody yet.
-    pub(super) fn new(addresses: HashMap<u64, (String, u16)>, secret: String) -> Self {
+    pub(super) fn new(
+        addresses: HashMap<u64, (String, u16)>,
+        secret: Secret,
+        tls: Option<Arc<ClientTls>>,
+    ) -> Self {
         Self {
             addresses,
             secret,
+            tls,
             idle: Mutex::default(),
             drivers: Mutex::default(),
         }
@@ -134,7 +155,7 @@ impl Peers {
         Request::post(path)
             .header(header::HOST, format!("{host}:{port}"))
             .header(header::CONTENT_TYPE, "application/json")
-            .header(SECRET_HEADER, &self.secret)
+            .header(SECRET_HEADER, self.secret.expose())
             .header(DEADLINE_HEADER, left.as_millis().to_string())
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| error.to_string())
@@ -167,20 +188,32 @@ impl Peers {
             .addresses
             .get(&peer)
             .ok_or_else(|| format!("node {peer} is not configured"))?;
-        let stream =
-            tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
-                .await
-                .map_err(|_| {
-                    format!(
-                        "no connection to {host}:{port} within {} ms",
-                        CONNECT_TIMEOUT.as_millis()
-                    )
-                })?
-                .map_err(|error| format!("no connection to {host}:{port}: {error}"))?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.open(peer, host, *port)).await;
+        let within = CONNECT_TIMEOUT.as_millis();
+        connected
+            .unwrap_or_else(|_| Err(format!("not within {within} ms")))
+            .map_err(|error| format!("no connection to {host}:{port}: {error}"))
+    }
+
+    async fn open(&self, peer: u64, host: &str, port: u16) -> Result<Connection, String> {
+        let stream = TcpStream::connect((host, port))
+            .await
+            .map_err(|error| error.to_string())?;
         // Small requests, and somebody waits for each.
         stream
             .set_nodelay(true)
             .map_err(|error| error.to_string())?;
+        match &self.tls {
+            Some(tls) => self.drive(peer, tls.connect(host, stream).await?).await,
+            None => self.drive(peer, stream).await,
+        }
+    }
+
+    async fn drive(
+        &self,
+        peer: u64,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Connection, String> {
         let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
@@ -197,8 +230,8 @@ impl Peers {
     fn take(&self, peer: u64) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.get_mut(&peer)?;
-        while let Some(connection) = connections.pop() {
-            if connection.is_ready() {
+        while let Some((connection, since)) = connections.pop() {
+            if connection.is_ready() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(connection);
             }
         }
@@ -209,7 +242,7 @@ impl Peers {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connections = idle.entry(peer).or_default();
         if !connection.is_closed() && connections.len() < IDLE_MAX {
-            connections.push(connection);
+            connections.push((connection, Instant::now()));
         }
     }
 }

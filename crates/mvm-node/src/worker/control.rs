@@ -26,6 +26,12 @@ pub(crate) struct Control {
     orders: watch::Sender<Order>,
 }
 
+impl Default for Control {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
 impl Control {
     /// Of a worker with so many slots, which takes jobs.
     pub(crate) fn new(slots: u32) -> Self {

@@ -24,8 +24,8 @@ pub(super) const STREAM_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What all of them together may take.
 const TOTAL_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
-/// The outputs on this node's disk.
-#[derive(Debug)]
+/// The outputs on this node's disk; none by default.
+#[derive(Debug, Default)]
 pub(crate) struct Outputs {
     folder: PathBuf,
     total_max: u64,
@@ -80,7 +80,7 @@ impl Outputs {
 
     /// Ids come from clients too: only one that is a plain name leads anywhere.
     fn of_attempt(&self, job: &JobId, token: FencingToken) -> Option<PathBuf> {
-        let plain = !job.0.is_empty() && job.0.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let plain = !self.folder.as_os_str().is_empty() && !job.0.is_empty() && job.0.bytes().all(|byte| byte.is_ascii_alphanumeric());
         plain.then(|| self.folder.join(&job.0).join(token.0.to_string()))
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outputs::STREAM_BYTES_MAX;
+use crate::config::Secret;
 
 /// The kind of job that a node's own worker does.
 pub(crate) const PROCESS_KIND: &str = "process";
@@ -28,6 +29,9 @@ pub(crate) struct Process {
     /// Variables added to a clean environment.
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    /// More of them, whose values only workers are told.
+    #[serde(default)]
+    secret_environment: BTreeMap<String, Secret>,
     /// How much memory it may use.
     memory_limit_bytes: Option<u64>,
 }
@@ -37,6 +41,12 @@ impl Process {
     pub(crate) fn parse(payload: &Value) -> Result<Self, String> {
         let process = Self::deserialize(payload)
             .map_err(|error| format!("the payload of a process job is not understood: {error}"))?;
+        let both = |name: &&String| process.environment.contains_key(*name);
+        if let Some(name) = process.secret_environment.keys().find(both) {
+            return Err(format!(
+                "{name} is both in environment and in secret_environment"
+            ));
+        }
         match (&process.command, &process.script) {
             (Some(command), None) if command.first().is_some_and(|program| !program.is_empty()) => {
                 Ok(process)
@@ -60,6 +70,9 @@ impl Process {
         };
         for (name, value) in &self.environment {
             spec = spec.env(name, value);
+        }
+        for (name, value) in &self.secret_environment {
+            spec = spec.env(name, value.expose());
         }
         if let Some(bytes) = self.memory_limit_bytes {
             spec = spec.memory_limit(bytes);
@@ -102,6 +115,18 @@ mod tests {
         };
         check(json!({"command": ["true"]}), "");
         check(json!({"script": "true", "environment": {"A": "b"}}), "");
+        check(
+            json!({"script": "true", "secret_environment": {"A": "hush-hush"}}),
+            "",
+        );
+        check(
+            json!({"script": "true", "environment": {"A": "b"}, "secret_environment": {"A": "c"}}),
+            "A is both in environment and in secret_environment",
+        );
+        check(
+            json!({"script": "true", "secret_environment": {"A": 4711}}),
+            "a secret is text in quotes",
+        );
         check(json!({"command": []}), "either a command");
         check(
             json!({"command": ["true"], "script": "true"}),

@@ -68,6 +68,8 @@ pub(crate) fn run_node_if_child() {
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
     directory: tempfile::TempDir,
+    /// Settings beside those that every cluster has.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 struct Node {
@@ -110,7 +112,20 @@ impl Cluster {
             .map(|(ports, id)| format!("{id}=127.0.0.1:{}:{}:{}", ports[0], ports[1], ports[2]))
             .collect();
         std::fs::write(directory.path().join("members"), members.join(",")).unwrap();
-        Self { nodes, directory }
+        Self {
+            nodes,
+            directory,
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets a variable of all nodes.
+    pub(crate) fn set(&mut self, variable: &'static str, value: impl Into<PathBuf>) {
+        self.environment.push((variable, value.into()));
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Starts them all and waits until each serves linearizable requests.
@@ -141,6 +156,7 @@ impl Cluster {
             .env("MVM_CI_ELECTION_MIN_MS", "400")
             .env("MVM_CI_ELECTION_MAX_MS", "800")
             .env("MVM_CI_LEASE_MS", "2000")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -1,0 +1,103 @@
+//! The routes of schedules: jobs that the cluster submits at times.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use mvm_queue::{
+    Answer, Change, Effect, JobSpec, Missed, Query, StoredSchedule, validate_schedule,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    App,
+    asking::{mismatch, of_request, propose, read, request_id},
+    body, form,
+    problem::Problem,
+    redact, v1,
+};
+use crate::{id, store::Store};
+
+type Shared<S> = State<Arc<App<S>>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetSchedule {
+    cron: String,
+    #[serde(default)]
+    missed: Missed,
+    job: JobSpec,
+}
+
+/// `PUT /api/v1/schedules/{name}`
+pub(super) async fn set<S: Store>(
+    State(app): Shared<S>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let SetSchedule { cron, missed, job } = body::json(&headers, body).await?;
+    let request = request_id(&app, &headers)?;
+    v1::check_spec(&job)?;
+    let next_ms = validate_schedule(&name, &cron, &job, id::now()).map_err(Problem::invalid)?;
+    let change = Change::SetSchedule {
+        name: name.clone(),
+        cron,
+        missed,
+        spec: Box::new(job),
+        next_ms,
+    };
+    match propose(&app, &request, change).await? {
+        Effect::ScheduleSet { revision } => {
+            let told = json!({ "name": name, "revision": revision, "next_ms": next_ms });
+            Ok(of_request(Json(told), &request))
+        }
+        other => Err(mismatch(&other)),
+    }
+}
+
+/// `DELETE /api/v1/schedules/{name}`
+pub(super) async fn remove<S: Store>(
+    State(app): Shared<S>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let request = request_id(&app, &headers)?;
+    match propose(&app, &request, Change::RemoveSchedule { name }).await? {
+        Effect::ScheduleRemoved => Ok(of_request(StatusCode::NO_CONTENT, &request)),
+        other => Err(mismatch(&other)),
+    }
+}
+
+/// `GET /api/v1/schedules`
+pub(super) async fn list<S: Store>(
+    State(app): Shared<S>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
+    let (answer, wrap) = read(&app, consistency.as_deref(), Query::Schedules).await?;
+    match answer {
+        Answer::Schedules { schedules } => {
+            let schedules: Vec<_> = schedules.iter().map(view).collect();
+            Ok(Json(wrap(json!({ "schedules": schedules }))).into_response())
+        }
+        other => Err(mismatch(&other)),
+    }
+}
+
+fn view(schedule: &StoredSchedule) -> Value {
+    json!({
+        "name": schedule.name,
+        "revision": schedule.revision,
+        "cron": schedule.cron,
+        "missed": schedule.missed,
+        "job": redact::shown(&schedule.spec),
+        "next_ms": schedule.next_ms,
+    })
+}
