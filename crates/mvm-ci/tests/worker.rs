@@ -20,12 +20,15 @@ const ALLOWED: Duration = Duration::from_secs(60);
 struct Node {
     process: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Node {
     fn start() -> Node {
-        let folder = tempfile::tempdir().unwrap();
+        Node::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(folder: tempfile::TempDir) -> Node {
         let [http, raft, store] = free_ports();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
@@ -45,7 +48,7 @@ impl Node {
         let node = Node {
             process,
             port: http,
-            folder,
+            folder: Some(folder),
         };
         node.wait("the node is ready", || {
             match node.ask("GET", "/ready", &Value::Null) {
@@ -58,6 +61,11 @@ impl Node {
 
     /// Sends a request; nothing if nobody answers.
     fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let (status, body) = self.ask_for_text(method, path, body)?;
+        Some((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
+    }
+
+    fn ask_for_text(&self, method: &str, path: &str, body: &Value) -> Option<(u16, String)> {
         let body = body.to_string();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -70,7 +78,7 @@ impl Node {
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+        Some((status, body.to_owned()))
     }
 
     fn submit(&self, spec: &Value) -> String {
@@ -111,8 +119,10 @@ impl Node {
                 Ok(found) => return found,
                 Err(seen) => seen,
             };
-            let log =
-                || std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let log = || {
+                let folder = self.folder.as_ref().unwrap();
+                std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+            };
             assert!(began.elapsed() < ALLOWED, "{what}: {seen}\n{}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -206,7 +216,21 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     let flood = node.script("head -c 3000000 /dev/zero | tr '\\0' x; echo the end");
     node.wait_for(&flood, "completed");
     let told = node.log(&flood, 1, "stdout");
-    assert!(told.contains("bytes of output are left out here") && told.ends_with("the end\n"));
+    let place = format!("/api/v1/jobs/{flood}/attempts/1/stdout");
+    assert!(told.contains(&format!("bytes are left out here; all of it: {place}]")));
+    assert!(told.ends_with("the end\n"));
+    let (status, whole) = node.ask_for_text("GET", &place, &Value::Null).unwrap();
+    assert_eq!(status, 200);
+    assert!(whole.contains(&"x".repeat(3_000_000)) && whole.contains("the end\n"));
+    let (status, _) = node
+        .ask("GET", &place.replace(&flood, &done), &Value::Null)
+        .unwrap();
+    assert_eq!(status, 404, "all of that is in the log");
+
+    let url = format!("http://127.0.0.1:{}/health", node.port);
+    let fetched = node.submit(&json!({"kind": "fetch", "payload": {"url": url}}));
+    let fetched = node.wait_for(&fetched, "completed");
+    assert_eq!(fetched["result"]["status"], 200, "{fetched}");
 
     let long = node.script("setsid sleep 72.25 & sleep 73.25");
     node.wait_for(&long, "in_progress");
@@ -261,4 +285,57 @@ fn jobs_run_are_told_of_and_leave_nothing() {
             Ok(())
         }
     });
+}
+
+#[test]
+fn a_worker_drains_and_gives_back() {
+    let mut node = Node::start();
+    let drain = |node: &Node, draining: bool| {
+        let (status, worker) = node
+            .ask(
+                "POST",
+                "/api/v1/node/drain",
+                &json!({ "draining": draining }),
+            )
+            .unwrap();
+        assert_eq!((status, &worker["draining"]), (200, &json!(draining)));
+        worker
+    };
+
+    let running = node.script("while test ! -e go; do sleep 0.05; done");
+    let script = "sleep 76.25";
+    let endless = node.script(script);
+    node.wait_for(&running, "in_progress");
+    node.wait_for(&endless, "in_progress");
+    let cancel = format!("/api/v1/jobs/{running}/cancel");
+    assert_eq!(drain(&node, true)["busy"], 2);
+    let later = node.script("true");
+    node.ask("POST", &cancel, &json!({})).unwrap();
+    node.wait_for(&running, "cancelled");
+    // A slot is free, and the worker is awake, since the replica has applied the end.
+    node.wait("one slot is busy", || {
+        match node.ask("GET", "/api/v1/node", &Value::Null) {
+            Some((200, worker)) if worker["busy"] == 1 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(node.job(&later)["state"], "pending", "it is draining");
+    drain(&node, false);
+    node.wait_for(&later, "completed");
+
+    Command::new("kill")
+        .arg(node.process.id().to_string())
+        .status()
+        .unwrap();
+    assert!(node.process.wait().unwrap().success());
+    assert!(!runs("76.25"), "the job ended with its node");
+    let node = Node::start_in(node.folder.take().unwrap());
+    let path = format!("/api/v1/jobs/{endless}/attempts");
+    let (_, answer) = node.ask("GET", &path, &Value::Null).unwrap();
+    let first = &answer["attempts"][0];
+    assert_eq!(
+        (&first["outcome"], &first["error"]),
+        (&json!("lost"), &json!("the worker gave the job back")),
+        "{answer}"
+    );
 }

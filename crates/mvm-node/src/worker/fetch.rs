@@ -79,7 +79,9 @@ async fn fetch(client: &Client, url: &str) -> Report {
     match read(response).await {
         Ok(result) if status.is_success() => Report::Succeeded { result },
         Ok(result) => {
-            let text = format!("the server answered {status}: {result}");
+            let (bytes, hash) = (&result["bytes"], result["sha256"].as_str());
+            let hash = hash.unwrap_or_default();
+            let text = format!("the server answered {status} with {bytes} bytes of SHA-256 {hash}");
             Report::failed(&text, !is_passing(status))
         }
         Err(error) => failed(&error, false),
@@ -161,14 +163,22 @@ mod tests {
     #[tokio::test]
     async fn what_comes_of_fetches() {
         let server = server().await;
-        let found = expect![[r#""#]];
+        let found = expect![[
+            r#"{"report":"succeeded","result":{"bytes":6,"content_type":"text/plain; charset=utf-8","sha256":"5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03","status":200,"url":"SERVER/page"}}"#
+        ]];
         check(&server, "/page", None, found).await;
-        check(&server, "/moved", None, expect![[r#""#]]).await;
-        check(&server, "/round", None, expect![[r#""#]]).await;
-        check(&server, "/nothing", None, expect![[r#""#]]).await;
-        check(&server, "/busy", None, expect![[r#""#]]).await;
-        check(&server, "/never", Some(50), expect![[r#""#]]).await;
-        check("http://127.0.0.1:1", "/", None, expect![[r#""#]]).await;
+        check(&server, "/moved", None, expect![[r#"{"report":"succeeded","result":{"bytes":6,"content_type":"text/plain; charset=utf-8","sha256":"5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03","status":200,"url":"SERVER/page"}}"#]]).await;
+        check(&server, "/round", None, expect![[r#"{"report":"failed","error":"could not fetch: error following redirect for url (SERVER/round): too many redirects","permanent":true}"#]]).await;
+        check(&server, "/nothing", None, expect![[r#"{"report":"failed","error":"the server answered 404 Not Found with 0 bytes of SHA-256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","permanent":true}"#]]).await;
+        check(&server, "/busy", None, expect![[r#"{"report":"failed","error":"the server answered 503 Service Unavailable with 0 bytes of SHA-256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","permanent":false}"#]]).await;
+        check(
+            &server,
+            "/never",
+            Some(50),
+            expect![[r#"{"report":"timed_out"}"#]],
+        )
+        .await;
+        check("http://127.0.0.1:1", "/", None, expect![[r#"{"report":"failed","error":"could not fetch: error sending request for url (SERVER/): client error (Connect): tcp connect error: Connection refused (os error 111)","permanent":false}"#]]).await;
     }
 
     #[tokio::test]

@@ -80,7 +80,9 @@ impl Outputs {
 
     /// Ids come from clients too: only one that is a plain name leads anywhere.
     fn of_attempt(&self, job: &JobId, token: FencingToken) -> Option<PathBuf> {
-        let plain = !self.folder.as_os_str().is_empty() && !job.0.is_empty() && job.0.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let plain = !self.folder.as_os_str().is_empty()
+            && !job.0.is_empty()
+            && job.0.bytes().all(|byte| byte.is_ascii_alphanumeric());
         plain.then(|| self.folder.join(&job.0).join(token.0.to_string()))
     }
 }
