@@ -54,6 +54,13 @@ fn check(
         "maxItems" => value
             .as_array()
             .is_none_or(|items| items.len() as u64 <= told.as_u64().expect("a number")),
+        "uniqueItems" => {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            items
+                .iter()
+                .enumerate()
+                .all(|(place, item)| !items[..place].contains(item))
+        }
         "minimum" => {
             integer(value).is_none_or(|number| number >= integer(told).expect("an integer"))
         }
