@@ -62,11 +62,16 @@ fn the_examples_tell_the_truth() {
         run(address, line, &request, reply, &mut real);
     }
     for route in routes() {
-        let (fixed, _) = route.path.split_once("{id}").unwrap_or((route.path, ""));
-        let found = shown.iter().any(|(method, path)| {
-            *method == route.method
-                && (path == route.path || (fixed != route.path && path.starts_with(fixed)))
-        });
+        let (before, after) = route.path.split_once("{id}").unwrap_or((route.path, ""));
+        let fits = |path: &str| {
+            let id = path
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(after));
+            id.is_some_and(|id| !id.contains('/') && id.is_empty() != (before != route.path))
+        };
+        let found = shown
+            .iter()
+            .any(|(method, path)| *method == route.method && fits(path));
         assert!(
             found,
             "docs/api.md has no example of {} {}",

@@ -11,11 +11,15 @@
 mod cluster;
 mod support;
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 use cluster::{Cluster, wait};
 use serde_json::json;
-use support::{Answer, get, new_job, post_json};
+use support::{Answer, get, new_job, post_json, request};
 
 #[test]
 fn node_process() {
@@ -49,6 +53,20 @@ fn a_cluster_keeps_its_promises() {
         "a healthy cluster takes every job"
     );
     history.check(&cluster);
+
+    step("a job is followed on one node and cancelled on another");
+    let leader = cluster.leader();
+    let follower = cluster.up().into_iter().find(|id| *id != leader).unwrap();
+    let job = history.acknowledged.iter().next().unwrap().clone();
+    let seen = follow(&cluster, follower, &job, || {
+        let path = format!("/api/v1/jobs/{job}/cancel");
+        let cancelled = post_json(cluster.address(leader), &path, &json!(null)).unwrap();
+        assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    });
+    assert!(
+        seen.contains("event: end\ndata: {\"state\":\"cancelled\"}"),
+        "{seen}"
+    );
 
     step("one node is killed: writes go on; it comes back and catches up");
     let leader = cluster.leader();
@@ -233,6 +251,23 @@ impl History {
 }
 
 /// Claims a job by way of a node; gives its id and token.
+/// Follows a job's events to the end of the stream; does something when the first event has come.
+fn follow(cluster: &Cluster, node: usize, job: &str, act: impl FnOnce()) -> String {
+    let mut stream = TcpStream::connect(cluster.address(node)).unwrap();
+    stream.set_read_timeout(Some(support::HANG)).unwrap();
+    let ask = request("GET", &format!("/api/v1/jobs/{job}/events"), &[], b"");
+    stream.write_all(&ask).unwrap();
+    let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&seen).contains("event: job") {
+        let length = stream.read(&mut piece).unwrap();
+        assert!(length > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&piece[..length]);
+    }
+    act();
+    stream.read_to_end(&mut seen).unwrap();
+    String::from_utf8(seen).unwrap()
+}
+
 fn claim(cluster: &Cluster, node: usize) -> (String, i64) {
     wait("a job is claimed", || claim_once(cluster, node))
 }

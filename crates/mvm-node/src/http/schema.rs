@@ -56,7 +56,9 @@ fn requests() -> Fields {
                 vec![(
                     "url",
                     json!({
-                        "type": "string", "maxLength": URL_BYTES_MAX, "pattern": "^https?://[^/?#\\s][^\\s]*$",
+                        "type": "string",
+                        "maxLength": URL_BYTES_MAX,
+                        "pattern": "^https?://[^/?#\\s\\u0000-\\u001f\\u007f-\\u009f][^\\s\\u0000-\\u001f\\u007f-\\u009f]*$",
                     }),
                 )],
                 vec![],
@@ -127,7 +129,7 @@ fn optional_spec() -> Fields {
                 vec![],
             )),
         ),
-        ("dependencies", list(word(), DEPENDENCIES_MAX)),
+        ("dependencies", dependencies()),
         ("on_dependency_failure", words(&["cancel", "run"])),
         ("idempotency_key", or_null(key())),
     ]
@@ -362,6 +364,12 @@ fn or_null(schema: Value) -> Value {
 
 fn list(items: Value, items_max: usize) -> Value {
     json!({"type": "array", "items": items, "maxItems": items_max})
+}
+
+fn dependencies() -> Value {
+    let mut dependencies = list(word(), DEPENDENCIES_MAX);
+    dependencies["uniqueItems"] = true.into();
+    dependencies
 }
 
 fn words(words: &[&str]) -> Value {

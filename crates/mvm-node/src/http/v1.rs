@@ -363,7 +363,7 @@ pub(super) async fn attempts<S: Store>(
     RawQuery(query): RawQuery,
 ) -> Answered {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let query = Query::Attempts { job: job };
+    let query = Query::Attempts { job };
     let (answer, wrap) = read(&app, consistency.as_deref(), query).await?;
     match answer {
         Answer::Attempts { attempts } => {

@@ -5,9 +5,11 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod abuse;
 mod document;
 mod draw;
 mod events;
 mod fuzz;
 mod openapi;
+mod run;
 mod schema;

@@ -2,6 +2,8 @@
 //!
 //! Small on purpose: the validators there are turn on features of the store's dependencies in every build.
 
+use std::{cell::RefCell, collections::HashMap};
+
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -52,6 +54,13 @@ fn check(
         "maxItems" => value
             .as_array()
             .is_none_or(|items| items.len() as u64 <= told.as_u64().expect("a number")),
+        "uniqueItems" => {
+            let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+            items
+                .iter()
+                .enumerate()
+                .all(|(place, item)| !items[..place].contains(item))
+        }
         "minimum" => {
             integer(value).is_none_or(|number| number >= integer(told).expect("an integer"))
         }
@@ -65,8 +74,8 @@ fn check(
             characters(value).is_none_or(|count| count <= told.as_u64().expect("a number"))
         }
         "pattern" => {
-            let pattern = Regex::new(told.as_str().expect("a pattern")).expect("a pattern");
-            value.as_str().is_none_or(|text| pattern.is_match(text))
+            let pattern = told.as_str().expect("a pattern");
+            value.as_str().is_none_or(|text| matches(pattern, text))
         }
         "description" | "format" => true,
         other => panic!("a schema says {other}, which is not judged here"),
@@ -76,6 +85,19 @@ fn check(
     } else {
         Err(format!("{keyword} {told} does not hold"))
     }
+}
+
+thread_local! {
+    /// Reading a pattern takes far longer than asking it.
+    static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::default();
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    PATTERNS.with_borrow_mut(|patterns| {
+        let read = || Regex::new(pattern).expect("a pattern");
+        let known = patterns.entry(pattern.to_owned()).or_insert_with(read);
+        known.is_match(text)
+    })
 }
 
 fn is_of_type(name: &str, value: &Value) -> bool {

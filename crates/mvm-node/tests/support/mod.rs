@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 /// Longer than any promise of the node, so that a hang fails instead of lasting.
-const HANG: Duration = Duration::from_secs(20);
+pub(crate) const HANG: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]
