@@ -275,7 +275,7 @@ mod tests {
                 entry.replace("1970-01-01T00:01:30Z", "soon"),
                 "expires_at \"soon\"",
             ),
-            (format!("{entry}\ntoken = \"{hash}\""), "line 7"),
+            (format!("{entry}\ntoken = \"{hash}\""), "line 8"),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(expected), "{error} in {text}");

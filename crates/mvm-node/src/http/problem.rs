@@ -30,7 +30,7 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
     #[serde(skip)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 #[expect(
@@ -58,7 +58,7 @@ impl Problem {
             detail: detail.into(),
             hint: None,
             request_id: None,
-            headers: Vec::new(),
+            header: None,
         }
     }
 
@@ -301,8 +301,9 @@ impl Problem {
         self
     }
 
+    /// Adds the one header that a problem may need.
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -320,7 +321,7 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        headers.extend(self.headers);
+        headers.extend(self.header.map(|header| *header));
         if matches!(
             self.status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS

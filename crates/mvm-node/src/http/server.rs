@@ -41,6 +41,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// A browser with many cookies sends less.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
+/// Held per connection for what was read and not used yet.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
 /// Far more than any client sends.
 const HEADERS_MAX: usize = 64;
 
@@ -143,7 +146,8 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_timeout)
             .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
+            .max_header_size(HEAD_BYTES_MAX)
+            .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let ended = tokio::select! {
