@@ -87,7 +87,7 @@ pub enum Cause {
         /// How long it was given.
         after: Duration,
     },
-    /// 503: it cannot serve this now and changed nothing.
+    /// 503, or 429: it cannot serve this now and changed nothing.
     #[error("cannot serve this now: {0}")]
     Unavailable(Box<Problem>),
     /// 502 or 504: the request may have gone further.

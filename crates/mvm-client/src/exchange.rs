@@ -162,8 +162,10 @@ async fn not_success<T>(response: Response) -> Tried<T> {
     let retry_after = Duration::from_secs(seconds.unwrap_or(0)).min(RETRY_AFTER_MAX);
     let read = body(response, PROBLEM_BYTES_MAX).await;
     let problem = Problem::read(status.as_u16(), &read.ok().flatten().unwrap_or_default());
+    // One that is busy says when it will not be; without that, 429 is about the queue, which all share.
+    let busy = status == StatusCode::TOO_MANY_REQUESTS && seconds.is_some();
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => Tried::GoOn {
+        status if busy || status == StatusCode::SERVICE_UNAVAILABLE => Tried::GoOn {
             cause: Cause::Unavailable(Box::new(problem)),
             retry_after,
         },

@@ -1,5 +1,7 @@
 //! Follows a job or its output until the job has ended, whatever becomes of connections and servers meanwhile.
 
+use std::fmt;
+
 use mvm_queue::{FencingToken, JobId, JobState};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -18,6 +20,12 @@ pub struct LogPlace {
     pub attempt: FencingToken,
     /// The number of the next chunk.
     pub next: u32,
+}
+
+impl fmt::Display for LogPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.attempt, self.next)
+    }
 }
 
 impl LogPlace {
@@ -48,7 +56,7 @@ pub enum LogEvent {
     },
     /// There will be no more.
     End {
-        /// Where the job stands.
+        /// Where the job stood, as far as the asked server knew.
         state: JobState,
     },
 }
@@ -73,22 +81,21 @@ struct End {
 impl Client {
     /// Follows the output of a job from a place on, over all later attempts, until the job has ended.
     pub fn follow_log(&self, job: &JobId, from: LogPlace) -> FollowLog {
-        let path = ["api", "v1", "jobs", &job.0, "log", "events"];
+        let mut source = EventSource::new(self, job, &["log", "events"]);
+        source.last_id = Some(from.to_string());
         FollowLog {
             client: self.clone(),
-            source: EventSource::new(self, &path),
+            source,
             place: from,
-            moved: true,
             gaps: 0,
         }
     }
 
     /// Follows a job until it has ended.
     pub fn follow_job(&self, job: &JobId) -> FollowJob {
-        let path = ["api", "v1", "jobs", &job.0, "events"];
         FollowJob {
             client: self.clone(),
-            source: EventSource::new(self, &path),
+            source: EventSource::new(self, job, &["events"]),
         }
     }
 }
@@ -99,8 +106,6 @@ pub struct FollowLog {
     client: Client,
     source: EventSource,
     place: LogPlace,
-    /// The place has changed since the query was written.
-    moved: bool,
     /// Pieces that were missing since the last one that was not.
     gaps: usize,
 }
@@ -118,11 +123,6 @@ impl FollowLog {
     /// See [`ClientError`]: if no server goes on with the stream within the deadline.
     pub async fn next(&mut self) -> Result<LogEvent, ClientError> {
         loop {
-            if std::mem::take(&mut self.moved) {
-                let LogPlace { attempt, next } = self.place;
-                self.source.query =
-                    vec![("attempt", attempt.to_string()), ("from", next.to_string())];
-            }
             let event = self.source.next().await?;
             match event.name.as_str() {
                 "chunk" => {
@@ -132,13 +132,7 @@ impl FollowLog {
                 }
                 "end" => {
                     let End { state } = parse(&self.client, &event)?;
-                    if state.is_finished() {
-                        return Ok(LogEvent::End { state });
-                    }
-                    // Only the attempt has ended; the job is tried again.
-                    self.place = LogPlace::beginning_of(FencingToken(self.place.attempt.0 + 1));
-                    self.moved = true;
-                    self.source.restart();
+                    return Ok(LogEvent::End { state });
                 }
                 // A newer node may have more to say.
                 _ => {}
@@ -173,7 +167,7 @@ impl FollowLog {
             return Ok(None);
         }
         self.place = after;
-        self.moved = true;
+        self.source.last_id = Some(after.to_string());
         self.gaps = 0;
         Ok(Some(LogEvent::Chunk {
             attempt: after.attempt,

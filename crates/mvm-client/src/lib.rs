@@ -12,7 +12,7 @@
 //!   with [`Options::deadline`].
 //! - **A write happens once.** It has an `Idempotency-Key` from the start, and is repeated under it when the answer was lost
 //!   (or was 504). If nobody tells in time what became of it, the error says so: [`ClientError::OutcomeUnknown`].
-//! - An answer of 4xx is final.
+//! - An answer of 4xx is final, except 429 of a server that is busy itself: it says for how long, or has too many streams.
 //! - Servers are not trusted: what they send is bounded in size and time.
 //!
 //! Proxies are not used, also if the environment names some: nodes are in one's own network. Redirections are not followed,

@@ -1,7 +1,8 @@
-//! A stream of server-sent events that outlives connections and servers.
+//! A job's stream of server-sent events, which outlives connections and servers.
 
 use std::time::{Duration, Instant};
 
+use mvm_queue::JobId;
 use reqwest::Response;
 
 use crate::{
@@ -9,9 +10,13 @@ use crate::{
     error::{Cause, ClientError},
     exchange::{self, Call, Tried},
     sse::{Event, Parser},
+    view::Consistency,
 };
 
 const MEDIA_TYPE: &str = "text/event-stream";
+
+const NOT_FOUND: u16 = 404;
+const TOO_MANY: u16 = 429;
 
 /// A server whose stream held so long did its work; to find the next one there is the whole deadline again.
 const SOUND_AFTER: Duration = Duration::from_secs(1);
@@ -20,10 +25,11 @@ const SOUND_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct EventSource {
     client: Client,
-    path: Vec<String>,
-    /// Of the next request.
-    pub(crate) query: Vec<(&'static str, String)>,
-    last_id: Option<String>,
+    job: JobId,
+    /// The path under the job's.
+    tail: &'static [&'static str],
+    /// Where another server is to go on.
+    pub(crate) last_id: Option<String>,
     attempts: Option<Attempts>,
     open: Option<Open>,
     /// Read and not taken, the last one first.
@@ -39,24 +45,17 @@ struct Open {
 }
 
 impl EventSource {
-    /// The events at a path.
-    pub(crate) fn new(client: &Client, path: &[&str]) -> Self {
+    /// The events at a path under that of a job.
+    pub(crate) fn new(client: &Client, job: &JobId, tail: &'static [&'static str]) -> Self {
         Self {
             client: client.clone(),
-            path: path.iter().map(|&segment| segment.to_owned()).collect(),
-            query: Vec::new(),
+            job: job.clone(),
+            tail,
             last_id: None,
             attempts: None,
             open: None,
             events: Vec::new(),
         }
-    }
-
-    /// Forgets the connection and all that came by it; the next event is asked for by [`Self::query`].
-    pub(crate) fn restart(&mut self) {
-        self.open = None;
-        self.events.clear();
-        self.last_id = None;
     }
 
     /// Treats the server of the latest event as one that went away.
@@ -79,7 +78,6 @@ impl EventSource {
     pub(crate) async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             if let Some(event) = self.events.pop() {
-                self.last_id.clone_from(&event.id);
                 self.attempts = None;
                 return Ok(event);
             }
@@ -119,8 +117,8 @@ impl EventSource {
     async fn connect(&mut self) -> Result<(), ClientError> {
         let preferred = self.client.preferred();
         let (server, left) = self.attempts(preferred).next(None).await?;
-        let mut call = Call::get(self.path.iter().map(String::as_str).collect::<Vec<_>>());
-        call.query.clone_from(&self.query);
+        let path = ["api", "v1", "jobs", &self.job.0];
+        let mut call = Call::get([&path, self.tail].concat());
         call.last_event.clone_from(&self.last_id);
         let options = &self.client.options;
         let allowed = left.min(options.answer_timeout);
@@ -129,6 +127,17 @@ impl EventSource {
         let tried = match tokio::time::timeout(allowed, opening).await {
             Ok(Tried::Answered(response)) if !is_event_stream(&response) => {
                 Tried::Violation(format!("what it sends is no {MEDIA_TYPE}"))
+            }
+            Ok(Tried::Refused(problem)) if problem.status == NOT_FOUND => {
+                // Streams are read from a server's own replica. If there is such a job, that one is behind.
+                self.client
+                    .job(&self.job, Consistency::Linearizable)
+                    .await?;
+                Tried::go_on(Cause::Unavailable(Box::new(problem)))
+            }
+            // It serves as many streams as it can.
+            Ok(Tried::Refused(problem)) if problem.status == TOO_MANY => {
+                Tried::go_on(Cause::Unavailable(Box::new(problem)))
             }
             Ok(tried) => tried,
             Err(_) => Tried::go_on(Cause::Slow { after: allowed }),

@@ -117,7 +117,8 @@ async fn reads_are_never_of_unknown_outcome() {
 async fn a_server_that_names_a_time_is_not_asked_before() {
     let asks_for_more = answer(503, "retry-after: 60\r\n", "{}");
     let first = Server::start([asks_for_more, submitted(201)]).await;
-    let second = Server::start([unavailable(), unavailable(), submitted(201)]).await;
+    let busy = answer(429, "retry-after: 0\r\n", "{}");
+    let second = Server::start([unavailable(), busy, submitted(201)]).await;
     client(&[&first, &second]).submit(&spec()).await.unwrap();
     assert_eq!((first.lines().len(), second.lines().len()), (1, 3));
 }
