@@ -92,7 +92,8 @@ impl Node {
     fn check(&self, arguments: &[&str], ids: &[&str], expected: Expect) {
         let mut text = self.said(arguments);
         for (number, id) in ids.iter().enumerate() {
-            text = text.replace(id, &format!("JOB{number}"));
+            // As wide, so that columns stay in line.
+            text = text.replace(id, &format!("{:.<26}", format!("JOB{number}")));
         }
         expected.assert_eq(&without_times(&text));
     }
@@ -174,10 +175,155 @@ fn nobody() -> String {
 fn help_tells_every_flag() {
     let check =
         |arguments: &[&str], expected: Expect| expected.assert_eq(&said(program(arguments)));
-    check(&["job", "--help"], expect![[""]]);
-    check(&["job", "submit", "--help"], expect![[""]]);
-    check(&["job", "list", "-h"], expect![[""]]);
-    check(&["cluster", "-h"], expect![[""]]);
+    check(
+        &["job", "--help"],
+        expect![[r#"
+        Submits jobs to a cluster, and tells what becomes of them
+
+        Usage: mvm-ci job [OPTIONS] <COMMAND>
+
+        Commands:
+          submit  Submits a job, and prints its id
+          list    Lists jobs, the newest first
+          show    Shows a job and what was tried
+          logs    Writes a job's output: what it wrote to standard output there, and to standard error there
+          cancel  Cancels a job; one that runs is stopped by its worker
+          retry   Tries a failed or dead job again
+          wait    Waits until jobs have ended
+          help    Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help  Print help
+
+        Nodes:
+              --server <URL>        A node to ask; with several, the next one if one is down [env:
+                                    MVM_CI_SERVER] [default: http://127.0.0.1:3020]
+              --token-file <FILE>   A file with the token that proves who you are [default: the variable
+                                    MVM_CI_TOKEN, if set]
+              --ca <FILE>           Certificates (PEM) of an authority to trust besides the system's, for
+                                    https
+              --timeout <DURATION>  How long to look for a node that serves a request [default: 30s]
+              --json                Writes JSON to standard output
+
+        Exit codes:
+            0  done; the jobs that were waited for completed; the cluster is healthy
+            1  a job that was waited for failed, was cancelled or is dead; the cluster is degraded
+            2  usage: the command line, a file it names or the environment is wrong
+            3  unknown: a change was sent and nobody told what became of it, or what answered is no node
+            4  unreachable: no node took the request in time; nothing was changed
+            5  refused: a node understood and said no
+          130  interrupted: nobody waits any more, and the job goes on
+        exit 0
+    "#]],
+    );
+    check(
+        &["job", "submit", "--help"],
+        expect![[r#"
+        Submits a job, and prints its id
+
+        Usage: mvm-ci job submit [OPTIONS] <--kind <KIND>|--script <TEXT|@FILE|->|COMMAND>
+
+        Arguments:
+          [COMMAND]...  A command, run by a node
+
+        Options:
+              --kind <KIND>              A job for workers of this kind
+              --payload <JSON|@FILE|->   What that worker is told [default: null]
+              --script <TEXT|@FILE|->    A script for /bin/sh, run by a node
+              --env <NAME=VALUE>         A variable of the command or script
+              --memory-limit <BYTES>     Memory that the command or script may use: 512M, 2G
+              --label <LABEL>            A label that the worker must offer
+              --priority <PRIORITY>      Higher goes first [default: 0]
+              --attempts <NUMBER>        How often it may fail or time out [default: 1]
+              --time-limit <DURATION>    How long one attempt may take: 90s, 10m, 1h 30m
+              --run-after <WHEN>         Not before: 10m from now, or 2027-01-31T08:00:00Z
+              --concurrency <KEY=LIMIT>  At most so many jobs of this key at once
+              --after <ID>...            Jobs that must complete first
+              --idempotency-key <KEY>    The same key is the same job: submitting it again changes nothing
+              --wait                     Waits until the job has ended; the exit code tells how
+              --follow                   Writes the job's output as it comes, until it has ended; the exit
+                                         code tells how
+          -h, --help                     Print help
+
+        Nodes:
+              --server <URL>        A node to ask; with several, the next one if one is down [env:
+                                    MVM_CI_SERVER] [default: http://127.0.0.1:3020]
+              --token-file <FILE>   A file with the token that proves who you are [default: the variable
+                                    MVM_CI_TOKEN, if set]
+              --ca <FILE>           Certificates (PEM) of an authority to trust besides the system's, for
+                                    https
+              --timeout <DURATION>  How long to look for a node that serves a request [default: 30s]
+              --json                Writes JSON to standard output
+
+        Values written @FILE are read from that file, - from standard input.
+        exit 0
+    "#]],
+    );
+    check(
+        &["job", "list", "-h"],
+        expect![[r#"
+        Lists jobs, the newest first
+
+        Usage: mvm-ci job list [OPTIONS]
+
+        Options:
+              --state <STATE>        Only those in this state
+              --label <LABEL>        Only those that need this label
+              --submitted-on <NODE>  Only those that this node took
+              --claimed-on <NODE>    Only those that a worker of this node claimed last
+              --since <WHEN>         Only those submitted since: 10m ago, or 2027-01-31T08:00:00Z
+              --oldest-first         Lists the oldest first
+              --limit <JOBS>         At most so many [default: 50]
+              --all                  All of them
+          -h, --help                 Print help
+
+        Nodes:
+              --server <URL>        A node to ask; with several, the next one if one is down [env:
+                                    MVM_CI_SERVER] [default: http://127.0.0.1:3020]
+              --token-file <FILE>   A file with the token that proves who you are [default: the variable
+                                    MVM_CI_TOKEN, if set]
+              --ca <FILE>           Certificates (PEM) of an authority to trust besides the system's, for
+                                    https
+              --timeout <DURATION>  How long to look for a node that serves a request [default: 30s]
+              --json                Writes JSON to standard output
+        exit 0
+    "#]],
+    );
+    check(
+        &["cluster", "-h"],
+        expect![[r#"
+        Tells how a cluster is
+
+        Usage: mvm-ci cluster [OPTIONS] <COMMAND>
+
+        Commands:
+          status  Tells of every node whether it is ready, who leads, and how far it is behind
+          help    Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help  Print help
+
+        Nodes:
+              --server <URL>        A node to ask; with several, the next one if one is down [env:
+                                    MVM_CI_SERVER] [default: http://127.0.0.1:3020]
+              --token-file <FILE>   A file with the token that proves who you are [default: the variable
+                                    MVM_CI_TOKEN, if set]
+              --ca <FILE>           Certificates (PEM) of an authority to trust besides the system's, for
+                                    https
+              --timeout <DURATION>  How long to look for a node that serves a request [default: 30s]
+              --json                Writes JSON to standard output
+
+        Exit codes:
+            0  done; the jobs that were waited for completed; the cluster is healthy
+            1  a job that was waited for failed, was cancelled or is dead; the cluster is degraded
+            2  usage: the command line, a file it names or the environment is wrong
+            3  unknown: a change was sent and nobody told what became of it, or what answered is no node
+            4  unreachable: no node took the request in time; nothing was changed
+            5  refused: a node understood and said no
+          130  interrupted: nobody waits any more, and the job goes on
+        exit 0
+    "#]],
+    );
 }
 
 #[test]
@@ -218,7 +364,41 @@ fn flags_become_the_job_that_they_say() {
     for varying in ["id", "created_at_ms", "updated_at_ms", "dependencies"] {
         job.as_object_mut().unwrap().remove(varying).unwrap();
     }
-    expect![[""]].assert_eq(&format!("{job:#}\n"));
+    expect![[r#"
+        {
+          "attempts": 0,
+          "attempts_max": 4,
+          "cancel_requested": false,
+          "claimed_by": null,
+          "concurrency": {
+            "key": "deploy",
+            "limit": 2
+          },
+          "failures": 0,
+          "idempotency_key": "nightly",
+          "kind": "process",
+          "labels": [
+            "big",
+            "linux"
+          ],
+          "losses": 0,
+          "payload": {
+            "environment": {
+              "A": "b",
+              "C": "d=e"
+            },
+            "memory_limit_bytes": 2097152,
+            "script": "make check\n"
+          },
+          "priority": -3,
+          "run_after_ms": 4102444800000,
+          "state": "pending",
+          "submitted_on": 1,
+          "timeout_ms": 5400000,
+          "waits_for": "dependencies"
+        }
+    "#]]
+    .assert_eq(&format!("{job:#}\n"));
     let command = node.submit(&["--", "echo", "--kind", "a b"]);
     let payload = node.json(&["job", "show", &command, "--json"])["job"]["payload"].take();
     assert_eq!(
@@ -275,17 +455,44 @@ fn a_life_is_told() {
     let ids = [&*first, &*second, &*third];
     let [first, second, third] = ids;
     node.claim(second);
-    node.check(&["job", "list"], &ids, expect![[""]]);
-    node.check(&["job", "list", "--state", "claimed"], &ids, expect![[""]]);
+    node.check(
+        &["job", "list"],
+        &ids,
+        expect![[r#"
+        ID                          STATE        KIND    AGE  ATTEMPTS  ABOUT
+        JOB2  pending      deploy  now  0         waits for dependencies
+        JOB1  in_progress  test    now  1         worker builder
+        JOB0  pending      build   now  0         waits for worker
+        exit 0
+    "#]],
+    );
+    node.check(
+        &["job", "list", "--state", "in_progress"],
+        &ids,
+        expect![[r#"
+        ID  STATE  KIND  AGE  ATTEMPTS  ABOUT
+        exit 0
+    "#]],
+    );
     node.check(
         &["job", "list", "--label", "linux", "--since", "1h"],
         &ids,
-        expect![[""]],
+        expect![[r#"
+            ID                          STATE    KIND   AGE  ATTEMPTS  ABOUT
+            JOB0  pending  build  now  0         waits for worker
+            exit 0
+        "#]],
     );
     node.check(
         &["job", "list", "--limit", "2", "--oldest-first"],
         &ids,
-        expect![[""]],
+        expect![[r#"
+            ID                          STATE        KIND   AGE  ATTEMPTS  ABOUT
+            JOB0  pending      build  now  0         waits for worker
+            JOB1  in_progress  test   now  1         worker builder
+            ! mvm-ci: there are more; see --limit and --all
+            exit 0
+        "#]],
     );
     let lines = node.said(&["job", "list", "--all", "--json"]);
     assert_eq!(
@@ -296,21 +503,116 @@ fn a_life_is_told() {
         3,
         "{lines}"
     );
-    node.check(&["job", "cancel", first], &ids, expect![[""]]);
-    node.check(&["job", "cancel", second], &ids, expect![[""]]);
+    node.check(
+        &["job", "cancel", first],
+        &ids,
+        expect![[r#"
+        JOB0 cancelled
+        exit 0
+    "#]],
+    );
+    node.check(
+        &["job", "cancel", second],
+        &ids,
+        expect![[r#"
+        JOB1 in_progress
+        ! mvm-ci: its worker was asked to stop it
+        exit 0
+    "#]],
+    );
     node.output(second, 0, Stream::Stdout, "built\n");
     node.output(second, 1, Stream::Stderr, "not quite\n");
     node.output(second, 2, Stream::Stdout, "end");
-    node.check(&["job", "logs", second], &ids, expect![[""]]);
-    node.check(&["job", "logs", second, "--json"], &ids, expect![[""]]);
-    node.check(&["job", "logs", third], &ids, expect![[""]]);
+    node.check(
+        &["job", "logs", second],
+        &ids,
+        expect![[r#"
+        built
+        end! not quite
+        exit 0
+    "#]],
+    );
+    node.check(&["job", "logs", second, "--json"], &ids, expect![[r#"
+        {"at_ms":1763916000000,"attempt":1,"event":"chunk","number":0,"stream":"stdout","text":"built\n"}
+        {"at_ms":1763916000000,"attempt":1,"event":"chunk","number":1,"stream":"stderr","text":"not quite\n"}
+        {"at_ms":1763916000000,"attempt":1,"event":"chunk","number":2,"stream":"stdout","text":"end"}
+        exit 0
+    "#]]);
+    node.check(
+        &["job", "logs", third],
+        &ids,
+        expect![[r#"
+        ! mvm-ci: job JOB2 has been tried 0 times
+        exit 0
+    "#]],
+    );
     node.finish(second, Report::failed("exit\ncode 3", true));
-    node.check(&["job", "show", second], &ids, expect![[""]]);
-    node.check(&["job", "show", third], &ids, expect![[""]]);
-    node.check(&["job", "wait", second, first], &ids, expect![[""]]);
-    node.check(&["job", "retry", first], &ids, expect![[""]]);
-    node.check(&["job", "show", "J9"], &ids, expect![[""]]);
-    node.check(&["cluster", "status"], &ids, expect![[""]]);
+    node.check(
+        &["job", "show", second],
+        &ids,
+        expect![[r#"
+        id              JOB1
+        state           cancelled
+        kind            test
+        payload         2
+        submitted       TIME on node 1
+        worker          builder (node 1)
+        ended           TIME
+        stop requested  yes
+        error           exit code 3
+
+        ATTEMPT  OUTCOME  WORKER   NODE  CLAIMED               TOOK  OUTPUT    ERROR
+        1        failed   builder  1     TIME  0 ms  19 bytes  exit code 3
+        exit 0
+    "#]],
+    );
+    node.check(
+        &["job", "show", third],
+        &ids,
+        expect![[r#"
+        id         JOB2
+        state      pending
+        kind       deploy
+        payload    3
+        after      JOB1
+        waits for  dependencies
+        submitted  TIME on node 1
+        exit 0
+    "#]],
+    );
+    node.check(
+        &["job", "wait", second, first],
+        &ids,
+        expect![[r#"
+        JOB1  cancelled  exit code 3
+        JOB0  cancelled
+        exit 1
+    "#]],
+    );
+    node.check(&["job", "retry", first], &ids, expect![[r#"
+        ! mvm-ci: NODE refused: the job cannot take this state (409): a job that is cancelled cannot become pending
+        ! hint: GET /api/v1/jobs/{id} shows where it stands
+        exit 5
+    "#]]);
+    node.check(
+        &["job", "show", "J9"],
+        &ids,
+        expect![[r#"
+        ! mvm-ci: NODE refused: there is no such job (404): there is no job J9
+        ! hint: GET /api/v1/jobs shows the jobs there are
+        exit 5
+    "#]],
+    );
+    node.check(
+        &["cluster", "status"],
+        &ids,
+        expect![[r#"
+        NODE  ADDRESS         ROLE    READY  TERM  APPLIED  LAG  ABOUT
+        1     127.0.0.1:3020  leader  yes    1     12       0
+        healthy: node 1 leads, 1 of 1 nodes are ready
+        exit 0
+    "#]],
+    );
 }
 
 #[test]
@@ -343,11 +645,23 @@ fn output_is_followed_to_its_own_place() {
     node.claim(&id);
     node.finish(&id, Report::Succeeded { result: 7.into() });
     let ids = [&*id];
-    node.check(&["job", "logs", "-f", &id], &ids, expect![[""]]);
     node.check(
-        &["job", "logs", "--follow", "--attempt", "1", &id, "--json"],
+        &["job", "logs", "-f", &id],
         &ids,
-        expect![[""]],
+        expect![[r#"
+        one
+        three! two
+        ! mvm-ci: job JOB0 is completed
+        exit 0
+    "#]],
+    );
+    let lines = node.said(&["job", "logs", "--follow", "--attempt", "1", &id, "--json"]);
+    let (chunks, end) = lines.split_once("{\"event\":\"end\",\"job\":").unwrap();
+    expect![[""]].assert_eq(chunks);
+    let job: Value = serde_json::from_str(end.strip_suffix("}\nexit 0\n").unwrap()).unwrap();
+    assert_eq!(
+        (&job["id"], &job["result"]),
+        (&Value::from(&*id), &7.into())
     );
 }
 
@@ -382,7 +696,10 @@ fn an_interrupt_leaves_the_job_running() {
     let jobs = node.json(&["job", "list", "--json"]);
     assert_eq!(jobs["state"], "pending");
     let id = jobs["id"].as_str().unwrap();
-    expect![[""]].assert_eq(&told.replace(id, "JOB"));
+    expect![[r#"
+        mvm-ci: job JOB
+        mvm-ci: job JOB goes on; see it by `mvm-ci job logs --follow JOB`, stop it by `mvm-ci job cancel JOB`
+    "#]].assert_eq(&told.replace(id, "JOB"));
 }
 
 #[test]

@@ -189,7 +189,7 @@ async fn a_job_is_followed_to_its_end() {
         .replace('\n', "");
     let job = format!("event: job\ndata: {job}\n\n");
     let server = Server::start([
-        Act::Send(stream(&[job.clone()])),
+        Act::Send(stream(std::slice::from_ref(&job))),
         Act::Send(stream(&[job, end("completed")])),
     ])
     .await;

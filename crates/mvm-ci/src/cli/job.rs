@@ -54,6 +54,10 @@ pub struct OneJobArgs {
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("work").required(true).args(["kind", "script", "command"])),
+    override_usage = "\
+mvm-ci job submit [OPTIONS] -- COMMAND [ARGUMENT]...
+       mvm-ci job submit [OPTIONS] --script TEXT
+       mvm-ci job submit [OPTIONS] --kind KIND [--payload JSON]",
     after_help = "Values written @FILE are read from that file, - from standard input."
 )]
 pub struct SubmitArgs {

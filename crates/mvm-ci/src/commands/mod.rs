@@ -30,11 +30,9 @@ pub fn run(cli: Cli) -> ExitCode {
     // Who runs a node wants to know what it does; who runs a scenario has the report.
     let default = match cli.command {
         Command::Serve(_) => "warn,mvm_node=info",
-        Command::Job(_)
-        | Command::Cluster(_)
-        | Command::Test(_)
-        | Command::Image(_)
-        | Command::Doctor(_) => "warn",
+        // The verifier logs what the error says in any case.
+        Command::Job(_) | Command::Cluster(_) => "warn,rustls_platform_verifier=off",
+        Command::Test(_) | Command::Image(_) | Command::Doctor(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()

@@ -153,7 +153,7 @@ mod tests {
         table(&mut written, &rows).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),
-            "id    why\ncaf\u{e9}  [2Jgone by\n"
+            "id    why\ncaf\u{e9}   [2Jgone by\n"
         );
         assert_eq!(time(UnixMillis(1_763_916_000_999)), "2025-11-23T16:40:00Z");
     }
