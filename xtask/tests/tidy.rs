@@ -15,11 +15,19 @@ use toml::{Table, Value};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The arrows between the crates: who may depend on whom. Anything not named here may not.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     (
         "mvm-ci",
-        &["mvm-lab", "mvm-node", "mvm-exec", "mvm-machine"],
+        &[
+            "mvm-lab",
+            "mvm-client",
+            "mvm-node",
+            "mvm-queue",
+            "mvm-exec",
+            "mvm-machine",
+        ],
     ),
+    ("mvm-client", &["mvm-queue"]),
     ("mvm-lab", &["mvm-machine", "mvm-fabric", "mvm-agent"]),
     ("mvm-machine", &["mvm-agent"]),
     ("mvm-node", &["mvm-queue", "mvm-exec"]),

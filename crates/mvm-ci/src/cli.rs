@@ -1,5 +1,9 @@
 //! What can be typed: every command and flag. What they do is in [`crate::commands`].
 
+mod job;
+mod node;
+mod value;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -11,6 +15,15 @@ use mvm_lab::verdict::EXIT_CODES;
 use mvm_node::{
     auth::Scope,
     config::{AuthMode, Member},
+};
+
+pub use self::{
+    job::{
+        ClusterArgs, ClusterCommand, JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs,
+        SubmitArgs, WaitArgs,
+    },
+    node::NodeArgs,
+    value::When,
 };
 
 /// mvm-ci boots clusters of real virtual machines, breaks them on purpose and judges what it saw.
@@ -27,6 +40,10 @@ pub struct Cli {
 pub enum Command {
     /// Runs a node: the replicated job queue and its HTTP interface
     Serve(ServeArgs),
+    /// Submits jobs to a cluster, and tells what becomes of them
+    Job(JobArgs),
+    /// Tells how a cluster is
+    Cluster(ClusterArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
     /// Lists and removes what was made for machines: images, snapshots, checkpoints
@@ -215,7 +232,14 @@ fn serve_help() -> String {
 }
 
 fn exit_codes() -> String {
-    let rows = EXIT_CODES
+    format!(
+        "{}\n\n`mvm-ci job --help` has the exit codes of job and cluster.",
+        codes(EXIT_CODES)
+    )
+}
+
+fn codes(table: &[(u8, &str)]) -> String {
+    let rows = table
         .iter()
         .map(|(code, meaning)| format!("  {code:>3}  {meaning}"));
     format!("Exit codes:\n{}", rows.collect::<Vec<_>>().join("\n"))

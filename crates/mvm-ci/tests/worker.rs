@@ -8,7 +8,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -89,6 +89,21 @@ impl Node {
 
     fn script(&self, script: &str) -> String {
         self.submit(&json!({"kind": "process", "payload": {"script": script}}))
+    }
+
+    /// Runs a command of the program against this node: exit code, standard output and error.
+    fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
+            .args(arguments)
+            .env("MVM_CI_SERVER", format!("http://127.0.0.1:{}", self.port))
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap(), text(stdout), text(stderr))
     }
 
     fn job(&self, id: &str) -> Value {
@@ -303,7 +318,7 @@ fn a_worker_drains_and_gives_back() {
     };
 
     let running = node.script("while test ! -e go; do sleep 0.05; done");
-    let script = "sleep 76.25";
+    let script = "sleep 77.25";
     let endless = node.script(script);
     node.wait_for(&running, "in_progress");
     node.wait_for(&endless, "in_progress");
@@ -328,7 +343,7 @@ fn a_worker_drains_and_gives_back() {
         .status()
         .unwrap();
     assert!(node.process.wait().unwrap().success());
-    assert!(!runs("76.25"), "the job ended with its node");
+    assert!(!runs("77.25"), "the job ended with its node");
     let node = Node::start_in(node.folder.take().unwrap());
     let path = format!("/api/v1/jobs/{endless}/attempts");
     let (_, answer) = node.ask("GET", &path, &Value::Null).unwrap();
@@ -337,5 +352,57 @@ fn a_worker_drains_and_gives_back() {
         (&first["outcome"], &first["error"]),
         (&json!("lost"), &json!("the worker gave the job back")),
         "{answer}"
+    );
+}
+
+#[test]
+fn jobs_are_run_and_told_of_by_commands() {
+    let node = Node::start();
+    let id_of = |output: &str| output.split_whitespace().next().unwrap().to_owned();
+
+    let script = "echo $WHO; echo trouble >&2";
+    let submit = [
+        "job", "submit", "--wait", "--env", "WHO=me", "--label", "linux",
+    ];
+    let (code, output, told) = node.command(&[&submit[..], &["--script", script]].concat());
+    assert_eq!(code, 0, "{output}{told}");
+    let id = id_of(&output);
+    assert_eq!(
+        node.command(&["job", "logs", &id]),
+        (0, "me\n".into(), "trouble\n".into())
+    );
+    let (_, shown, _) = node.command(&["job", "show", &id, "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        (&shown["job"]["state"], &shown["attempts"][0]["outcome"]),
+        (&json!("completed"), &json!("succeeded"))
+    );
+
+    let (code, output, _) = node.command(&["job", "submit", "--wait", "--", "sh", "-c", "exit 3"]);
+    let failed = id_of(&output);
+    assert!(code == 1 && output.contains("failed"), "{code} {output}");
+    let (_, listed, _) = node.command(&["job", "list", "--state", "failed"]);
+    assert!(
+        listed.contains(&failed) && !listed.contains(&id),
+        "{listed}"
+    );
+    let (code, output, _) = node.command(&["job", "retry", &failed]);
+    assert_eq!((code, output), (0, format!("{failed} pending\n")));
+    assert_eq!(node.command(&["job", "wait", &id, &failed]).0, 1);
+    assert_eq!(node.job(&failed)["attempts"], 2);
+
+    let (_, output, _) = node.command(&["job", "submit", "--", "sleep", "76.25"]);
+    let long = id_of(&output);
+    node.wait_for(&long, "in_progress");
+    let (code, _, told) = node.command(&["job", "cancel", &long]);
+    assert!(code == 0 && told.contains("asked to stop"), "{code} {told}");
+    let (code, output, _) = node.command(&["job", "wait", &long]);
+    assert!(code == 1 && output.contains("cancelled"), "{code} {output}");
+    assert!(!runs("76.25"));
+
+    let (code, output, _) = node.command(&["cluster", "status"]);
+    assert!(
+        code == 0 && output.contains("healthy: node 1 leads"),
+        "{code} {output}"
     );
 }

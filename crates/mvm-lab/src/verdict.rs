@@ -18,7 +18,7 @@ pub enum Verdict {
     Interrupted,
 }
 
-/// The exit codes of every `mvm-ci` command, in one table.
+/// The exit codes of `mvm-ci`, in one table; commands that speak to nodes have a few of their own.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (0, "passed: every step held"),
     (

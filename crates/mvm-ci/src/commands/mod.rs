@@ -1,22 +1,27 @@
 //! What the commands do.
 
+mod cluster;
+mod connect;
 mod doctor;
 mod image;
+mod job;
+mod output;
 mod serve;
 mod test;
 mod token;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
+use mvm_client::{ClientError, OptionsError};
 use mvm_lab::verdict::Verdict;
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
-use self::test::UnknownScenario;
-use crate::cli::{Cli, Command};
-
-/// The same as clap's.
-const USAGE: u8 = 2;
+use self::{connect::InputError, test::UnknownScenario};
+use crate::{
+    cli::{Cli, Command},
+    exit_codes::{self, USAGE},
+};
 
 /// After a verdict nothing may hold the program up: work on other threads is given this long.
 const SHUTDOWN_ALLOWED: Duration = Duration::from_millis(500);
@@ -26,6 +31,8 @@ pub fn run(cli: Cli) -> ExitCode {
     // Who runs a node wants to know what it does; who runs a scenario has the report.
     let default = match cli.command {
         Command::Serve(_) => "warn,mvm_node=info",
+        // The verifier logs what the error says in any case.
+        Command::Job(_) | Command::Cluster(_) => "warn,rustls_platform_verifier=off",
         Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
@@ -48,6 +55,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = runtime.block_on(async {
         match cli.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
+            Command::Job(arguments) => job::job(arguments).await,
+            Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Image(command) => image::image(&command),
             Command::Token(command) => token::token(command),
@@ -59,20 +68,50 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Who read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
     #[expect(
         clippy::print_stderr,
         reason = "the end of the program tells its user why"
     )]
     {
         eprintln!("mvm-ci: {error:#}");
+        if let Some(hint) = hint(error) {
+            eprintln!("hint: {hint}");
+        }
     }
     ExitCode::from(code(error))
 }
 
-/// The table of [`mvm_lab::verdict::EXIT_CODES`] for commands that come to no verdict.
+/// What a node says that would help.
+fn hint(error: &anyhow::Error) -> Option<&str> {
+    match error.downcast_ref()? {
+        ClientError::Refused { problem, .. } => problem.hint.as_deref(),
+        ClientError::Unreachable { .. }
+        | ClientError::OutcomeUnknown { .. }
+        | ClientError::Violation { .. } => None,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The tables of [`mvm_lab::verdict::EXIT_CODES`] and [`exit_codes`] for commands that come to no verdict.
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() || error.is::<UnknownScenario>() {
+    if error.is::<ConfigError>()
+        || error.is::<UnknownScenario>()
+        || error.is::<OptionsError>()
+        || error.is::<InputError>()
+    {
         return USAGE;
+    }
+    if let Some(error) = error.downcast_ref::<ClientError>() {
+        return exit_codes::of_error(error);
     }
     match error.downcast_ref() {
         Some(

@@ -1,0 +1,80 @@
+//! From flags and environment to a client of the cluster; and values that are read from files.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use mvm_client::{Client, Options, Token};
+
+use crate::cli::NodeArgs;
+
+/// The token, if no file is named.
+const TOKEN_VARIABLE: &str = "MVM_CI_TOKEN";
+
+/// Something that the command line names is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InputError {
+    /// A file.
+    #[error("could not read {what} from {}: {error}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// Standard input.
+    #[error("could not read {what} from standard input: {error}")]
+    Stdin {
+        what: &'static str,
+        error: io::Error,
+    },
+    /// The payload.
+    #[error("could not read the payload as JSON: {0}")]
+    Json(serde_json::Error),
+    /// A time.
+    #[error("the time is out of range")]
+    Time,
+}
+
+/// The client that the flags ask for.
+pub(super) fn client(arguments: &NodeArgs) -> anyhow::Result<Client> {
+    let read = |what, path: &Path| {
+        fs::read(path).map_err(|error| InputError::File {
+            what,
+            path: path.to_owned(),
+            error,
+        })
+    };
+    let secret = match &arguments.token_file {
+        Some(path) => Some(String::from_utf8_lossy(&read("the token", path)?).into_owned()),
+        None => std::env::var(TOKEN_VARIABLE)
+            .ok()
+            .filter(|secret| !secret.is_empty()),
+    };
+    let mut options = Options::new(arguments.servers.clone());
+    options.token = secret.as_deref().map(Token::new).transpose()?;
+    let ca = arguments.ca.as_deref();
+    options.ca_pem = ca.map(|path| read("certificates", path)).transpose()?;
+    options.deadline = arguments.timeout;
+    Ok(Client::new(options)?)
+}
+
+/// A value that is given, or in a file (`@FILE`), or on standard input (`-`).
+pub(super) fn value(what: &'static str, given: &str) -> Result<String, InputError> {
+    if given == "-" {
+        let mut text = String::new();
+        let read = io::stdin().read_to_string(&mut text);
+        return read
+            .map(|_| text)
+            .map_err(|error| InputError::Stdin { what, error });
+    }
+    match given.strip_prefix('@') {
+        Some(path) => fs::read_to_string(path).map_err(|error| InputError::File {
+            what,
+            path: path.into(),
+            error,
+        }),
+        None => Ok(given.to_owned()),
+    }
+}

@@ -1,0 +1,86 @@
+//! `mvm-ci job wait`: the ends of jobs, and the exit code that tells them.
+
+use std::{
+    io::{self, Write as _},
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
+};
+
+use mvm_client::{Client, ClientError, Consistency, JobView};
+use mvm_queue::JobId;
+use serde_json::json;
+
+use crate::{
+    commands::output::{self, Cell},
+    exit_codes,
+};
+
+/// The pause before a job is looked at again; it doubles.
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest one.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Waits until jobs have ended, and tells how.
+pub(super) async fn wait(client: &Client, ids: &[JobId], json: bool) -> anyhow::Result<ExitCode> {
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
+    let mut worst = 0;
+    for id in ids {
+        let job = tokio::select! {
+            job = ended(client, id) => job?,
+            _ = &mut interrupt => return interrupted(id),
+        };
+        tell_end(&job, json)?;
+        worst = worst.max(exit_codes::of_state(job.state));
+    }
+    Ok(ExitCode::from(worst))
+}
+
+async fn ended(client: &Client, id: &JobId) -> Result<JobView, ClientError> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let job = client.job(id, Consistency::Linearizable).await?;
+        if job.state.is_finished() {
+            return Ok(job);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Says, beside a job's own output, how it ended.
+pub(super) fn tell(job: &JobView, json: bool) -> anyhow::Result<ExitCode> {
+    match json {
+        true => tell_end(job, json)?,
+        false => output::say(&sentence(job))?,
+    }
+    Ok(ExitCode::from(exit_codes::of_state(job.state)))
+}
+
+fn tell_end(job: &JobView, json: bool) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    if json {
+        return output::json_line(&mut output, &json!({ "event": "end", "job": job }));
+    }
+    let row = vec![
+        Cell::plain(&*job.id.0),
+        Cell::state(job.state),
+        Cell::plain(job.error.as_deref().unwrap_or_default()),
+    ];
+    output::table(&mut output, &[row])?;
+    output.flush()
+}
+
+fn sentence(job: &JobView) -> String {
+    let error = job.error.as_deref().map(output::printable);
+    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+    format!("job {} is {}{error}", job.id, job.state)
+}
+
+/// Nobody waits any more.
+pub(super) fn interrupted(id: &JobId) -> anyhow::Result<ExitCode> {
+    output::say(&format!(
+        "job {id} goes on; see it by `mvm-ci job logs --follow {id}`, stop it by `mvm-ci job cancel {id}`"
+    ))?;
+    Ok(ExitCode::from(exit_codes::INTERRUPTED))
+}
