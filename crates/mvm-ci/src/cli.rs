@@ -8,6 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mvm_lab::verdict::EXIT_CODES;
 use mvm_node::config::Member;
+use tracing_subscriber::EnvFilter;
 
 /// mvm-ci boots clusters of real virtual machines, breaks them on purpose and judges what it saw.
 #[derive(Debug, Parser)]
@@ -58,6 +59,33 @@ pub struct ServeArgs {
     /// All nodes, this one included, as ID=HOST or ID=HOST:HTTP:RAFT:STORE [default: this node alone]
     #[arg(long, value_name = "MEMBER,...", value_delimiter = ',')]
     pub members: Option<Vec<Member>>,
+    /// How the log is written, to standard error
+    #[arg(long, value_enum, env = "MVM_CI_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+    /// What is in the log, by crate and level, as in warn,mvm_node=debug
+    #[arg(long, value_name = "FILTER", env = "MVM_CI_LOG", value_parser = log_filter, default_value = SERVE_LOG)]
+    pub log: String,
+}
+
+/// Who runs a node wants to know what it does.
+const SERVE_LOG: &str = "warn,mvm_node=info";
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Checks a filter, which can only be used once.
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Flags of `mvm-ci test`.

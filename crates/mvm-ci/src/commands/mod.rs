@@ -12,7 +12,7 @@ use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
 use self::test::UnknownScenario;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, LogFormat};
 
 /// The same as clap's.
 const USAGE: u8 = 2;
@@ -22,17 +22,17 @@ const SHUTDOWN_ALLOWED: Duration = Duration::from_millis(500);
 
 /// Does what the command line says; errors are printed with their causes.
 pub fn run(cli: Cli) -> ExitCode {
-    // Who runs a node wants to know what it does; who runs a scenario has the report.
-    let default = match cli.command {
-        Command::Serve(_) => "warn,mvm_node=info",
-        Command::Test(_) | Command::Image(_) | Command::Doctor(_) => "warn",
-    };
-    let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !no_colour())
-        .init();
+    match &cli.command {
+        Command::Serve(arguments) => {
+            log(EnvFilter::new(&arguments.log), arguments.log_format);
+        }
+        // Who runs a scenario has the report.
+        Command::Test(_) | Command::Image(_) | Command::Doctor(_) => {
+            let filter = EnvFilter::try_from_env("MVM_CI_LOG");
+            let filter = filter.unwrap_or_else(|_| EnvFilter::new("warn"));
+            log(filter, LogFormat::Text);
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -54,6 +54,18 @@ pub fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_timeout(SHUTDOWN_ALLOWED);
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// Begins to write what this program tells about itself to standard error.
+fn log(filter: EnvFilter, format: LogFormat) {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_colour());
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -9,6 +9,8 @@ mod body;
 mod cluster;
 mod form;
 pub(crate) mod internal;
+mod metrics;
+mod observe;
 mod page;
 mod problem;
 mod queue;
@@ -85,6 +87,7 @@ impl<S: Store> App<S> {
             .route("/health", get(cluster::health::<S>))
             .route("/ready", get(cluster::ready::<S>))
             .route("/cluster", get(cluster::cluster::<S>))
+            .route("/metrics", get(metrics::metrics::<S>))
             .route(internal::PROPOSE, post(internal::propose::<S>))
             .route(internal::READ, post(internal::read::<S>))
             .route(internal::LEAD, post(internal::lead::<S>))
@@ -93,6 +96,10 @@ impl<S: Store> App<S> {
             .layer(middleware::from_fn_with_state(
                 Arc::clone(&self),
                 name_node::<S>,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&self),
+                observe::observe::<S>,
             ))
             .with_state(self)
     }
@@ -110,7 +117,7 @@ pub struct Route {
 }
 
 /// The public routes, in the order in which one gets to know them.
-pub const ROUTES: [Route; 23] = [
+pub const ROUTES: [Route; 24] = [
     Route {
         method: "POST",
         path: "/api/v1/jobs",
@@ -214,12 +221,17 @@ pub const ROUTES: [Route; 23] = [
     Route {
         method: "GET",
         path: "/ready",
-        summary: "200 while this node reaches a leader with a quorum",
+        summary: "200 while requests would be served (consistency)",
     },
     Route {
         method: "GET",
         path: "/cluster",
         summary: "members, leader, term, log",
+    },
+    Route {
+        method: "GET",
+        path: "/metrics",
+        summary: "counts and durations, for Prometheus",
     },
     Route {
         method: "GET",

@@ -10,8 +10,11 @@ use std::{
 use mvm_queue::{Answer, Command, Keeper, KeeperConfig, KeeperFact, Query, RequestId, Retention};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{GIVE_UP_AFTER, raft::LocalRaft, writes::Applied};
-use crate::id::{self, IdMaker};
+use super::{GIVE_UP_AFTER, applied, raft::LocalRaft, writes::Applied};
+use crate::{
+    id::{self, IdMaker},
+    metrics::Metrics,
+};
 
 /// How long beyond its timeout an attempt may go on before the lease is ended for it.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(15);
@@ -34,6 +37,7 @@ pub(super) struct Timekeeper {
     applied: mpsc::UnboundedReceiver<Applied>,
     began: Instant,
     proposals: JoinSet<()>,
+    metrics: Arc<Metrics>,
 }
 
 impl Timekeeper {
@@ -42,6 +46,7 @@ impl Timekeeper {
         node: u64,
         lease: Duration,
         applied: mpsc::UnboundedReceiver<Applied>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let config = KeeperConfig {
             node,
@@ -64,6 +69,7 @@ impl Timekeeper {
             applied,
             began: Instant::now(),
             proposals: JoinSet::new(),
+            metrics,
         }
     }
 
@@ -138,7 +144,10 @@ impl Timekeeper {
     fn hear(&mut self, applied: Applied) {
         let now = self.now();
         match applied {
-            Applied::Known(command, outcome) => self.keeper.applied(&command, &outcome, now),
+            Applied::Known(command, outcome) => {
+                self.keeper.applied(&command, &outcome, now);
+                applied::note(&self.metrics, self.node, &command, &outcome);
+            }
             Applied::Unknown => self.keeper.doubt(),
         }
     }

@@ -47,6 +47,7 @@ pub(crate) async fn work<S: Store>(store: Arc<S>, config: WorkerConfig, isolatio
     let isolation = Arc::new(isolation);
     let kinds = BTreeSet::from([PROCESS_KIND.to_owned()]);
     let mut running = JoinSet::new();
+    store.metrics().worker.set_slots(config.slots);
     loop {
         while running.try_join_next().is_some() {}
         let busy = u32::try_from(running.len()).unwrap_or(u32::MAX);
@@ -62,7 +63,11 @@ pub(crate) async fn work<S: Store>(store: Arc<S>, config: WorkerConfig, isolatio
             for claim in claim(&*store, &ids, change).await {
                 let (store, isolation) = (Arc::clone(&store), Arc::clone(&isolation));
                 let lease = config.lease;
-                running.spawn(async move { hold::hold(&*store, &isolation, lease, claim).await });
+                let busy = store.metrics().worker.busy();
+                running.spawn(async move {
+                    let _busy = busy;
+                    hold::hold(&*store, &isolation, lease, claim).await;
+                });
             }
         }
         tokio::select! {
@@ -111,5 +116,6 @@ async fn propose<S: Store>(store: &S, request: &RequestId, change: Change) -> Pr
         at: id::now(),
         change,
     };
-    store.propose(command, Deadline::starting_now()).await
+    let proposing = store.propose(command, Deadline::starting_now());
+    store.metrics().store.proposal(proposing).await
 }
