@@ -16,6 +16,7 @@ use mvm_node::{
     auth::Scope,
     config::{AuthMode, Member},
 };
+use tracing_subscriber::EnvFilter;
 
 pub use self::{
     job::{
@@ -88,6 +89,12 @@ pub struct ServeArgs {
     /// The file of tokens, which `mvm-ci token new` adds to
     #[arg(long, value_name = "PATH")]
     pub tokens: Option<PathBuf>,
+    /// How the log is written, to standard error
+    #[arg(long, value_enum, env = "MVM_CI_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+    /// What is in the log, by crate and level, as in warn,mvm_node=debug
+    #[arg(long, value_name = "FILTER", env = "MVM_CI_LOG", value_parser = log_filter, default_value = SERVE_LOG)]
+    pub log: String,
 }
 
 /// What to do with tokens.
@@ -111,6 +118,27 @@ pub struct NewTokenArgs {
     /// Adds its hash to this file of tokens, which nodes read again; without it the entry is printed
     #[arg(long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+}
+
+/// Who runs a node wants to know what it does.
+const SERVE_LOG: &str = "warn,mvm_node=info";
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Checks a filter, which can only be used once.
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Flags of `mvm-ci test`.

@@ -50,6 +50,12 @@ impl IdMaker {
     }
 }
 
+/// When the id of a job was made, by the clock of the node that made it; nothing if it is none of ours.
+pub(crate) fn made_at(job: &JobId) -> Option<UnixMillis> {
+    let id = ulid::Ulid::from_string(&job.0).ok()?;
+    Some(UnixMillis(i64::try_from(id.timestamp_ms()).ok()?))
+}
+
 /// Reads the wall clock. The one place in this crate that does.
 pub(crate) fn now() -> UnixMillis {
     let since_epoch = SystemTime::now()
@@ -104,6 +110,13 @@ mod tests {
             let id = two.next(UnixMillis(5), u64::MAX);
             assert!(!of_one.contains(&id));
         }
+    }
+
+    #[test]
+    fn ids_tell_when_they_were_made() {
+        let id = IdMaker::new(7).next(UnixMillis(1_763_916_000_123), u64::MAX);
+        assert_eq!(made_at(&JobId(id)), Some(UnixMillis(1_763_916_000_123)));
+        assert_eq!(made_at(&JobId("none".into())), None);
     }
 
     #[test]

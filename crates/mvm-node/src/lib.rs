@@ -10,6 +10,7 @@
 //! - [`http`]: the interface that clients and other nodes speak.
 //! - [`auth`]: who may do what.
 //! - [`tls`]: certificates of the HTTP interface.
+//! - [`metrics`]: what it counts, for Prometheus.
 //! - [`config`]: settings from file, environment and flags.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
@@ -21,7 +22,9 @@ pub mod config;
 pub mod consensus;
 pub mod http;
 mod id;
+pub mod metrics;
 mod reload;
+mod request;
 mod serve;
 pub mod store;
 pub mod tls;

@@ -9,6 +9,8 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/exposition.rs"]
+mod exposition;
 mod support;
 
 use std::{
@@ -18,6 +20,7 @@ use std::{
 };
 
 use cluster::{Cluster, wait};
+use exposition::Exposition;
 use serde_json::json;
 use support::{Answer, get, new_job, post_json, request};
 
@@ -67,6 +70,29 @@ fn a_cluster_keeps_its_promises() {
         seen.contains("event: end\ndata: {\"state\":\"cancelled\"}"),
         "{seen}"
     );
+    step("each job was counted once in the cluster, and was written by the one leader");
+    let leader = cluster.leader();
+    wait("all nodes count", || {
+        let counts = (1..=3).map(|node| scrape(&cluster, node));
+        let counts: Vec<_> = counts.collect::<Result<_, _>>()?;
+        let sum = |name| {
+            let counts = counts.iter().map(|node| node.sum(name, &[]));
+            counts.sum::<f64>()
+        };
+        let seen = (
+            sum("mvm_ci_jobs_submitted_total"),
+            sum("mvm_ci_raft_is_leader"),
+            counts[leader - 1].sum("mvm_ci_raft_voters", &[]),
+        );
+        let forwarded = counts.iter().map(|node| {
+            let labels = [("route", "propose"), ("result", "answered")];
+            node.sum("mvm_ci_forwarded_requests_total", &labels)
+        });
+        match forwarded.sum::<f64>() >= 20.0 && seen == (30.0, 1.0, 3.0) {
+            true => Ok(()),
+            false => Err(format!("{seen:?}")),
+        }
+    });
 
     step("one node is killed: writes go on; it comes back and catches up");
     let leader = cluster.leader();
@@ -248,6 +274,11 @@ impl History {
             );
         }
     }
+}
+
+fn scrape(cluster: &Cluster, node: usize) -> Result<Exposition, String> {
+    let answer = get(cluster.address(node), "/metrics").map_err(|error| error.to_string())?;
+    Exposition::prometheus(&answer.text())
 }
 
 /// Claims a job by way of a node; gives its id and token.

@@ -235,7 +235,8 @@ pub enum Report {
 }
 
 impl Report {
-    pub(crate) const fn outcome(&self) -> AttemptOutcome {
+    /// How the attempt ended.
+    pub const fn outcome(&self) -> AttemptOutcome {
         match self {
             Self::Succeeded { .. } => AttemptOutcome::Succeeded,
             Self::Failed { .. } => AttemptOutcome::Failed,
@@ -289,7 +290,8 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    pub(crate) const fn outcome(self) -> AttemptOutcome {
+    /// How the attempt ended.
+    pub const fn outcome(self) -> AttemptOutcome {
         match self {
             Self::Lease { .. } => AttemptOutcome::Lost,
             Self::Timeout => AttemptOutcome::TimedOut,

@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{connect::InputError, test::UnknownScenario};
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, LogFormat},
     exit_codes::{self, USAGE},
 };
 
@@ -28,19 +28,19 @@ const SHUTDOWN_ALLOWED: Duration = Duration::from_millis(500);
 
 /// Does what the command line says; errors are printed with their causes.
 pub fn run(cli: Cli) -> ExitCode {
-    // Who runs a node wants to know what it does; who runs a scenario has the report.
-    let default = match cli.command {
-        Command::Serve(_) => "warn,mvm_node=info",
+    match &cli.command {
+        Command::Serve(arguments) => {
+            log(EnvFilter::new(&arguments.log), arguments.log_format);
+        }
         // The verifier logs what the error says in any case.
-        Command::Job(_) | Command::Cluster(_) => "warn,rustls_platform_verifier=off",
-        Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => "warn",
-    };
-    let filter = EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !no_colour())
-        .init();
+        Command::Job(_) | Command::Cluster(_) => {
+            log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
+        }
+        // Who runs a scenario has the report.
+        Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => {
+            log(filter("warn"), LogFormat::Text);
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -65,6 +65,23 @@ pub fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_timeout(SHUTDOWN_ALLOWED);
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// What the environment says is to be logged, else the default.
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_env("MVM_CI_LOG").unwrap_or_else(|_| EnvFilter::new(default))
+}
+
+/// Begins to write what this program tells about itself to standard error.
+fn log(filter: EnvFilter, format: LogFormat) {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_colour());
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

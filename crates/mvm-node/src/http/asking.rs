@@ -53,24 +53,36 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedJob {
     }
 }
 
-/// The client's idempotency key, or a new id.
+/// The request's name: the client's idempotency key, else its request id, else a new one.
 pub(super) fn request_id<S: Store>(
     app: &App<S>,
     headers: &HeaderMap,
 ) -> Result<RequestId, Problem> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else {
-        return Ok(RequestId(app.ids.request(id::now())));
-    };
+    let id = given_id(headers).unwrap_or_else(|| Ok(new_id(app)));
+    id.map(RequestId)
+}
+
+/// A name for a request that has none.
+pub(super) fn new_id<S>(app: &App<S>) -> String {
+    app.ids.request(id::now())
+}
+
+/// The name that the client gave.
+pub(super) fn given_id(headers: &HeaderMap) -> Option<Result<String, Problem>> {
+    let names = [IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER];
+    let (name, value) = names
+        .iter()
+        .find_map(|name| headers.get(name).map(|value| (name, value)))?;
     let visible = value
         .to_str()
         .ok()
         .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
-    match visible.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
-        Some(key) => Ok(RequestId(key.to_owned())),
-        None => Err(Problem::bad_request(format!(
-            "the idempotency-key must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
-        ))),
-    }
+    let fits = visible.filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    Some(fits.map(str::to_owned).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "the {name} must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters"
+        ))
+    }))
 }
 
 /// Proposes a change; what is not success names the request.
@@ -84,7 +96,8 @@ pub(super) async fn propose<S: Store>(
         at: id::now(),
         change,
     };
-    let problem = match app.store.propose(command, Deadline::starting_now()).await {
+    let proposing = app.store.propose(command, Deadline::starting_now());
+    let problem = match app.store.metrics().store.proposal(proposing).await {
         Proposal::Committed { effect } => return Ok(effect),
         Proposal::Rejected { refusal } => Problem::refused(&refusal),
         Proposal::Unavailable { cause } => Problem::unavailable(&cause),
@@ -135,16 +148,7 @@ pub(super) async fn read<S: Store>(
     consistency: Option<&str>,
     query: Query,
 ) -> Result<(Answer, impl Fn(Value) -> Value), Problem> {
-    let barrier = match consistency {
-        None | Some("linearizable") => Barrier::Linearizable,
-        Some("local") => Barrier::Local,
-        Some(word) => {
-            return Err(
-                Problem::bad_request(format!("there is no consistency {word:?}"))
-                    .hint("use linearizable (the default) or local"),
-            );
-        }
-    };
+    let barrier = barrier(consistency)?;
     let reading = app.store.read(barrier, query, Deadline::starting_now());
     match reading.await {
         Reading::Done { answer, log_index } => {
@@ -162,6 +166,18 @@ pub(super) async fn read<S: Store>(
             tracing::error!(detail, "a read failed");
             Err(Problem::broken(detail))
         }
+    }
+}
+
+/// What a client asks for by `consistency`.
+pub(super) fn barrier(consistency: Option<&str>) -> Result<Barrier, Problem> {
+    match consistency {
+        None | Some("linearizable") => Ok(Barrier::Linearizable),
+        Some("local") => Ok(Barrier::Local),
+        Some(word) => Err(
+            Problem::bad_request(format!("there is no consistency {word:?}"))
+                .hint("use linearizable (the default) or local"),
+        ),
     }
 }
 

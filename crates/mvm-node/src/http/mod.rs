@@ -13,6 +13,8 @@ mod events;
 mod form;
 mod host;
 pub(crate) mod internal;
+mod metrics;
+mod observe;
 mod openapi;
 mod output;
 mod page;
@@ -151,6 +153,10 @@ impl<S: Store> App<S> {
             .layer(middleware::from_fn_with_state(
                 Arc::clone(&self),
                 name_node::<S>,
+            ))
+            .layer(middleware::from_fn_with_state(
+                Arc::clone(&self),
+                observe::observe::<S>,
             ))
             .with_state(self)
     }

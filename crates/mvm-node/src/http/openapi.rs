@@ -94,6 +94,10 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
     let content = match reply.content {
         Content::Nothing => json!({}),
         Content::Html => json!({"text/html": {"schema": text}}),
+        Content::Metrics => json!({
+            "text/plain": {"schema": text},
+            "application/openmetrics-text": {"schema": text},
+        }),
         Content::Bytes => json!({"application/octet-stream": {}}),
         Content::Json(name) => json!({"application/json": {"schema": schema::reference(name)}}),
         Content::Events(events) => {

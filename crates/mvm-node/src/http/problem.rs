@@ -9,10 +9,10 @@ use axum::{
 use mvm_queue::{Invalid, JobState, Refusal, RequestId};
 use serde::Serialize;
 
-use crate::consensus::Unavailable;
+use crate::{consensus::Unavailable, store};
 
 /// Carries the id under which a request may be repeated.
-pub(super) const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-mvm-request-id");
+pub(super) const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static(store::REQUEST_ID_HEADER);
 
 /// After so many seconds a refused request is worth repeating: an election is over then.
 const RETRY_AFTER_SECONDS: &str = "1";

@@ -67,6 +67,8 @@ pub(super) enum Content {
     Html,
     /// As a job wrote them.
     Bytes,
+    /// In a format of Prometheus.
+    Metrics,
     /// By the name of its schema.
     Json(&'static str),
     /// Events by name, with the names of their data's schemas.
@@ -276,6 +278,8 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
         )
         .problem(503)
         .answers(200, "Ready", "a linearizable request would be served now"),
+        Endpoint::get(READ, "/metrics", "what the node counts, for Prometheus", metrics::metrics::<S>)
+            .reply(200, "text of the format that Accept asks for", Content::Metrics),
         Endpoint::get(
             READ,
             "/cluster",

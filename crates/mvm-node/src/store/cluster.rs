@@ -22,7 +22,7 @@ use mvm_queue::{Command, Query};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Deadline, MemberStatus, Status, Store,
+    Deadline, Glance, MemberStatus, RaftGlance, Status, Store,
     peers::{Exchange, Peers},
     raft::{LocalRaft, View},
     timekeeper::Timekeeper,
@@ -31,6 +31,7 @@ use crate::{
     config::{Config, Member},
     consensus::{Barrier, Proposal, Reading, Unavailable},
     http::internal,
+    metrics::Metrics,
     tls::ClientTls,
 };
 
@@ -61,6 +62,7 @@ pub(crate) struct ClusterStore {
     last_good: Mutex<Instant>,
     /// Waits here from joining until the tables are there.
     timekeeper: Mutex<Option<Timekeeper>>,
+    metrics: Arc<Metrics>,
 }
 
 impl ClusterStore {
@@ -71,27 +73,40 @@ impl ClusterStore {
             .iter()
             .map(|member| (member.id, (member.host.clone(), member.http_port)))
             .collect();
+        let metrics = Arc::new(Metrics::default());
         Arc::new(Self {
             node: config.node_id,
             members: config.members.clone(),
-            peers: Peers::new(addresses, config.secret_store.clone(), tls),
+            peers: Peers::new(
+                addresses,
+                config.secret_store.clone(),
+                tls,
+                Arc::clone(&metrics),
+            ),
             local: OnceLock::new(),
             has_schema: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             last_good: Mutex::new(Instant::now()),
             timekeeper: Mutex::default(),
+            metrics,
         })
     }
 
     /// Takes over a hiqlite that has joined its cluster.
     pub(crate) fn joined(&self, client: hiqlite::Client, config: &Config) {
         let (tell, applied) = mpsc::unbounded_channel();
-        let local = Arc::new(LocalRaft::new(client, self.node, config.election_min, tell));
+        let local = Arc::new(LocalRaft::new(
+            client,
+            self.node,
+            config.election_min,
+            tell,
+            Arc::clone(&self.metrics),
+        ));
         assert!(
             self.local.set(local).is_ok(),
             "a node joins its cluster once"
         );
-        *lock(&self.timekeeper) = Some(Timekeeper::new(config, applied));
+        *lock(&self.timekeeper) = Some(Timekeeper::new(config, applied, Arc::clone(&self.metrics)));
     }
 
     /// From now on every new request of a client is refused. What other nodes ask is still answered.
@@ -347,6 +362,32 @@ impl Store for ClusterStore {
             applied_index: view.as_ref().map_or(0, |view| view.applied_index),
             unavailable: self.check_quorum().await.err(),
         }
+    }
+
+    async fn glance(&self) -> Glance {
+        let raft = match self.local.get() {
+            Some(local) => {
+                let view = local.view().await;
+                Some(RaftGlance {
+                    leader: view.leader,
+                    leads: local.holds_lease(&view).is_ok(),
+                    term: view.term,
+                    last_log_index: view.last_log_index,
+                    applied_index: view.applied_index,
+                    voters: view.voters.len() as u64,
+                    quorum_age: view.quorum_age,
+                })
+            }
+            None => None,
+        };
+        Glance {
+            closed: self.open().err(),
+            raft,
+        }
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     async fn propose_forwarded(&self, command: Command, deadline: Deadline) -> Proposal {

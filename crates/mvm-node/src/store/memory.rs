@@ -3,19 +3,29 @@
 //! It needs no consensus, so it is quick; it runs the queue's own core, so tests of the HTTP layer mean something.
 //! Faults can be planted in it. Nobody keeps time for it: leases do not end by themselves.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use mvm_queue::{Answer, Command, Query, Queue};
 use tokio::sync::watch;
 
-use super::{Deadline, MemberStatus, Status, Store, applied::above};
-use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
+use super::{Deadline, Glance, MemberStatus, RaftGlance, Status, Store, applied::above, noted};
+use crate::{
+    consensus::{Barrier, Proposal, Reading, Unavailable},
+    metrics::Metrics,
+};
+
+/// The number of the only node.
+const NODE: u64 = 1;
 
 /// A store for tests.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     contents: Mutex<Contents>,
     applied: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +57,7 @@ impl MemoryStore {
     /// Applies a command as every replica would.
     pub fn apply(&self, command: &Command) -> Proposal {
         let outcome = self.lock().queue.apply(command);
+        noted::note(&self.metrics, NODE, command, &outcome);
         self.applied.send_modify(|index| *index += 1);
         Proposal::from(outcome)
     }
@@ -99,20 +110,50 @@ impl Store for MemoryStore {
         let unavailable = self.unavailable();
         let applied = *self.applied.borrow();
         Status {
-            node: 1,
+            node: NODE,
             members: vec![MemberStatus {
-                id: 1,
+                id: NODE,
                 http: "127.0.0.1:3020".into(),
                 raft: "127.0.0.1:9000".into(),
                 store: "127.0.0.1:9001".into(),
                 voter: true,
             }],
-            leader: unavailable.is_none().then_some(1),
+            leader: unavailable.is_none().then_some(NODE),
             term: 1,
             last_log_index: applied,
             applied_index: applied,
             unavailable,
         }
+    }
+
+    async fn glance(&self) -> Glance {
+        let unavailable = self.unavailable();
+        let applied = self.lock().applied;
+        let leads = unavailable.is_none();
+        let closed = unavailable.filter(|cause| match cause {
+            Unavailable::Forming | Unavailable::ShuttingDown => true,
+            Unavailable::NoLeader
+            | Unavailable::NoQuorum { .. }
+            | Unavailable::LeaderUnreachable { .. }
+            | Unavailable::NotLeader { .. } => false,
+        });
+        let raft = RaftGlance {
+            leader: leads.then_some(NODE),
+            leads,
+            term: 1,
+            last_log_index: applied,
+            applied_index: applied,
+            voters: 1,
+            quorum_age: leads.then_some(Duration::ZERO),
+        };
+        Glance {
+            raft: (closed != Some(Unavailable::Forming)).then_some(raft),
+            closed,
+        }
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     async fn propose_forwarded(&self, command: Command, deadline: Deadline) -> Proposal {

@@ -14,6 +14,7 @@
 mod applied;
 mod cluster;
 mod memory;
+mod noted;
 mod peers;
 mod raft;
 mod rows;
@@ -22,6 +23,7 @@ mod writes;
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,11 +32,14 @@ use serde::{Deserialize, Serialize};
 pub use self::memory::{MemoryStore, Outage};
 pub(crate) use self::{
     cluster::ClusterStore,
-    peers::{DEADLINE_HEADER, SECRET_HEADER},
+    peers::{DEADLINE_HEADER, REQUEST_ID_HEADER, SECRET_HEADER},
 };
 use mvm_queue::{Command, Query};
 
-use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
+use crate::{
+    consensus::{Barrier, Proposal, Reading, Unavailable},
+    metrics::Metrics,
+};
 
 /// The size of hiqlite's log files, which panics on an entry that does not fit into one. Twice the default, so that a
 /// batch of commands takes a quarter of it.
@@ -103,6 +108,12 @@ pub trait Store: Send + Sync + 'static {
     /// What this node knows of the cluster. Answers within a second.
     fn status(&self) -> impl Future<Output = Status> + Send;
 
+    /// What this node knows by itself: asks no other, and answers at once.
+    fn glance(&self) -> impl Future<Output = Glance> + Send;
+
+    /// What this node counts.
+    fn metrics(&self) -> &Arc<Metrics>;
+
     /// Applies a command that another node forwarded because it takes this one for the leader.
     fn propose_forwarded(
         &self,
@@ -158,4 +169,32 @@ pub struct Status {
     pub applied_index: u64,
     /// Why linearizable requests to this node cannot be served; nothing if they can.
     pub unavailable: Option<Unavailable>,
+}
+
+/// What a node knows by itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glance {
+    /// Why this node should get no requests at all, not even local reads: it has not joined yet, or is on its way out.
+    pub closed: Option<Unavailable>,
+    /// The Raft group; nothing before joining.
+    pub raft: Option<RaftGlance>,
+}
+
+/// What a node knows of its Raft group without asking any other.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RaftGlance {
+    /// The leader, if this node knows one.
+    pub leader: Option<u64>,
+    /// Whether this node leads and has lately heard from a majority.
+    pub leads: bool,
+    /// The current term.
+    pub term: u64,
+    /// The last entry of this node's log.
+    pub last_log_index: u64,
+    /// The last entry this node's replica reflects.
+    pub applied_index: u64,
+    /// How many voters the log knows.
+    pub voters: u64,
+    /// On a leader, how long ago a majority last answered it.
+    pub quorum_age: Option<Duration>,
 }

@@ -27,13 +27,21 @@ use tokio::{
 
 use mvm_queue::{Versioned, WIRE_VERSION};
 
-use crate::{config::Secret, tls::ClientTls};
+use crate::{
+    config::Secret,
+    metrics::{Forwarded, Metrics},
+    request,
+    tls::ClientTls,
+};
 
 /// Carries the secret that nodes share.
 pub(crate) const SECRET_HEADER: &str = "x-mvm-secret";
 
 /// Carries the milliseconds that the sender still waits for the answer.
 pub(crate) const DEADLINE_HEADER: &str = "x-mvm-deadline-ms";
+
+/// Carries the name of the request on whose behalf a node asks.
+pub(crate) const REQUEST_ID_HEADER: &str = "x-mvm-request-id";
 
 /// How long a connection may take. Shorter than any deadline, so that an unreachable leader is
 /// noticed while there is time to find its successor.
@@ -78,6 +86,7 @@ pub(super) struct Peers {
     idle: Mutex<HashMap<u64, Vec<Idle>>>,
     /// The tasks that drive the connections; they end with their connection, or with this.
     drivers: Mutex<JoinSet<()>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Peers {
@@ -86,6 +95,7 @@ impl Peers {
         addresses: HashMap<u64, (String, u16)>,
         secret: Secret,
         tls: Option<Arc<ClientTls>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             addresses,
@@ -93,11 +103,33 @@ impl Peers {
             tls,
             idle: Mutex::default(),
             drivers: Mutex::default(),
+            metrics,
         }
     }
 
     /// Sends `body` to a route of a peer and reads the answer, until `give_up_at`.
     pub(super) async fn call<Q, A>(
+        &self,
+        peer: u64,
+        path: &str,
+        body: &Q,
+        give_up_at: Instant,
+    ) -> Exchange<A>
+    where
+        Q: Serialize + Sync,
+        A: DeserializeOwned,
+    {
+        let exchange = self.exchange(peer, path, body, give_up_at).await;
+        let result = match &exchange {
+            Exchange::Answered(_) => Forwarded::Answered,
+            Exchange::NotSent { .. } => Forwarded::NotSent,
+            Exchange::Lost => Forwarded::Lost,
+        };
+        self.metrics.store.forwarded(path, result);
+        exchange
+    }
+
+    async fn exchange<Q, A>(
         &self,
         peer: u64,
         path: &str,
@@ -152,7 +184,12 @@ impl Peers {
             .get(&peer)
             .ok_or_else(|| format!("node {peer} is not configured"))?;
         let body = serde_json::to_vec(&Versioned::new(body)).map_err(|error| error.to_string())?;
-        Request::post(path)
+        let mut composed = Request::post(path);
+        // The other node's log lines carry the name of the same request.
+        if let Some(id) = request::current() {
+            composed = composed.header(REQUEST_ID_HEADER, id);
+        }
+        composed
             .header(header::HOST, format!("{host}:{port}"))
             .header(header::CONTENT_TYPE, "application/json")
             .header(SECRET_HEADER, self.secret.expose())
@@ -255,4 +292,46 @@ enum Failure {
 /// The output of a future, or nothing if it is not there by then.
 pub(super) async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     timeout_at(deadline.into(), future).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+    use crate::http::internal;
+
+    #[test]
+    fn another_node_hears_the_name_of_the_request() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let addresses = HashMap::from([(2, ("127.0.0.1".to_owned(), port))]);
+            let peers = Peers::new(addresses, "secret".into(), Arc::default());
+            let give_up_at = Instant::now() + Duration::from_secs(20);
+            let call = peers.call::<_, ()>(2, internal::LEAD, &(), give_up_at);
+            let call = request::within("its-name".into(), call);
+            let peer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut heard = Vec::new();
+                while !heard.windows(4).any(|window| window == b"\r\n\r\n") {
+                    assert!(stream.read_buf(&mut heard).await.unwrap() > 0);
+                }
+                String::from_utf8(heard).unwrap()
+            };
+            let (exchange, heard) = tokio::join!(call, peer);
+            assert!(
+                heard.contains("\r\nx-mvm-request-id: its-name\r\n"),
+                "{heard}"
+            );
+            assert!(
+                matches!(exchange, Exchange::Lost),
+                "hung up without an answer"
+            );
+        });
+    }
 }

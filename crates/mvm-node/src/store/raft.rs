@@ -8,7 +8,10 @@
 //! takes longer than a heartbeat. A read therefore waits for a mark of its own in the log instead
 //! ([`LocalRaft::barrier`]); reads that come at the same time share one.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hiqlite::{Client, Error, Param, Row};
 use mvm_queue::{
@@ -29,6 +32,7 @@ use super::{
 use crate::{
     consensus::{Proposal, Unavailable},
     id,
+    metrics::{Entry, Metrics},
 };
 
 /// Leaves a mark in the log that [`BARRIER_MARK`] finds again: ?1 node, ?2 mark.
@@ -68,7 +72,7 @@ pub(super) struct View {
     pub(super) applied_index: u64,
     pub(super) voters: Vec<u64>,
     /// Set on a leader only: how long ago a majority last answered it.
-    quorum_age: Option<Duration>,
+    pub(super) quorum_age: Option<Duration>,
 }
 
 impl LocalRaft {
@@ -79,11 +83,12 @@ impl LocalRaft {
         node: u64,
         lease: Duration,
         applied: mpsc::UnboundedSender<Applied>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (barriers, waiting) = mpsc::channel(BARRIER_QUEUE_MAX);
-        let writer = Writer::new(client.clone(), applied);
+        let writer = Writer::new(client.clone(), applied, Arc::clone(&metrics));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_barriers(client.clone(), node, waiting));
+        tasks.spawn(serve_barriers(client.clone(), node, waiting, metrics));
         let applied_index = AppliedIndex::new({
             let client = client.clone();
             move || {
@@ -260,6 +265,7 @@ async fn serve_barriers(
     client: Client,
     node: u64,
     mut waiting: mpsc::Receiver<oneshot::Sender<()>>,
+    metrics: Arc<Metrics>,
 ) {
     let node = Param::from(node.cast_signed());
     // Marks of an earlier life of this node must not be taken for ours.
@@ -268,9 +274,11 @@ async fn serve_barriers(
     while waiting.recv_many(&mut batch, BARRIER_QUEUE_MAX).await > 0 {
         mark = mark.wrapping_add(1);
         let set = async {
+            let handed_over = Instant::now();
             client
                 .execute(BARRIER, vec![node.clone(), Param::from(mark)])
                 .await?;
+            metrics.store.written(Entry::Barrier, handed_over.elapsed());
             Ok::<_, Error>(number(&client, BARRIER_MARK, vec![node.clone()]).await)
         };
         match tokio::time::timeout(BARRIER_TIMEOUT, set).await {

@@ -10,10 +10,11 @@ use std::{
 use mvm_queue::{Answer, Command, Keeper, KeeperConfig, KeeperFact, Query, RequestId, Retention};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{GIVE_UP_AFTER, raft::LocalRaft, writes::Applied};
+use super::{GIVE_UP_AFTER, noted, raft::LocalRaft, writes::Applied};
 use crate::{
     config::Config,
     id::{self, IdMaker},
+    metrics::Metrics,
 };
 
 /// How long beyond its timeout an attempt may go on before the lease is ended for it.
@@ -35,11 +36,16 @@ pub(super) struct Timekeeper {
     applied: mpsc::UnboundedReceiver<Applied>,
     began: Instant,
     proposals: JoinSet<()>,
+    metrics: Arc<Metrics>,
 }
 
 impl Timekeeper {
     /// The timekeeper of a node so configured.
-    pub(super) fn new(config: &Config, applied: mpsc::UnboundedReceiver<Applied>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        applied: mpsc::UnboundedReceiver<Applied>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let node = config.node_id;
         let config = KeeperConfig {
             node,
@@ -62,6 +68,7 @@ impl Timekeeper {
             applied,
             began: Instant::now(),
             proposals: JoinSet::new(),
+            metrics,
         }
     }
 
@@ -136,7 +143,10 @@ impl Timekeeper {
     fn hear(&mut self, applied: Applied) {
         let now = self.now();
         match applied {
-            Applied::Known(command, outcome) => self.keeper.applied(&command, &outcome, now),
+            Applied::Known(command, outcome) => {
+                self.keeper.applied(&command, &outcome, now);
+                noted::note(&self.metrics, self.node, &command, &outcome);
+            }
             Applied::Unknown => self.keeper.doubt(),
         }
     }

@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use super::{GIVE_UP_AFTER, WAL_BYTES, peers::until, rows};
-use crate::consensus::{Proposal, Unavailable};
+use crate::{
+    consensus::{Proposal, Unavailable},
+    metrics::{Entry, Metrics},
+};
 
 /// Commands that may wait for the next batch; more than that wait before the queue.
 const WAITING_MAX: usize = 4_096;
@@ -61,10 +64,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(client: Client, applied: mpsc::UnboundedSender<Applied>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        applied: mpsc::UnboundedSender<Applied>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (waiting, writes) = mpsc::channel(WAITING_MAX);
         let mut task = JoinSet::new();
-        task.spawn(write(client, writes, applied));
+        task.spawn(write(client, writes, applied, metrics));
         Self {
             waiting,
             _task: task,
@@ -101,6 +108,7 @@ async fn write(
     client: Client,
     mut writes: mpsc::Receiver<Write>,
     applied: mpsc::UnboundedSender<Applied>,
+    metrics: Arc<Metrics>,
 ) {
     let mut gathered: Vec<Write> = Vec::new();
     loop {
@@ -115,7 +123,8 @@ async fn write(
         }
         let batch = take_batch(&mut gathered);
         if !batch.is_empty() {
-            commit(&client, batch, &applied).await;
+            metrics.store.batch(batch.len());
+            commit(&client, batch, &applied, &metrics).await;
         }
     }
 }
@@ -142,12 +151,17 @@ fn take_batch(gathered: &mut Vec<Write>) -> Vec<Write> {
     batch.into_iter().filter(handed_over).collect()
 }
 
-async fn commit(client: &Client, batch: Vec<Write>, applied: &mpsc::UnboundedSender<Applied>) {
+async fn commit(
+    client: &Client,
+    batch: Vec<Write>,
+    applied: &mpsc::UnboundedSender<Applied>,
+    metrics: &Metrics,
+) {
     let (commands, answers): (Vec<Command>, Vec<_>) = batch
         .into_iter()
         .map(|write| (write.command, write.answer))
         .unzip();
-    let committed = tokio::time::timeout(GIVE_UP_AFTER, apply(client, &commands)).await;
+    let committed = tokio::time::timeout(GIVE_UP_AFTER, apply(client, &commands, metrics)).await;
     let proposals = match committed {
         Ok(Ok(proposals)) => proposals,
         Ok(Err(detail)) => vec![Proposal::Broken { detail }; commands.len()],
@@ -169,11 +183,18 @@ async fn commit(client: &Client, batch: Vec<Write>, applied: &mpsc::UnboundedSen
 }
 
 /// Applies commands, and reads what this replica recorded for them. An error is a defect.
-async fn apply(client: &Client, commands: &[Command]) -> Result<Vec<Proposal>, String> {
+async fn apply(
+    client: &Client,
+    commands: &[Command],
+    metrics: &Metrics,
+) -> Result<Vec<Proposal>, String> {
     let statements = sql::statements(commands).into_iter().map(rows::statement);
     let unknown = || vec![Proposal::Unknown; commands.len()];
+    let handed_over = Instant::now();
     match client.txn(statements.collect::<Vec<_>>()).await {
-        Ok(_) => {}
+        Ok(_) => metrics
+            .store
+            .written(Entry::Commands, handed_over.elapsed()),
         Err(
             error @ (Error::Sqlite(_)
             | Error::PrepareStatement(_)

@@ -92,6 +92,7 @@ pub(crate) async fn work<S: Store>(
     });
     let mut orders = control.orders();
     let mut running = JoinSet::new();
+    store.metrics().worker.set_slots(config.slots);
     // How far the replica had come when there was nothing to do.
     let mut seen = 0;
     loop {
@@ -117,7 +118,11 @@ pub(crate) async fn work<S: Store>(
                 };
                 for claim in claims {
                     let holder = Arc::clone(&holder);
-                    running.spawn(async move { holder.hold(claim).await });
+                    let busy = store.metrics().worker.busy();
+                    running.spawn(async move {
+                        let _busy = busy;
+                        holder.hold(claim).await;
+                    });
                 }
                 control.tell_busy(u32::try_from(running.len()).unwrap_or(u32::MAX));
             }
@@ -187,5 +192,6 @@ async fn propose<S: Store>(store: &S, request: &RequestId, change: Change) -> Pr
         at: id::now(),
         change,
     };
-    store.propose(command, Deadline::starting_now()).await
+    let proposing = store.propose(command, Deadline::starting_now());
+    store.metrics().store.proposal(proposing).await
 }
