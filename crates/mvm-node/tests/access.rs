@@ -176,7 +176,32 @@ fn each_route_asks_for_its_scope() {
         }
     }
     // A new route is to be added here with thought.
-    expect![[r#""#]].assert_eq(&table);
+    expect![[r#"
+        submit POST /api/v1/jobs
+        read   GET  /api/v1/jobs
+        read   GET  /api/v1/jobs/{id}
+        read   GET  /api/v1/jobs/{id}/attempts
+        read   GET  /api/v1/jobs/{id}/log
+        submit POST /api/v1/jobs/{id}/cancel
+        submit POST /api/v1/jobs/{id}/retry
+        worker POST /api/v1/claims
+        worker POST /api/v1/jobs/{id}/start
+        worker POST /api/v1/jobs/{id}/renew
+        worker POST /api/v1/jobs/{id}/finish
+        read   GET  /api/v1/stats
+        submit POST /new-job
+        submit POST /queue/publish
+        worker POST /queue/claim
+        worker POST /queue/status/{id}
+        read   GET  /queue/status/{id}
+        read   GET  /queue/list
+        read   GET  /queue/stats
+        open   GET  /health
+        open   GET  /ready
+        read   GET  /cluster
+        read   GET  /
+    "#]]
+    .assert_eq(&table);
 }
 
 #[test]
