@@ -19,7 +19,10 @@ mod schema;
 mod v1;
 mod view;
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     Router,
@@ -95,13 +98,16 @@ impl<S: Store> App<S> {
 }
 
 /// The public routes, in the order in which one gets to know them.
-pub fn routes() -> Vec<Route> {
-    // They are the same for every store.
-    let endpoints = routes::endpoints::<MemoryStore>();
-    endpoints
-        .into_iter()
-        .map(|endpoint| endpoint.route)
-        .collect()
+pub fn routes() -> &'static [Route] {
+    static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+        // They are the same for every store.
+        let endpoints = routes::endpoints::<MemoryStore>();
+        endpoints
+            .into_iter()
+            .map(|endpoint| endpoint.route)
+            .collect()
+    });
+    &ROUTES
 }
 
 /// The public routes as text, one per line.
