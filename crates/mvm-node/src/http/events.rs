@@ -283,8 +283,13 @@ struct Place {
 }
 
 impl Place {
+    /// Reads what [`std::fmt::Display`] writes. There is no attempt below 0, where none was made yet.
     fn parse(text: &str) -> Option<Self> {
         let (attempt, next) = text.split_once(':')?;
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !plain(attempt) || !plain(next) {
+            return None;
+        }
         Some(Self {
             attempt: FencingToken(attempt.parse().ok()?),
             next: next.parse().ok()?,

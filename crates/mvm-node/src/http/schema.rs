@@ -453,7 +453,7 @@ pub(super) fn idempotency_key() -> Value {
 }
 
 pub(super) fn event_id() -> Value {
-    json!({"type": "string", "pattern": "^[0-9]{1,18}:[0-9]{1,9}$"})
+    json!({"type": "string", "pattern": "^[0-9]{1,19}:[0-9]{1,10}$"})
 }
 
 pub(super) fn stream() -> Value {

@@ -256,6 +256,8 @@ async fn streams_of_nothing_are_refused() {
         ("/api/v1/jobs/j/log/events?from=-1", None, 400),
         ("/api/v1/jobs/j/log/events", Some("1"), 400),
         ("/api/v1/jobs/j/log/events", Some("1:x"), 400),
+        ("/api/v1/jobs/j/log/events", Some("-1:0"), 400),
+        ("/api/v1/jobs/j/log/events", Some("1:4294967296"), 400),
     ] {
         let mut request = Request::get(path);
         if let Some(last) = last {

@@ -16,7 +16,7 @@ async fn the_document_has_the_routes_that_there_are() {
         .map(|told| (told.method, told.path))
         .collect();
     let listed = routes()
-        .into_iter()
+        .iter()
         .map(|route| (route.method.to_owned(), route.path.to_owned()));
     assert_eq!(told, listed.collect());
     for (method, path) in told {
