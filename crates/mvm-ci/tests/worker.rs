@@ -393,14 +393,16 @@ fn jobs_are_run_and_told_of_by_commands() {
     assert_eq!(node.command(&["job", "wait", &id, &failed]).0, 1);
     assert_eq!(node.job(&failed)["attempts"], 2);
 
-    let (_, output, _) = node.command(&["job", "submit", "--", "sleep", "76.25"]);
+    // Another run on this host, at this moment, sleeps for another time.
+    let time = format!("76.{}", std::process::id());
+    let (_, output, _) = node.command(&["job", "submit", "--", "sleep", &time]);
     let long = id_of(&output);
     node.wait_for(&long, "in_progress");
     let (code, _, told) = node.command(&["job", "cancel", &long]);
     assert!(code == 0 && told.contains("asked to stop"), "{code} {told}");
     let (code, output, _) = node.command(&["job", "wait", &long]);
     assert!(code == 1 && output.contains("cancelled"), "{code} {output}");
-    assert!(!runs("76.25"));
+    assert!(!runs(&time));
 
     let (code, output, _) = node.command(&["cluster", "status"]);
     assert!(
