@@ -116,6 +116,18 @@ impl Program {
                     profile: "bench",
                 },
             ],
+            Subject::Queue => &[
+                Program {
+                    package: "mvm-ci",
+                    target: "queue",
+                    profile: "bench",
+                },
+                Program {
+                    package: "mvm-queue",
+                    target: "claim",
+                    profile: "bench",
+                },
+            ],
         }
     }
 
@@ -144,6 +156,8 @@ pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow:
             setup::setup(runner).await?;
             setup::extra_programs(runner, &setup::OF_THE_FABRIC_BENCH).await?;
         }
+        // It needs no machines, so no kernel.
+        Subject::Queue => setup::extra_programs(runner, &setup::OF_THE_QUEUE_BENCH).await?,
     }
     let programs = Program::all_of(options.subject);
     for program in programs {
@@ -156,7 +170,7 @@ pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow:
         for program in programs {
             let target = program.target;
             let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
-            samples.extend(measure(runner, &phase, program).await?);
+            samples.extend(measure(runner, &phase, program, options.large).await?);
         }
     }
     let report = Report {
@@ -175,12 +189,14 @@ async fn measure(
     runner: &mut Runner,
     phase: &str,
     program: &Program,
+    large: bool,
 ) -> anyhow::Result<Vec<Sample>> {
     // A file, not a pipe: nobody has to read it while the program runs.
     let mut output = memory_file()?;
     let mut command = program.command();
     command
         .arg("--quiet")
+        .args(large.then_some(["--", "--large"]).iter().flatten())
         .stdout(Stdio::from(output.try_clone()?));
     runner.run(phase, command).await?;
     output.seek(SeekFrom::Start(0))?;

@@ -63,6 +63,14 @@ pub(crate) const OF_THE_FABRIC_BENCH: [ExtraProgram; 2] = [
     },
 ];
 
+/// For `bench queue`, which starts a server of its own. The server's programs are in no folder of `PATH`; this one, which
+/// comes with them, is.
+pub(crate) const OF_THE_QUEUE_BENCH: [ExtraProgram; 1] = [ExtraProgram {
+    name: "pg_createcluster",
+    package: "postgresql",
+    without: "the queue cannot be measured beside its peer",
+}];
+
 /// For `test`.
 pub(crate) const OF_THE_TESTS: [ExtraProgram; 4] = [
     ExtraProgram {

@@ -35,6 +35,7 @@ const BATCH_MAX: usize = 512;
 /// What a batch takes in the log. hiqlite panics on an entry that does not fit into one of its files.
 const BATCH_BYTES_MAX: usize = WAL_BYTES as usize / 4;
 const _: () = assert!(BATCH_BYTES_MAX >= 2 * mvm_queue::COMMAND_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < WAL_BYTES as usize / 2);
 
 /// What was applied by this node as leader, for those who keep time.
 #[derive(Debug)]
@@ -218,4 +219,93 @@ async fn apply(
     // No row: another leader committed it, and it has not come here yet.
     let proposal = |outcome: Option<Outcome>| outcome.map_or(Proposal::Unknown, Proposal::from);
     Ok(outcomes.into_iter().map(proposal).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    };
+
+    use mvm_queue::{Change, Command, FencingToken, JobId, RequestId, Stream, UnixMillis, sql};
+    use tokio::sync::oneshot;
+
+    use super::{BATCH_BYTES_MAX, HANDED_OVER, TAKEN_BACK, WAITING, WAL_BYTES, Write, take_batch};
+
+    /// What the bytes of a log take in an entry besides themselves, with its command.
+    fn overhead() -> usize {
+        encoded(&[write(0)])
+    }
+
+    fn encoded(writes: &[Write]) -> usize {
+        let commands: Vec<_> = writes.iter().map(|write| write.command.clone()).collect();
+        sql::encoded_bytes(&sql::statements(&commands))
+    }
+
+    /// A command with so many bytes.
+    fn write(bytes: usize) -> Write {
+        let change = Change::Log {
+            job: JobId("job".into()),
+            token: FencingToken(1),
+            number: 0,
+            stream: Stream::Stdout,
+            bytes: vec![0; bytes],
+        };
+        Write {
+            command: Command {
+                request: RequestId("request".into()),
+                at: UnixMillis(1),
+                change,
+            },
+            stands: Arc::new(AtomicU8::new(WAITING)),
+            answer: oneshot::channel().0,
+        }
+    }
+
+    /// Of commands that take so much of an entry each, how many go into each batch.
+    #[track_caller]
+    fn check(sizes: &[usize], batches: &[usize]) {
+        let size = |size: &usize| write(size - overhead());
+        let mut gathered: Vec<Write> = sizes.iter().map(size).collect();
+        let mut taken = Vec::new();
+        while !gathered.is_empty() {
+            let batch = take_batch(&mut gathered);
+            if batch.len() > 1 {
+                assert!(encoded(&batch) <= BATCH_BYTES_MAX);
+                assert!(encoded(&batch) < WAL_BYTES as usize / 2);
+            }
+            taken.push(batch.len());
+        }
+        assert_eq!(taken, batches);
+    }
+
+    #[test]
+    fn a_batch_takes_as_much_as_fits_into_an_entry() {
+        let quarter = BATCH_BYTES_MAX / 4;
+        check(&[overhead()], &[1]);
+        check(&[quarter; 4], &[4]);
+        check(&[quarter; 9], &[4, 4, 1]);
+        check(&[quarter, quarter, quarter, quarter + 1], &[3, 1]);
+        check(&[BATCH_BYTES_MAX, overhead()], &[1, 1]);
+        check(&[overhead(), BATCH_BYTES_MAX, overhead()], &[1, 1, 1]);
+        check(&[BATCH_BYTES_MAX - overhead(), overhead()], &[2]);
+        check(&[mvm_queue::COMMAND_BYTES_MAX; 9], &[8, 1]);
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_handed_over() {
+        let mut gathered = vec![write(1), write(2), write(3)];
+        let stands: Vec<_> = gathered
+            .iter()
+            .map(|write| Arc::clone(&write.stands))
+            .collect();
+        stands[1].store(TAKEN_BACK, Ordering::Release);
+        assert_eq!(take_batch(&mut gathered).len(), 2);
+        let stands = stands.iter().map(|stands| stands.load(Ordering::Acquire));
+        assert_eq!(
+            stands.collect::<Vec<_>>(),
+            [HANDED_OVER, TAKEN_BACK, HANDED_OVER]
+        );
+    }
 }
