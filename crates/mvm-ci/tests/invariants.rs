@@ -32,7 +32,7 @@ async fn nothing_is_lost_doubled_or_lied_about() {
         jobs_each: 1_000,
         until_calm: true,
         shared_jobs: 18,
-        workers: 9,
+        workers: 12,
         pace: Duration::from_millis(150),
         lease: LEASE,
         misbehave: true,

@@ -37,7 +37,7 @@ struct Held<'a> {
 pub(super) fn look(case: &Case, found: &mut Vec<Violation>) {
     let first_asked = first_asked(case);
     for (job, held) in jobs(case) {
-        tokens_grow(job, &held, found);
+        tokens_grow(job, &held, &first_asked, found);
         granted_once(job, &held, found);
         old_tokens_are_refused(job, &held, found);
         if let Some(lease) = case.rules.lease {
@@ -56,6 +56,11 @@ fn first_asked(case: &Case) -> HashMap<&str, At> {
             .or_insert(operation.invoked);
     }
     first
+}
+
+fn asked(operation: &Operation, first_asked: &HashMap<&str, At>) -> At {
+    let first = first_asked.get(operation.request.as_str());
+    first.copied().unwrap_or(operation.invoked)
 }
 
 fn jobs(case: &Case) -> BTreeMap<&JobId, Held<'_>> {
@@ -93,13 +98,17 @@ fn jobs(case: &Case) -> BTreeMap<&JobId, Held<'_>> {
 }
 
 /// A claim that began after another was answered has the larger token.
-fn tokens_grow(job: &JobId, held: &Held<'_>, found: &mut Vec<Violation>) {
+fn tokens_grow(
+    job: &JobId,
+    held: &Held<'_>,
+    first_asked: &HashMap<&str, At>,
+    found: &mut Vec<Violation>,
+) {
     // In order of tokens: none may have begun after one behind it had ended.
     let mut ended_first: Option<&Grant<'_>> = None;
     for grant in held.grants.iter().rev() {
         if let Some(later) = ended_first
-            && later.by.returned_at() < grant.by.invoked
-            && later.by.request != grant.by.request
+            && later.by.returned_at() < asked(grant.by, first_asked)
         {
             let how = format!(
                 "{job} was granted under token {} after {}: {}",
@@ -126,7 +135,7 @@ fn granted_once(job: &JobId, held: &Held<'_>, found: &mut Vec<Violation>) {
                 pair[0].token,
                 shown([pair[0].by, pair[1].by])
             );
-            complain(found, Invariant::OneLease, how);
+            complain(found, Invariant::TokensGrow, how);
         }
     }
 }
@@ -163,10 +172,7 @@ fn lasts(
     first_asked: &HashMap<&str, At>,
     found: &mut Vec<Violation>,
 ) {
-    let asked = |operation: &Operation| {
-        let first = first_asked.get(operation.request.as_str());
-        first.copied().unwrap_or(operation.invoked)
-    };
+    let asked = |operation: &Operation| asked(operation, first_asked);
     for next in &held.grants {
         let granted = next.by.returned_at();
         let before = held.grants.iter().filter(|grant| grant.token < next.token);

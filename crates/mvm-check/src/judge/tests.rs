@@ -214,6 +214,16 @@ fn what_may_have_been_so_is_valid() {
     story.ask(220, 225, 1, "cancel", cancel, moved("cancelled"));
     story.check(None);
 
+    // A claim that was answered late was made early.
+    let mut story = twice_claimed();
+    story.history = History::new(1);
+    story.submit(0, 1, "k", submitted("a"));
+    story.claim(10, "w1", unknown());
+    story.claim(130, "w2", granted(2));
+    story.claim(140, "w1", granted(1));
+    story.finish(150, 2, moved("completed"));
+    story.check(None);
+
     // Given back before its lease ended.
     let mut story = Story::new();
     story.submit(0, 1, "k", submitted("a"));
@@ -271,11 +281,6 @@ fn leases_do_not_overlap() {
     let mut story = twice_claimed();
     story.renew(50, 1, Told::Renewed);
     story.check(Some(Invariant::OneLease));
-
-    // One token for two.
-    let mut story = twice_claimed();
-    story.claim(132, "w4", granted(2));
-    story.check(Some(Invariant::OneLease));
 }
 
 #[test]
@@ -288,6 +293,11 @@ fn tokens_grow() {
     story.tried(1, "w2", "succeeded");
     story.tried(2, "w1", "lost");
     story.listed("a", "k", "completed", 2);
+    story.check(Some(Invariant::TokensGrow));
+
+    // One token for two.
+    let mut story = twice_claimed();
+    story.claim(132, "w4", granted(2));
     story.check(Some(Invariant::TokensGrow));
 
     let mut story = twice_claimed();
