@@ -209,3 +209,61 @@ fn id(value: &Value) -> Option<JobId> {
 fn token(value: &Value) -> Option<Token> {
     value.as_i64().map(Token)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Class;
+
+    #[track_caller]
+    fn check(action: &Action, status: u16, body: Value, expected: &str) {
+        assert_eq!(told(action, status, &body).to_string(), expected);
+    }
+
+    #[test]
+    fn answers_are_what_they_promise() {
+        let (job, token) = (JobId("a".to_owned()), Token(1));
+        let submit = Action::Submit {
+            key: "k".to_owned(),
+            spec: Value::Null,
+        };
+        let renew = Action::Renew {
+            job: job.clone(),
+            token,
+        };
+        let id = json!({ "id": "a", "state": "pending" });
+        check(&submit, 201, id.clone(), "acknowledged as job a");
+        check(&submit, 200, id, "acknowledged as job a");
+        check(&submit, 200, json!({}), "broken: 200 with {}");
+        let problem = |detail: &str| json!({ "detail": detail });
+        check(
+            &submit,
+            503,
+            problem("no quorum"),
+            "refused (503): no quorum",
+        );
+        check(&submit, 504, problem("late"), "unknown: late");
+        check(&renew, 409, problem("ended"), "rejected (409): ended");
+        check(&renew, 500, problem("oh"), "broken: 500: oh");
+        check(&renew, 302, Value::Null, "broken: 302: null");
+        let renewed = json!({ "renewals": 1, "cancel": false });
+        check(&renew, 200, renewed, "acknowledged");
+        let claims = json!({ "claims": [{ "id": "a", "token": 1, "kind": "work" }] });
+        let claim = Action::Claim {
+            worker: "w".to_owned(),
+            slots: 1,
+            kinds: Vec::new(),
+        };
+        check(&claim, 200, claims, "granted job a by token 1");
+        assert_eq!(told(&renew, 429, &Value::Null).class(), Class::Refused);
+    }
+
+    #[test]
+    fn pages_follow_one_another() {
+        let list = Action::List {
+            consistency: Consistency::Local,
+        };
+        let path = request(&list, Some(&json!(17))).path;
+        assert_eq!(path, "/api/v1/jobs?limit=500&consistency=local&after=17");
+    }
+}

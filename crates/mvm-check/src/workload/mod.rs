@@ -176,3 +176,68 @@ impl Chance {
         NodeId((node.0 - 1 + on) % nodes + 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::action::JobId;
+
+    const PLAN: Plan = Plan {
+        seed: 7,
+        nodes: 3,
+        submitters: 4,
+        jobs_each: 2,
+        until_calm: false,
+        shared_jobs: 4,
+        workers: 1,
+        pace: Duration::from_millis(10),
+        lease: Duration::from_secs(1),
+        misbehave: true,
+        reads_one_in: 0,
+    };
+
+    /// What each submitter of a plan asks if all goes well.
+    fn submissions(plan: &Plan) -> Vec<Ask> {
+        let mut asked = Vec::new();
+        for mut process in plan.processes() {
+            let mut now = At(0);
+            for _ in 0..100 {
+                match process.next(now, Phase::Calm) {
+                    Next::Ask(ask) => {
+                        let job = JobId(ask.request.clone());
+                        process.told(now, &Told::Submitted { job });
+                        asked.push(ask);
+                    }
+                    Next::Wait(until) => now = until,
+                    Next::Done => break,
+                }
+            }
+        }
+        asked.retain(|ask| matches!(ask.action, Action::Submit { .. }));
+        asked
+    }
+
+    #[test]
+    fn a_seed_is_a_workload() {
+        assert_eq!(submissions(&PLAN), submissions(&PLAN));
+    }
+
+    #[test]
+    fn shared_keys_are_one_job_submitted_at_two_nodes() {
+        let mut nodes: BTreeMap<String, Vec<NodeId>> = BTreeMap::new();
+        for ask in submissions(&PLAN) {
+            nodes.entry(ask.request).or_default().push(ask.node);
+        }
+        assert_eq!(nodes.len(), 4 * 2 + 4);
+        for (key, nodes) in nodes {
+            match key.starts_with("shared") {
+                // The last submitter and the first are both at home on node 1.
+                true if key == "shared-3" => assert_eq!(nodes, [NodeId(1), NodeId(1)]),
+                true => assert!(nodes.len() == 2 && nodes[0] != nodes[1], "{key}: {nodes:?}"),
+                false => assert_eq!(nodes.len(), 1, "{key}"),
+            }
+        }
+    }
+}
