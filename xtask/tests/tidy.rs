@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
             "mvm-lab",
             "mvm-client",
             "mvm-node",
+            "mvm-check",
             "mvm-queue",
             "mvm-exec",
             "mvm-machine",
@@ -31,7 +32,9 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("mvm-lab", &["mvm-machine", "mvm-fabric", "mvm-agent"]),
     ("mvm-machine", &["mvm-agent"]),
     ("mvm-node", &["mvm-queue", "mvm-exec"]),
-    ("mvm-queue", &[]),
+    // Its simulation is judged by the checker.
+    ("mvm-queue", &["mvm-check"]),
+    ("mvm-check", &[]),
     ("mvm-exec", &[]),
     ("mvm-fabric", &[]),
     ("mvm-agent", &[]),

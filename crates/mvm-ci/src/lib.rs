@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod commands;
+pub mod exchange;
 pub mod exit_codes;
 pub mod scenarios;

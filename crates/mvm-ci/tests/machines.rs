@@ -30,3 +30,23 @@ fn pair() {
 fn under_load() {
     check("under-load", StartBy::Snapshot);
 }
+
+#[test]
+fn steal() {
+    check("steal", StartBy::Snapshot);
+}
+
+#[test]
+fn minority() {
+    check("minority", StartBy::Snapshot);
+}
+
+#[test]
+fn elections() {
+    check("elections", StartBy::Snapshot);
+}
+
+#[test]
+fn concurrent() {
+    check("concurrent", StartBy::Snapshot);
+}

@@ -3,18 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, body::Bytes};
-use hyper_util::rt::TokioIo;
 use mvm_lab::node::Node;
 use serde_json::{Value, json};
+
+use crate::exchange::{Call, exchange};
 
 /// The port nodes serve on.
 pub(super) const PORT: u16 = 3020;
 /// Longer than any deadline the node promises: a longer wait is a hang, and the node's fault.
 const CALL_ALLOWED: Duration = Duration::from_secs(10);
-/// A node is as untrusted as any guest.
-const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// What a node answered.
 #[derive(Clone, Debug)]
@@ -69,7 +66,8 @@ pub(super) async fn submit(node: &Node, url: &str) -> Result<(Submitted, Answer)
     Ok((submitted, answer))
 }
 
-async fn call(
+/// Sends a request; JSON comes with the request's id.
+pub(super) async fn call(
     node: &Node,
     method: &'static str,
     path: &str,
@@ -82,7 +80,18 @@ async fn call(
         cause,
     };
     let started = Instant::now();
-    let answering = exchange(node, method, path, json);
+    let (body, key) = json.unzip();
+    let call = Call {
+        host: node.name(),
+        method,
+        path,
+        body,
+        key,
+    };
+    let answering = async {
+        let stream = node.dial(PORT).await.map_err(|error| error.to_string())?;
+        exchange(stream, call).await
+    };
     let (status, body) = tokio::time::timeout(CALL_ALLOWED, answering)
         .await
         .map_err(|_| failed(format!("no answer within {CALL_ALLOWED:?}")))?
@@ -92,50 +101,4 @@ async fn call(
         body,
         took: started.elapsed(),
     })
-}
-
-async fn exchange(
-    node: &Node,
-    method: &str,
-    path: &str,
-    json: Option<(Value, &str)>,
-) -> Result<(u16, Value), String> {
-    let stream = node.dial(PORT).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", node.name());
-    let mut body = Bytes::new();
-    if let Some((content, key)) = json {
-        request = request
-            .header("content-type", "application/json")
-            .header("idempotency-key", key);
-        body = content.to_string().into();
-    }
-    let request = request
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
-            .collect()
-            .await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
-        // Pages for people are not JSON; the status is all a scenario wants of them.
-        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        ended = connection => Err(match ended {
-            Ok(()) => "the connection was closed".to_owned(),
-            Err(error) => error.to_string(),
-        }),
-    }
 }

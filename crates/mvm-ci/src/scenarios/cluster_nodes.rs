@@ -59,6 +59,34 @@ pub(super) fn three_nodes(
     }
 }
 
+/// How long a lease lasts in [`three_with_workers`]: longer than any election, shorter than anybody's patience.
+pub(super) const LEASE: Duration = Duration::from_secs(6);
+/// Jobs that each worker of [`three_with_workers`] runs at once.
+pub(super) const SLOTS: usize = 4;
+
+/// As [`three_nodes`]; node2 and node3 run jobs, node1 only takes them, and leases are short.
+pub(super) fn three_with_workers(
+    program: &Path,
+    name: &'static str,
+    about: &'static str,
+    run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
+) -> Scenario {
+    let mut scenario = three_nodes(program, name, about, run);
+    for machine in &mut scenario.topology.machines {
+        let slots = if machine.name == "node1" { 0 } else { SLOTS };
+        for service in &mut machine.services {
+            let lease_ms = LEASE.as_millis().to_string();
+            let settings = [
+                ("MVM_CI_SLOTS", slots.to_string()),
+                ("MVM_CI_LEASE_MS", lease_ms),
+            ];
+            let settings = settings.map(|(key, value)| (key.to_owned(), value));
+            service.environment.extend(settings);
+        }
+    }
+    scenario
+}
+
 /// Returns a topology of `names`, each machine with a node that knows all the others.
 pub(super) fn topology(program: &Path, names: &[&str]) -> Topology {
     let members: Vec<String> = names
@@ -163,6 +191,12 @@ impl<'a> Cluster<'a> {
         self.lab.node(name)
     }
 
+    /// Node ids count from 1 in the order of names.
+    pub(super) fn id_of(&self, name: &str) -> u64 {
+        let place = self.names.iter().position(|known| known == name);
+        place.map_or(0, |place| place as u64 + 1)
+    }
+
     /// Waits until every one of `names` is ready and all name the same leader in the same term.
     pub(super) async fn agree(&self, names: &[&str], allowed: Duration) -> Outcome<ClusterView> {
         let condition = format!("{} agree on a leader", names.join(", "));
@@ -225,7 +259,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Node ids count from 1 in the order of names.
-    fn name_of(&self, id: u64) -> String {
+    pub(super) fn name_of(&self, id: u64) -> String {
         let index = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
         index
             .and_then(|index| self.names.get(index))

@@ -5,15 +5,20 @@
 mod api;
 mod cluster;
 mod cluster_nodes;
+mod concurrent;
+mod elections;
 mod firewall;
 mod flap;
 mod hundred;
+mod judged;
 mod latency;
 mod ledger;
 mod lossy;
+mod minority;
 mod one_way;
 mod pair;
 mod simple_network;
+mod steal;
 mod under_load;
 mod writes;
 
@@ -34,5 +39,9 @@ pub fn all(program: &Path) -> Vec<Scenario> {
         one_way::scenario(program),
         flap::scenario(program),
         firewall::scenario(program),
+        steal::scenario(program),
+        minority::scenario(program),
+        elections::scenario(program),
+        concurrent::scenario(program),
     ]
 }
