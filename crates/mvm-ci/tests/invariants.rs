@@ -33,7 +33,7 @@ async fn nothing_is_lost_doubled_or_lied_about() {
         until_calm: true,
         shared_jobs: 18,
         workers: 12,
-        pace: Duration::from_millis(150),
+        pace: Duration::from_millis(300),
         lease: LEASE,
         misbehave: true,
         reads_one_in: 6,

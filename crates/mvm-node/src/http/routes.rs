@@ -11,7 +11,9 @@ use axum::{
 use mvm_queue::PAGE_MAX;
 use serde_json::{Value, json};
 
-use super::{App, cluster, events, host, openapi, output, page, queue, schedules, schema, v1};
+use super::{
+    App, cluster, events, host, metrics, openapi, output, page, queue, schedules, schema, v1,
+};
 use crate::{auth::Scope, store::Store};
 
 /// One public route, for help texts.
@@ -278,8 +280,17 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
         )
         .problem(503)
         .answers(200, "Ready", "a linearizable request would be served now"),
-        Endpoint::get(READ, "/metrics", "what the node counts, for Prometheus", metrics::metrics::<S>)
-            .reply(200, "text of the format that Accept asks for", Content::Metrics),
+        Endpoint::get(
+            READ,
+            "/metrics",
+            "what the node counts, for Prometheus",
+            metrics::metrics::<S>,
+        )
+        .reply(
+            200,
+            "text of the format that Accept asks for",
+            Content::Metrics,
+        ),
         Endpoint::get(
             READ,
             "/cluster",

@@ -128,7 +128,7 @@ impl Store for MemoryStore {
 
     async fn glance(&self) -> Glance {
         let unavailable = self.unavailable();
-        let applied = self.lock().applied;
+        let applied = *self.applied.borrow();
         let leads = unavailable.is_none();
         let closed = unavailable.filter(|cause| match cause {
             Unavailable::Forming | Unavailable::ShuttingDown => true,

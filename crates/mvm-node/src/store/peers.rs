@@ -311,7 +311,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             let addresses = HashMap::from([(2, ("127.0.0.1".to_owned(), port))]);
-            let peers = Peers::new(addresses, "secret".into(), Arc::default());
+            let peers = Peers::new(addresses, "secret".to_owned().into(), None, Arc::default());
             let give_up_at = Instant::now() + Duration::from_secs(20);
             let call = peers.call::<_, ()>(2, internal::LEAD, &(), give_up_at);
             let call = request::within("its-name".into(), call);
