@@ -154,7 +154,8 @@ pub enum AcceleratorArg {
 fn serve_help() -> String {
     format!(
         "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
-         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels.\n\n\
+         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, \
+         backup_keep_days, labels.\n\n\
          The HTTP interface:\n{}",
         mvm_node::http::api_help()
     )

@@ -39,6 +39,10 @@ const ELECTION_MAX_MS: u64 = 1_600;
 /// How long a worker keeps a job without a sign of life.
 const LEASE_MS: u64 = 15_000;
 
+/// How long a backup is kept.
+const BACKUP_KEEP_DAYS: u64 = 7;
+const BACKUP_KEEP_DAYS_MAX: u64 = 3_650;
+
 /// One node of the cluster, as every node's configuration lists it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +175,8 @@ pub struct Settings {
     pub election_max_ms: Option<u64>,
     /// How long a worker keeps a job without renewing its lease.
     pub lease_ms: Option<u64>,
+    /// After so many days a new backup removes an old one.
+    pub backup_keep_days: Option<u64>,
     /// How many jobs this node runs at once.
     pub slots: Option<u32>,
     /// What its worker offers to jobs that ask for it.
@@ -202,6 +208,8 @@ pub struct Config {
     pub election_max: Duration,
     /// How long a worker keeps a job without renewing its lease.
     pub lease: Duration,
+    /// A new backup removes those that are older.
+    pub backup_keep: Duration,
     /// How many jobs this node runs at once; with none it runs no worker.
     pub slots: u32,
     /// What its worker offers to jobs that ask for it.
@@ -329,6 +337,7 @@ impl Settings {
             election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
             election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
             lease_ms: variable(environment, "lease_ms", |text| text.parse().ok())?,
+            backup_keep_days: variable(environment, "backup_keep_days", |text| text.parse().ok())?,
             slots: variable(environment, "slots", |text| text.parse().ok())?,
             labels: variable(environment, "labels", |text| {
                 Some(text.split(',').map(str::to_owned).collect())
@@ -350,6 +359,7 @@ impl Settings {
             election_min_ms: stronger.election_min_ms.or(self.election_min_ms),
             election_max_ms: stronger.election_max_ms.or(self.election_max_ms),
             lease_ms: stronger.lease_ms.or(self.lease_ms),
+            backup_keep_days: stronger.backup_keep_days.or(self.backup_keep_days),
             slots: stronger.slots.or(self.slots),
             labels: stronger.labels.or(self.labels),
         }
@@ -384,6 +394,7 @@ impl Settings {
             election_min: Duration::from_millis(self.election_min_ms.unwrap_or(ELECTION_MIN_MS)),
             election_max: Duration::from_millis(self.election_max_ms.unwrap_or(ELECTION_MAX_MS)),
             lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
+            backup_keep: backup_keep(self.backup_keep_days)?,
             slots: self.slots.unwrap_or(0),
             labels: self.labels.unwrap_or_default(),
             members,
@@ -444,6 +455,16 @@ fn check_members(node_id: u64, members: &[Member]) -> Result<(), ConfigError> {
         return bad("no member has id 1, which founds the cluster".into());
     }
     Ok(())
+}
+
+fn backup_keep(days: Option<u64>) -> Result<Duration, ConfigError> {
+    match days.unwrap_or(BACKUP_KEEP_DAYS) {
+        days @ 1..=BACKUP_KEEP_DAYS_MAX => Ok(Duration::from_hours(24 * days)),
+        days => Err(ConfigError::Inconsistent {
+            key: "backup_keep_days",
+            problem: format!("{days} is not between 1 and {BACKUP_KEEP_DAYS_MAX}"),
+        }),
+    }
 }
 
 fn check_times(config: &Config) -> Result<(), ConfigError> {
@@ -672,7 +693,7 @@ host = "2001:db8::3"
         );
         check_error(
             "\nzzz = 1\n[members]\n",
-            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, slots, labels"#,
+            r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, backup_keep_days, slots, labels"#,
         );
         check_error(
             "node_id = \"one\"\n",

@@ -8,6 +8,7 @@
 //! - [`consensus`]: what the store answers.
 //! - [`store`]: the replicated store and its promises under partition.
 //! - [`http`]: the interface that clients and other nodes speak.
+//! - [`join`]: whether a node without data founds a cluster, joins one, or waits.
 //! - [`config`]: settings from file, environment and flags.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
@@ -18,6 +19,7 @@ pub mod config;
 pub mod consensus;
 pub mod http;
 mod id;
+pub mod join;
 mod serve;
 pub mod store;
 mod worker;

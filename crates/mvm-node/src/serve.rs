@@ -1,8 +1,8 @@
 //! Runs a node: checks the host, opens the ports, joins the cluster, and takes it all down again.
 //!
 //! ```text
-//!  check data directory and ports ──▶ open HTTP ──▶ hiqlite joins (seconds) ──▶ serve
-//!                                       /health 200, /ready 503                /ready 200
+//!  check data directory and ports ──▶ open HTTP ──▶ [`join`] ──▶ hiqlite joins (seconds) ──▶ serve
+//!                                       /health 200, /ready 503                             /ready 200
 //!  shutdown: clients get 503 ──▶ hiqlite closes (other nodes are still served) ──▶ close HTTP
 //! ```
 
@@ -24,6 +24,8 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 use crate::{
     config::Config,
     http::App,
+    id,
+    join::{self, Directory, DirectoryError, Phase, Standing},
     store::{ClusterStore, WAL_BYTES},
     worker::{self, WorkerConfig},
 };
@@ -57,6 +59,9 @@ pub enum ServeError {
         /// Which directory.
         path: PathBuf,
     },
+    /// The data directory is not this node's, or not whole.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// The path of the data directory cannot be passed on.
     #[error("could not use the data directory {path:?}: its name is not UTF-8")]
     DataDirectoryName {
@@ -121,6 +126,7 @@ fn port_hint(source: &io::Error, key: &str) -> String {
 /// runtime after this returns; end the process, or drop the runtime, before serving again.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
     let _lock = prepare_data_directory(&config.data_dir)?;
+    let mut directory = Directory::open(&config.data_dir, config.node_id)?;
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
     tracing::info!(
@@ -131,7 +137,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         "node starting"
     );
 
-    let store = ClusterStore::new(&config);
+    let store = ClusterStore::new(&config, directory.standing().clone());
     let app = App::new(Arc::clone(&store), config.node_id, &config.secret_store);
     let (close_http, http_closing) = oneshot::channel::<()>();
     let mut http = JoinSet::new();
@@ -173,7 +179,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
 
     let mut shutdown = pin!(shutdown);
     let outcome = tokio::select! {
-        outcome = join(&config, &store) => match outcome {
+        outcome = join(&config, &store, &mut directory) => match outcome {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
                 () = &mut shutdown => Ok(()),
@@ -202,14 +208,27 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     outcome
 }
 
-/// Starts hiqlite. Returns once this node is a voting member and knows a leader; on a node that has
-/// data and cannot reach a majority that may be never.
-async fn join(config: &Config, store: &ClusterStore) -> Result<(), ServeError> {
+/// Starts hiqlite, once it may be. Returns once this node is a voting member and knows a leader; on a node
+/// that cannot reach a majority that may be never.
+async fn join(
+    config: &Config,
+    store: &Arc<ClusterStore>,
+    directory: &mut Directory,
+) -> Result<(), ServeError> {
     let failed = |detail: String| ServeError::Store {
         path: config.data_dir.clone(),
         detail,
     };
-    let node_config = node_config(config)?;
+    if directory.standing().phase == Phase::New {
+        directory.note(join::admission(store).await)?;
+        store.stands(directory.standing().clone());
+    } else if let Some(peer) = join::stranger(store).await {
+        return Err(ServeError::Directory(DirectoryError::OtherCluster {
+            path: config.data_dir.clone(),
+            peer,
+        }));
+    }
+    let node_config = node_config(config, directory.standing().phase)?;
     // hiqlite panics on some damaged files; in a task of its own that becomes an error here.
     let mut starting = JoinSet::new();
     starting.spawn(hiqlite::start_node(node_config));
@@ -219,13 +238,28 @@ async fn join(config: &Config, store: &ClusterStore) -> Result<(), ServeError> {
         Some(Err(error)) => return Err(failed(error.to_string())),
         None => return Err(failed("it vanished".into())),
     };
+    directory.note(Standing {
+        phase: Phase::Member,
+        ..directory.standing().clone()
+    })?;
+    store.stands(directory.standing().clone());
     store.joined(client, config);
     tracing::info!(node = config.node_id, "joined the cluster");
     Ok(())
 }
 
+/// hiqlite's node 1 founds a cluster when as many others as half of the list are new, or when the first one does not
+/// answer. With a list of thrice the members that is more than there are; nothing else counts them.
+const COPIES_THAT_NEVER_FOUND: usize = 3;
+
 /// Every field is given: what is not said here must not come from hiqlite's environment variables.
-fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
+fn node_config(config: &Config, phase: Phase) -> Result<NodeConfig, ServeError> {
+    let founds = matches!(phase, Phase::Founding | Phase::Restoring);
+    let copies = if founds || config.members.len() == 1 {
+        1
+    } else {
+        COPIES_THAT_NEVER_FOUND
+    };
     let data_dir = config
         .data_dir
         .to_str()
@@ -237,11 +271,14 @@ fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
     raft_config.election_timeout_min = millis(config.election_min);
     raft_config.election_timeout_max = millis(config.election_max);
     let address = bracketed(config.cluster_listen);
+    let defaults = NodeConfig::default();
+    let mut enc_keys = defaults.enc_keys;
+    enc_keys.enc_key_active = "unused".into();
+    enc_keys.enc_keys = vec![("unused".into(), id::random_secret().into_bytes())];
     Ok(NodeConfig {
         node_id: config.node_id,
-        nodes: config
-            .members
-            .iter()
+        nodes: std::iter::repeat_n(&config.members, copies)
+            .flatten()
             .map(|member| hiqlite::Node {
                 id: member.id,
                 addr_raft: member.raft(),
@@ -263,6 +300,11 @@ fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
         tls_api: None,
         secret_raft: config.secret_raft.clone(),
         secret_api: config.secret_store.clone(),
+        // hiqlite encrypts what it sends to S3, which it is not told of; it still asks for keys.
+        enc_keys,
+        backup_config: defaults.backup_config,
+        backup_keep_for_local: config.backup_keep,
+        s3_config: None,
         health_check_delay: Duration::ZERO,
         learner_only: false,
         rate_limit_db: None,

@@ -76,6 +76,7 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(
             ServeError::DataDirectory { .. }
             | ServeError::DataDirectoryInUse { .. }
+            | ServeError::Directory(_)
             | ServeError::DataDirectoryName { .. }
             | ServeError::Listen { .. }
             | ServeError::Worker { .. },

@@ -13,6 +13,7 @@ use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
 
 use crate::{
     consensus::{Proposal, Reading, Unavailable},
+    join::Standing,
     store::{DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
 };
 
@@ -22,6 +23,8 @@ pub(crate) const PROPOSE: &str = "/internal/v1/propose";
 pub(crate) const READ: &str = "/internal/v1/read";
 /// Takes nothing, answers why this node cannot act as leader, or `null` if it can.
 pub(crate) const LEAD: &str = "/internal/v1/lead";
+/// Takes nothing, answers a [`Standing`]. Served before this node has joined.
+pub(crate) const STANDING: &str = "/internal/v1/standing";
 
 /// A client's largest body, as JSON inside JSON, with room for what the node adds.
 const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
@@ -60,6 +63,15 @@ pub(super) async fn lead<S: Store>(
 ) -> Answered<Option<Unavailable>> {
     let () = admit(&app, &headers, body).await?;
     Ok(Json(Versioned::new(app.store.lead().await.err())))
+}
+
+pub(super) async fn standing<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Standing> {
+    let () = admit(&app, &headers, body).await?;
+    Ok(Json(Versioned::new(app.store.standing())))
 }
 
 async fn admit<S: Store, T: DeserializeOwned>(

@@ -88,6 +88,7 @@ impl<S: Store> App<S> {
             .route(internal::PROPOSE, post(internal::propose::<S>))
             .route(internal::READ, post(internal::read::<S>))
             .route(internal::LEAD, post(internal::lead::<S>))
+            .route(internal::STANDING, post(internal::standing::<S>))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(

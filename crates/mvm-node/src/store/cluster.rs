@@ -31,6 +31,7 @@ use crate::{
     config::{Config, Member},
     consensus::{Barrier, Proposal, Reading, Unavailable},
     http::internal,
+    join::Standing,
 };
 
 /// Pause between two looks for a leader.
@@ -46,11 +47,18 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long a follower waits for the leader's word on whether it has a quorum.
 const LEADER_CHECK_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// How long another node may take to say what it is.
+const STANDING_TIMEOUT: Duration = Duration::from_millis(700);
+
 /// A node's view of, and way into, the replicated store.
 pub(crate) struct ClusterStore {
     node: u64,
     members: Vec<Member>,
     peers: Peers,
+    /// What this node is told to be, see [`crate::join`].
+    standing: Mutex<Standing>,
+    /// Whom it waits for before it joins.
+    waits_for: Mutex<Option<String>>,
     /// Set once hiqlite has joined its cluster.
     local: OnceLock<Arc<LocalRaft>>,
     /// Set once the tables are on this replica.
@@ -64,7 +72,7 @@ pub(crate) struct ClusterStore {
 
 impl ClusterStore {
     /// A store that has not joined yet.
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, standing: Standing) -> Arc<Self> {
         let addresses: HashMap<_, _> = config
             .members
             .iter()
@@ -74,12 +82,55 @@ impl ClusterStore {
             node: config.node_id,
             members: config.members.clone(),
             peers: Peers::new(addresses, config.secret_store.clone()),
+            standing: Mutex::new(standing),
+            waits_for: Mutex::default(),
             local: OnceLock::new(),
             has_schema: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             last_good: Mutex::new(Instant::now()),
             timekeeper: Mutex::default(),
         })
+    }
+
+    /// Says from now on that this node is such; it waits for nobody.
+    pub(crate) fn stands(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
+        *lock(&self.waits_for) = None;
+    }
+
+    /// Refuses requests with this as the reason, until [`ClusterStore::stands`] is called.
+    pub(crate) fn wait_for(&self, reason: String) {
+        *lock(&self.waits_for) = Some(reason);
+    }
+
+    /// All members but this node.
+    pub(crate) fn others(&self) -> Vec<u64> {
+        let ids = self.members.iter().map(|member| member.id);
+        ids.filter(|id| *id != self.node).collect()
+    }
+
+    /// Asks another node what it is. An error says why there is no answer.
+    pub(crate) async fn standing_of(&self, peer: u64) -> Result<Standing, String> {
+        let give_up_at = Instant::now() + STANDING_TIMEOUT;
+        match self
+            .peers
+            .call(peer, internal::STANDING, &(), give_up_at)
+            .await
+        {
+            Exchange::Answered(standing) => Ok(standing),
+            Exchange::NotSent { detail } => Err(detail),
+            Exchange::Lost => Err("no answer".into()),
+        }
+    }
+
+    /// Whether another node leads and its log takes an entry, now.
+    pub(crate) async fn commits_through(&self, peer: u64) -> bool {
+        let give_up_at = Instant::now() + super::REFUSE_AFTER;
+        let exchange = self
+            .peers
+            .call(peer, internal::READ, &Query::Stats, give_up_at)
+            .await;
+        matches!(exchange, Exchange::Answered(Reading::Done { .. }))
     }
 
     /// Takes over a hiqlite that has joined its cluster.
@@ -158,7 +209,10 @@ impl ClusterStore {
             .get()
             .map(Arc::as_ref)
             .filter(|_| ready)
-            .ok_or(Unavailable::Forming)
+            .ok_or_else(|| match lock(&self.waits_for).clone() {
+                Some(detail) => Unavailable::Waiting { detail },
+                None => Unavailable::Forming,
+            })
     }
 
     /// The local part, unless clients are not served at all.
@@ -368,12 +422,16 @@ impl Store for ClusterStore {
     async fn lead(&self) -> Result<(), Unavailable> {
         self.local()?.lead().await
     }
+
+    fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
 }
 
 impl ClusterStore {
     fn gives_up(&self, cause: &Unavailable) -> bool {
         match cause {
-            Unavailable::Forming | Unavailable::ShuttingDown => true,
+            Unavailable::Forming | Unavailable::Waiting { .. } | Unavailable::ShuttingDown => true,
             Unavailable::NoLeader
             | Unavailable::NoQuorum { .. }
             | Unavailable::LeaderUnreachable { .. }

@@ -8,7 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mvm_queue::{Command, Query, Queue};
 
 use super::{Deadline, MemberStatus, Status, Store};
-use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
+use crate::{
+    consensus::{Barrier, Proposal, Reading, Unavailable},
+    join::{Phase, Standing},
+};
 
 /// A store for tests.
 #[derive(Debug, Default)]
@@ -118,5 +121,13 @@ impl Store for MemoryStore {
 
     async fn lead(&self) -> Result<(), Unavailable> {
         self.unavailable().map_or(Ok(()), Err)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            node: 1,
+            phase: Phase::Member,
+            cluster: None,
+        }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) use self::{
 };
 use mvm_queue::{Command, Query};
 
-use crate::consensus::{Barrier, Proposal, Reading, Unavailable};
+use crate::{
+    consensus::{Barrier, Proposal, Reading, Unavailable},
+    join::Standing,
+};
 
 /// The size of hiqlite's log files, which panics on an entry that does not fit into one. Twice the default, so that a
 /// batch of commands takes a quarter of it.
@@ -118,6 +121,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Says whether this node leads and has a quorum, for another node that asks.
     fn lead(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Says how far this node is on the way into its cluster, for another node that asks.
+    fn standing(&self) -> Standing;
 }
 
 /// One node of the cluster, as configured.

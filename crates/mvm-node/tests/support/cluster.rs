@@ -150,6 +150,26 @@ impl Cluster {
         self.nodes[id - 1].process = Some(child);
     }
 
+    /// Takes a killed node's disk away.
+    pub(crate) fn wipe(&self, id: usize) {
+        assert!(self.nodes[id - 1].process.is_none(), "node {id} runs");
+        std::fs::remove_dir_all(self.data_dir(id)).unwrap();
+    }
+
+    /// Waits until a node that was started ends by itself; gives the last lines of its log.
+    #[track_caller]
+    pub(crate) fn wait_refused(&mut self, id: usize) -> String {
+        let mut process = self.nodes[id - 1].process.take().unwrap();
+        let status = wait("the node ends", || {
+            let ended = process.try_wait().unwrap();
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        assert!(!status.success(), "node {id} ended well");
+        let log = std::fs::read_to_string(self.log_path(id)).unwrap();
+        let tail: Vec<&str> = log.lines().rev().take(3).collect();
+        tail.join("\n")
+    }
+
     pub(crate) fn data_dir(&self, id: usize) -> PathBuf {
         self.directory.path().join(format!("node{id}"))
     }
