@@ -10,6 +10,7 @@
 //! - [`http`]: the interface that clients and other nodes speak.
 //! - [`join`]: whether a node without data founds a cluster, joins one, or waits.
 //! - [`config`]: settings from file, environment and flags.
+//! - [`restore`]: what is checked before a cluster is started from a backup.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
 //!
@@ -20,8 +21,9 @@ pub mod consensus;
 pub mod http;
 mod id;
 pub mod join;
+pub mod restore;
 mod serve;
 pub mod store;
 mod worker;
 
-pub use self::serve::{ServeError, serve};
+pub use self::serve::{ServeError, serve, serve_restored};

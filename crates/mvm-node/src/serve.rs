@@ -26,6 +26,7 @@ use crate::{
     http::App,
     id,
     join::{self, Directory, DirectoryError, Phase, Standing},
+    restore::{self, RestoreError},
     store::{ClusterStore, WAL_BYTES},
     worker::{self, WorkerConfig},
 };
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// The data directory is not this node's, or not whole.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// A backup is not restored, or would be by mistake.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The path of the data directory cannot be passed on.
     #[error("could not use the data directory {path:?}: its name is not UTF-8")]
     DataDirectoryName {
@@ -125,8 +129,35 @@ fn port_hint(source: &io::Error, key: &str) -> String {
 /// Must be called in a multi-threaded Tokio runtime with I/O and time. hiqlite keeps some tasks in the
 /// runtime after this returns; end the process, or drop the runtime, before serving again.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    run(config, None, shutdown).await
+}
+
+/// Founds a cluster with the contents of a backup, and then does as [`serve`].
+///
+/// For node 1 with an empty data directory only; the other nodes are started without data, as for a new cluster. The
+/// environment must have what [`restore::variable`] says. Fails before anything is written if the backup is not whole.
+pub async fn serve_restored(
+    config: Config,
+    backup: &Path,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    run(config, Some(backup), shutdown).await
+}
+
+async fn run(
+    config: Config,
+    backup: Option<&Path>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    restore::check_environment(backup, |name| std::env::var_os(name))?;
+    if let Some(backup) = backup {
+        restore::validate(backup)?;
+    }
     let _lock = prepare_data_directory(&config.data_dir)?;
     let mut directory = Directory::open(&config.data_dir, config.node_id)?;
+    if backup.is_some() {
+        restore::check_target(directory.standing(), &config.data_dir)?;
+    }
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
     tracing::info!(
@@ -179,7 +210,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
 
     let mut shutdown = pin!(shutdown);
     let outcome = tokio::select! {
-        outcome = join(&config, &store, &mut directory) => match outcome {
+        outcome = join(&config, &store, &mut directory, backup.is_some()) => match outcome {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
                 () = &mut shutdown => Ok(()),
@@ -214,19 +245,29 @@ async fn join(
     config: &Config,
     store: &Arc<ClusterStore>,
     directory: &mut Directory,
+    restores: bool,
 ) -> Result<(), ServeError> {
     let failed = |detail: String| ServeError::Store {
         path: config.data_dir.clone(),
         detail,
     };
     if directory.standing().phase == Phase::New {
-        directory.note(join::admission(store).await)?;
+        let mut standing = join::admission(store).await;
+        if restores {
+            if standing.phase != Phase::Founding {
+                return Err(RestoreError::ClusterExists.into());
+            }
+            standing.phase = Phase::Restoring;
+        }
+        directory.note(standing)?;
         store.stands(directory.standing().clone());
     } else if let Some(peer) = join::stranger(store).await {
         return Err(ServeError::Directory(DirectoryError::OtherCluster {
             path: config.data_dir.clone(),
             peer,
         }));
+    } else {
+        join::let_others_lead(store, config.election_max * ELECTIONS_LEFT_TO_OTHERS).await;
     }
     let node_config = node_config(config, directory.standing().phase)?;
     // hiqlite panics on some damaged files; in a task of its own that becomes an error here.
@@ -247,6 +288,10 @@ async fn join(
     tracing::info!(node = config.node_id, "joined the cluster");
     Ok(())
 }
+
+/// A node that is back leaves so many of the longest election times to the others: they notice its absence after at most
+/// two, and may have to vote twice.
+const ELECTIONS_LEFT_TO_OTHERS: u32 = 4;
 
 /// hiqlite's node 1 founds a cluster when as many others as half of the list are new, or when the first one does not
 /// answer. With a list of thrice the members that is more than there are; nothing else counts them.

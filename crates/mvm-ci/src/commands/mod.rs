@@ -77,6 +77,7 @@ fn code(error: &anyhow::Error) -> u8 {
             ServeError::DataDirectory { .. }
             | ServeError::DataDirectoryInUse { .. }
             | ServeError::Directory(_)
+            | ServeError::Restore(_)
             | ServeError::DataDirectoryName { .. }
             | ServeError::Listen { .. }
             | ServeError::Worker { .. },

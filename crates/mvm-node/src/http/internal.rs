@@ -14,7 +14,7 @@ use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
 use crate::{
     consensus::{Proposal, Reading, Unavailable},
     join::Standing,
-    store::{DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
+    store::{BackupMade, DEADLINE_HEADER, Deadline, SECRET_HEADER, Store},
 };
 
 /// Takes a [`Command`], answers a [`Proposal`].
@@ -28,6 +28,9 @@ pub(crate) const STANDING: &str = "/internal/v1/standing";
 
 /// A client's largest body, as JSON inside JSON, with room for what the node adds.
 const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
+
+/// Takes nothing, answers a [`BackupMade`].
+pub(crate) const BACK_UP: &str = "/internal/v1/back-up";
 
 type Shared<S> = State<Arc<App<S>>>;
 type Answered<T> = Result<Json<Versioned<T>>, Problem>;
@@ -63,6 +66,15 @@ pub(super) async fn lead<S: Store>(
 ) -> Answered<Option<Unavailable>> {
     let () = admit(&app, &headers, body).await?;
     Ok(Json(Versioned::new(app.store.lead().await.err())))
+}
+
+pub(super) async fn back_up<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<BackupMade> {
+    let () = admit(&app, &headers, body).await?;
+    Ok(Json(Versioned::new(app.store.back_up_forwarded().await)))
 }
 
 pub(super) async fn standing<S: Store>(

@@ -5,6 +5,7 @@
 //! `docs/api.md` shows every route with examples; a test runs them.
 
 mod asking;
+mod backups;
 mod body;
 mod cluster;
 mod form;
@@ -82,12 +83,18 @@ impl<S: Store> App<S> {
             .route("/api/v1/jobs/{id}/retry", post(v1::retry::<S>))
             .route("/api/v1/claims", post(v1::claim::<S>))
             .route("/api/v1/stats", get(v1::stats::<S>))
+            .route(
+                "/api/v1/backups",
+                post(backups::make::<S>).get(backups::list::<S>),
+            )
+            .route("/api/v1/backups/{id}", get(backups::fetch::<S>))
             .route("/health", get(cluster::health::<S>))
             .route("/ready", get(cluster::ready::<S>))
             .route("/cluster", get(cluster::cluster::<S>))
             .route(internal::PROPOSE, post(internal::propose::<S>))
             .route(internal::READ, post(internal::read::<S>))
             .route(internal::LEAD, post(internal::lead::<S>))
+            .route(internal::BACK_UP, post(internal::back_up::<S>))
             .route(internal::STANDING, post(internal::standing::<S>))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
@@ -104,14 +111,14 @@ impl<S: Store> App<S> {
 pub struct Route {
     /// The method.
     pub method: &'static str,
-    /// The path; `{id}` stands for a job's id.
+    /// The path; `{id}` stands for a job's id, or a backup's name.
     pub path: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
 }
 
 /// The public routes, in the order in which one gets to know them.
-pub const ROUTES: [Route; 23] = [
+pub const ROUTES: [Route; 26] = [
     Route {
         method: "POST",
         path: "/api/v1/jobs",
@@ -171,6 +178,21 @@ pub const ROUTES: [Route; 23] = [
         method: "GET",
         path: "/api/v1/stats",
         summary: "number of jobs in each state",
+    },
+    Route {
+        method: "POST",
+        path: "/api/v1/backups",
+        summary: "make a backup on every node",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/backups",
+        summary: "this node's backups, the newest first",
+    },
+    Route {
+        method: "GET",
+        path: "/api/v1/backups/{id}",
+        summary: "fetch a backup",
     },
     Route {
         method: "POST",

@@ -30,11 +30,14 @@ pub(crate) use self::directory::Directory;
 pub use self::directory::{DirectoryError, Phase, Standing};
 use crate::{
     id,
-    store::{ClusterStore, Store as _},
+    store::{ClusterStore, Role, Store as _},
 };
 
 /// Between two rounds of questions.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
+
+/// While others elect, they are asked so often.
+const ELECTION_PAUSE: Duration = Duration::from_millis(50);
 
 /// A wait is told in the log when it begins, and then so seldom.
 const LOG_PERIOD: Duration = Duration::from_secs(30);
@@ -84,6 +87,27 @@ pub(crate) async fn stranger(store: &Arc<ClusterStore>) -> Option<u64> {
         .map(|(peer, ..)| peer)
 }
 
+/// Lets the others elect a leader before this node takes part again, if they are a majority; `patience` at most.
+///
+/// A leader that is back before its absence is noticed would lead on, and hiqlite then keeps it from serving for 6 s.
+pub(crate) async fn let_others_lead(store: &Arc<ClusterStore>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut asking = JoinSet::new();
+        for peer in store.others() {
+            let store = Arc::clone(store);
+            asking.spawn(async move { store.role_of(peer).await });
+        }
+        let roles = asking.join_all().await;
+        let present = roles.iter().filter(|role| **role != Role::Absent).count();
+        let majority = (roles.len() + 1) / 2 + 1;
+        if roles.contains(&Role::Commits) || present < majority || Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(ELECTION_PAUSE).await;
+    }
+}
+
 /// One question to each other node, all at once; two to those that have data.
 async fn ask_all(store: &Arc<ClusterStore>) -> Vec<(u64, Heard, Option<String>)> {
     let mut asking = JoinSet::new();
@@ -96,10 +120,14 @@ async fn ask_all(store: &Arc<ClusterStore>) -> Vec<(u64, Heard, Option<String>)>
                     phase: Phase::New, ..
                 }) => (Heard::Says(Phase::New), None),
                 // A node of an earlier build does not know the question, and serves the read.
-                _ if store.standing().phase == Phase::New && store.commits_through(peer).await => (
-                    Heard::Commits,
-                    standing.ok().and_then(|known| known.cluster),
-                ),
+                _ if store.standing().phase == Phase::New
+                    && store.role_of(peer).await == Role::Commits =>
+                {
+                    (
+                        Heard::Commits,
+                        standing.ok().and_then(|known| known.cluster),
+                    )
+                }
                 Ok(Standing { phase, cluster, .. }) => (Heard::Says(phase), cluster),
                 Err(detail) => (Heard::Silent(detail), None),
             };

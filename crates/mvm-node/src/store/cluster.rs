@@ -22,7 +22,7 @@ use mvm_queue::{Command, Query};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Deadline, MemberStatus, Status, Store,
+    Backup, BackupContents, BackupMade, BackupsUnread, Deadline, MemberStatus, Status, Store,
     peers::{Exchange, Peers},
     raft::{LocalRaft, View},
     timekeeper::Timekeeper,
@@ -47,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long a follower waits for the leader's word on whether it has a quorum.
 const LEADER_CHECK_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// How long a backup may take that another node makes for us; hiqlite gives up a little earlier.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// How long another node may take to say what it is.
 const STANDING_TIMEOUT: Duration = Duration::from_millis(700);
 
@@ -68,6 +71,17 @@ pub(crate) struct ClusterStore {
     last_good: Mutex<Instant>,
     /// Waits here from joining until the tables are there.
     timekeeper: Mutex<Option<Timekeeper>>,
+}
+
+/// What another node does in the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// Nothing, as far as one can see.
+    Absent,
+    /// It takes part, and does not lead a majority.
+    Follows,
+    /// It leads, and its log takes entries.
+    Commits,
 }
 
 impl ClusterStore {
@@ -123,14 +137,25 @@ impl ClusterStore {
         }
     }
 
-    /// Whether another node leads and its log takes an entry, now.
-    pub(crate) async fn commits_through(&self, peer: u64) -> bool {
+    /// What another node does in the cluster, now.
+    pub(crate) async fn role_of(&self, peer: u64) -> Role {
         let give_up_at = Instant::now() + super::REFUSE_AFTER;
         let exchange = self
             .peers
             .call(peer, internal::READ, &Query::Stats, give_up_at)
             .await;
-        matches!(exchange, Exchange::Answered(Reading::Done { .. }))
+        match exchange {
+            Exchange::Answered(Reading::Done { .. }) => Role::Commits,
+            Exchange::Answered(Reading::Unavailable {
+                cause:
+                    Unavailable::Forming | Unavailable::Waiting { .. } | Unavailable::ShuttingDown,
+            })
+            | Exchange::NotSent { .. }
+            | Exchange::Lost => Role::Absent,
+            Exchange::Answered(Reading::Unavailable { .. } | Reading::Broken { .. }) => {
+                Role::Follows
+            }
+        }
     }
 
     /// Takes over a hiqlite that has joined its cluster.
@@ -421,6 +446,48 @@ impl Store for ClusterStore {
 
     async fn lead(&self) -> Result<(), Unavailable> {
         self.local()?.lead().await
+    }
+
+    async fn back_up(&self) -> BackupMade {
+        let asked = async {
+            let local = self.open()?;
+            let leader = local.view().await.leader.ok_or(Unavailable::NoLeader)?;
+            if leader == self.node {
+                return Ok(local.back_up().await);
+            }
+            let give_up_at = Instant::now() + BACKUP_TIMEOUT;
+            match self
+                .peers
+                .call(leader, internal::BACK_UP, &(), give_up_at)
+                .await
+            {
+                Exchange::Answered(made) => Ok(made),
+                Exchange::NotSent { detail } => {
+                    Err(Unavailable::LeaderUnreachable { leader, detail })
+                }
+                Exchange::Lost => Ok(BackupMade::Failed {
+                    detail: format!("no answer from the leader, node {leader}"),
+                }),
+            }
+        };
+        asked
+            .await
+            .unwrap_or_else(|cause| BackupMade::Unavailable { cause })
+    }
+
+    async fn back_up_forwarded(&self) -> BackupMade {
+        match self.local() {
+            Ok(local) => local.back_up().await,
+            Err(cause) => BackupMade::Unavailable { cause },
+        }
+    }
+
+    async fn backups(&self) -> Result<Vec<Backup>, BackupsUnread> {
+        Ok(self.local()?.backups().await?)
+    }
+
+    async fn open_backup(&self, name: &str) -> Result<Option<BackupContents>, BackupsUnread> {
+        Ok(self.local()?.open_backup(name).await?)
     }
 
     fn standing(&self) -> Standing {
