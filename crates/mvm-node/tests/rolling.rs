@@ -66,6 +66,8 @@ fn a_rolling_restart_refuses_no_local_read() {
                 stopped.as_millis(),
                 (stopping.elapsed() - stopped).as_millis()
             );
+            // Back so soon, it would lead on, and serve nobody for 6 s.
+            assert!(!leads || cluster.leader() != id, "node {id} leads on");
             clients.restarting.store(0, Ordering::SeqCst);
         }
         drop(done);

@@ -100,7 +100,8 @@ pub(crate) async fn let_others_lead(store: &Arc<ClusterStore>, patience: Duratio
         }
         let roles = asking.join_all().await;
         let present = roles.iter().filter(|role| **role != Role::Absent).count();
-        let majority = (roles.len() + 1) / 2 + 1;
+        let members = roles.len() + 1;
+        let majority = members / 2 + 1;
         if roles.contains(&Role::Commits) || present < majority || Instant::now() >= deadline {
             return;
         }
