@@ -57,7 +57,7 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
-/// Flags of `mvm-ci serve`. Each is also a key of the file and an environment variable; flags win over
+/// Flags of `mvm-ci serve`. All but `restore` are also keys of the file and environment variables; flags win over
 /// variables, variables over the file.
 #[derive(Debug, Args)]
 #[command(after_help = serve_help())]
@@ -80,6 +80,9 @@ pub struct ServeArgs {
     /// How many jobs of kind `process` this node runs at once [default: 0]
     #[arg(long, value_name = "JOBS")]
     pub slots: Option<u32>,
+    /// Found the cluster with what is in a backup: on node 1, with an empty data directory
+    #[arg(long, value_name = "FILE")]
+    pub restore: Option<PathBuf>,
     /// All nodes, this one included, as ID=HOST or ID=HOST:HTTP:RAFT:STORE [default: this node alone]
     #[arg(long, value_name = "MEMBER,...", value_delimiter = ',')]
     pub members: Option<Vec<Member>>,
@@ -252,7 +255,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
 fn serve_help() -> String {
     format!(
         "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
-         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels, \
+         (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels, backup_keep_days, \
          tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max.\n\n\
          The HTTP interface:\n{}",
         mvm_node::http::api_help()

@@ -127,6 +127,22 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     );
 }
 
+/// The program starts itself again to restore; what it says must come through.
+#[test]
+fn a_backup_that_is_none_is_named() {
+    let arguments = ["serve", "--data-dir", "data", "--restore", "backup"];
+    let case = Case::new(&arguments);
+    fs::write(case.path().join("backup"), "not a database").unwrap();
+    case.check(UNFIT, &["could not restore from backup", "not a database"]);
+}
+
+#[test]
+fn a_variable_that_would_make_the_store_lose_data_is_refused() {
+    Case::new(&["serve"])
+        .env("HQL_BACKUP_RESTORE", "file:/tmp/x")
+        .check(UNFIT, &["HQL_BACKUP_RESTORE", "unset it"]);
+}
+
 #[test]
 fn a_malformed_configuration_names_line_and_key() {
     let case = Case::new(&["serve"]);

@@ -50,6 +50,12 @@ pub enum Unavailable {
     /// The node has not joined its cluster yet.
     #[error("this node is still forming or joining its cluster")]
     Forming,
+    /// The node has no data, and it is not known that it may join or found a cluster.
+    #[error("this node has no data and does not join yet: {detail}")]
+    Waiting {
+        /// Whom it waits for.
+        detail: String,
+    },
     /// No leader is known.
     #[error(
         "this node knows no leader: it is cut off from the majority, or an election is under way"

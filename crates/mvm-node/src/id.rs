@@ -74,6 +74,11 @@ pub(crate) fn random_secret() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
+/// A name for a cluster that is being founded.
+pub(crate) fn random_cluster() -> String {
+    format!("{:016x}", random())
+}
+
 /// Sixty-four bits from the kernel's pool.
 ///
 /// Asked anew each time: a machine that was restored from a snapshot must not repeat its siblings.

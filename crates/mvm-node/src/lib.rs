@@ -11,7 +11,9 @@
 //! - [`auth`]: who may do what.
 //! - [`tls`]: certificates of the HTTP interface.
 //! - [`metrics`]: what it counts, for Prometheus.
+//! - [`join`]: whether a node without data founds a cluster, joins one, or waits.
 //! - [`config`]: settings from file, environment and flags.
+//! - [`restore`]: what is checked before a cluster is started from a backup.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
 //!
@@ -22,12 +24,14 @@ pub mod config;
 pub mod consensus;
 pub mod http;
 mod id;
+pub mod join;
 pub mod metrics;
 mod reload;
 mod request;
+pub mod restore;
 mod serve;
 pub mod store;
 pub mod tls;
 mod worker;
 
-pub use self::serve::{ServeError, serve};
+pub use self::serve::{ServeError, serve, serve_restored};

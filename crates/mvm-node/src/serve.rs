@@ -1,8 +1,8 @@
 //! Runs a node: checks the host, opens the ports, joins the cluster, and takes it all down again.
 //!
 //! ```text
-//!  check data directory and ports ──▶ open HTTP ──▶ hiqlite joins (seconds) ──▶ serve
-//!                                       /health 200, /ready 503                /ready 200
+//!  check data directory and ports ──▶ open HTTP ──▶ [`join`] ──▶ hiqlite joins (seconds) ──▶ serve
+//!                                       /health 200, /ready 503                             /ready 200
 //!  shutdown: clients get 503 ──▶ hiqlite closes (other nodes are still served) ──▶ close HTTP
 //! ```
 
@@ -28,6 +28,9 @@ use crate::{
     auth::TokenFileError,
     config::Config,
     http::{self, App, HEAD_TIMEOUT, Host, Limits},
+    id,
+    join::{self, Directory, DirectoryError, Phase, Standing},
+    restore::{self, RestoreError},
     store::{ClusterStore, WAL_BYTES},
     tls::TlsError,
     worker::{self, Control, Outputs, WorkerConfig},
@@ -65,6 +68,12 @@ pub enum ServeError {
         /// Which directory.
         path: PathBuf,
     },
+    /// The data directory is not this node's, or not whole.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A backup is not restored, or would be by mistake.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The path of the data directory cannot be passed on.
     #[error("could not use the data directory {path:?}: its name is not UTF-8")]
     DataDirectoryName {
@@ -134,7 +143,35 @@ fn port_hint(source: &io::Error, key: &str) -> String {
 /// Must be called in a multi-threaded Tokio runtime with I/O and time. hiqlite keeps some tasks in the
 /// runtime after this returns; end the process, or drop the runtime, before serving again.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    run(config, None, shutdown).await
+}
+
+/// Founds a cluster with the contents of a backup, and then does as [`serve`].
+///
+/// For node 1 with an empty data directory only; the other nodes are started without data, as for a new cluster. The
+/// environment must have what [`restore::variable`] says. Fails before anything is written if the backup is not whole.
+pub async fn serve_restored(
+    config: Config,
+    backup: &Path,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    run(config, Some(backup), shutdown).await
+}
+
+async fn run(
+    config: Config,
+    backup: Option<&Path>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    restore::check_environment(backup, |name| std::env::var_os(name))?;
+    if let Some(backup) = backup {
+        restore::validate(backup)?;
+    }
     let _lock = prepare_data_directory(&config.data_dir)?;
+    let mut directory = Directory::open(&config.data_dir, config.node_id)?;
+    if backup.is_some() {
+        restore::check_target(directory.standing(), &config.data_dir)?;
+    }
     let doors = Doors::open(&config.access)?;
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
@@ -147,7 +184,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     );
     doors::warn(&config, config.listen);
 
-    let store = ClusterStore::new(&config, doors.client.clone());
+    let store = ClusterStore::new(&config, directory.standing().clone(), doors.client.clone());
     let control = Arc::new(Control::new(config.slots));
     let outputs = Arc::new(Outputs::new(&config.data_dir));
     let members = config.members.iter();
@@ -211,7 +248,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
 
     let mut shutdown = pin!(shutdown);
     let outcome = tokio::select! {
-        outcome = join(&config, &store) => match outcome {
+        outcome = join(&config, &store, &mut directory, backup.is_some()) => match outcome {
             Err(error) => Err(error),
             Ok(()) => tokio::select! {
                 () = &mut shutdown => Ok(()),
@@ -245,14 +282,37 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     outcome
 }
 
-/// Starts hiqlite. Returns once this node is a voting member and knows a leader; on a node that has
-/// data and cannot reach a majority that may be never.
-async fn join(config: &Config, store: &ClusterStore) -> Result<(), ServeError> {
+/// Starts hiqlite, once it may be. Returns once this node is a voting member and knows a leader; on a node
+/// that cannot reach a majority that may be never.
+async fn join(
+    config: &Config,
+    store: &Arc<ClusterStore>,
+    directory: &mut Directory,
+    restores: bool,
+) -> Result<(), ServeError> {
     let failed = |detail: String| ServeError::Store {
         path: config.data_dir.clone(),
         detail,
     };
-    let node_config = node_config(config)?;
+    if directory.standing().phase == Phase::New {
+        let mut standing = join::admission(store).await;
+        if restores {
+            if standing.phase != Phase::Founding {
+                return Err(RestoreError::ClusterExists.into());
+            }
+            standing.phase = Phase::Restoring;
+        }
+        directory.note(standing)?;
+        store.stands(directory.standing().clone());
+    } else if let Some(peer) = join::stranger(store).await {
+        return Err(ServeError::Directory(DirectoryError::OtherCluster {
+            path: config.data_dir.clone(),
+            peer,
+        }));
+    } else {
+        join::let_others_lead(store, config.election_max * ELECTIONS_LEFT_TO_OTHERS).await;
+    }
+    let node_config = node_config(config, directory.standing().phase)?;
     // hiqlite panics on some damaged files; in a task of its own that becomes an error here.
     let mut starting = JoinSet::new();
     starting.spawn(hiqlite::start_node(node_config));
@@ -262,13 +322,32 @@ async fn join(config: &Config, store: &ClusterStore) -> Result<(), ServeError> {
         Some(Err(error)) => return Err(failed(error.to_string())),
         None => return Err(failed("it vanished".into())),
     };
+    directory.note(Standing {
+        phase: Phase::Member,
+        ..directory.standing().clone()
+    })?;
+    store.stands(directory.standing().clone());
     store.joined(client, config);
     tracing::info!(node = config.node_id, "joined the cluster");
     Ok(())
 }
 
+/// A node that is back leaves so many of the longest election times to the others: they notice its absence after at most
+/// two, and may have to vote twice.
+const ELECTIONS_LEFT_TO_OTHERS: u32 = 4;
+
+/// hiqlite's node 1 founds a cluster when as many others as half of the list are new, or when the first one does not
+/// answer. With a list of thrice the members that is more than there are; nothing else counts them.
+const COPIES_THAT_NEVER_FOUND: usize = 3;
+
 /// Every field is given: what is not said here must not come from hiqlite's environment variables.
-fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
+fn node_config(config: &Config, phase: Phase) -> Result<NodeConfig, ServeError> {
+    let founds = matches!(phase, Phase::Founding | Phase::Restoring);
+    let copies = if founds || config.members.len() == 1 {
+        1
+    } else {
+        COPIES_THAT_NEVER_FOUND
+    };
     let data_dir = config
         .data_dir
         .to_str()
@@ -280,11 +359,14 @@ fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
     raft_config.election_timeout_min = millis(config.election_min);
     raft_config.election_timeout_max = millis(config.election_max);
     let address = bracketed(config.cluster_listen);
+    let defaults = NodeConfig::default();
+    let mut enc_keys = defaults.enc_keys;
+    enc_keys.enc_key_active = "unused".into();
+    enc_keys.enc_keys = vec![("unused".into(), id::random_secret().into_bytes())];
     Ok(NodeConfig {
         node_id: config.node_id,
-        nodes: config
-            .members
-            .iter()
+        nodes: std::iter::repeat_n(&config.members, copies)
+            .flatten()
             .map(|member| hiqlite::Node {
                 id: member.id,
                 addr_raft: member.raft(),
@@ -312,6 +394,11 @@ fn node_config(config: &Config) -> Result<NodeConfig, ServeError> {
             .then_some(ServerTlsConfig::TlsAutoCertificates),
         secret_raft: config.secret_raft.expose().to_owned(),
         secret_api: config.secret_store.expose().to_owned(),
+        // hiqlite encrypts what it sends to S3, which it is not told of; it still asks for keys.
+        enc_keys,
+        backup_config: defaults.backup_config,
+        backup_keep_for_local: config.backup_keep,
+        s3_config: None,
         health_check_delay: Duration::ZERO,
         learner_only: false,
         rate_limit_db: None,

@@ -134,6 +134,8 @@ fn code(error: &anyhow::Error) -> u8 {
         Some(
             ServeError::DataDirectory { .. }
             | ServeError::DataDirectoryInUse { .. }
+            | ServeError::Directory(_)
+            | ServeError::Restore(_)
             | ServeError::DataDirectoryName { .. }
             | ServeError::Tokens(_)
             | ServeError::Tls(_)

@@ -7,6 +7,8 @@ use super::{Config, ConfigError, Member, Secret};
 /// hiqlite asks for that many characters.
 const SECRET_CHARS_MIN: usize = 16;
 
+const BACKUP_KEEP_DAYS_MAX: u64 = 3_650;
+
 pub(super) fn members(node_id: u64, members: &[Member]) -> Result<(), ConfigError> {
     let bad = |problem: String| {
         Err(ConfigError::Inconsistent {
@@ -40,6 +42,16 @@ pub(super) fn members(node_id: u64, members: &[Member]) -> Result<(), ConfigErro
         return bad("no member has id 1, which founds the cluster".into());
     }
     Ok(())
+}
+
+pub(super) fn backup_keep(days: u64) -> Result<Duration, ConfigError> {
+    match days {
+        1..=BACKUP_KEEP_DAYS_MAX => Ok(Duration::from_hours(24 * days)),
+        _ => Err(ConfigError::Inconsistent {
+            key: "backup_keep_days",
+            problem: format!("{days} is not between 1 and {BACKUP_KEEP_DAYS_MAX}"),
+        }),
+    }
 }
 
 pub(super) fn times(config: &Config) -> Result<(), ConfigError> {

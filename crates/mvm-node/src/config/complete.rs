@@ -18,6 +18,9 @@ const ELECTION_MAX_MS: u64 = 1_600;
 /// How long a worker keeps a job without a sign of life.
 const LEASE_MS: u64 = 15_000;
 
+/// How long a backup is kept.
+const BACKUP_KEEP_DAYS: u64 = 7;
+
 /// How many finished jobs the cluster keeps.
 const RETAIN_JOBS: u64 = 100_000;
 
@@ -67,6 +70,7 @@ impl Settings {
             election_min: Duration::from_millis(self.election_min_ms.unwrap_or(ELECTION_MIN_MS)),
             election_max: Duration::from_millis(self.election_max_ms.unwrap_or(ELECTION_MAX_MS)),
             lease: Duration::from_millis(self.lease_ms.unwrap_or(LEASE_MS)),
+            backup_keep: check::backup_keep(self.backup_keep_days.unwrap_or(BACKUP_KEEP_DAYS))?,
             slots: self.slots.unwrap_or(0),
             labels: self.labels.unwrap_or_default(),
             stop_grace: Duration::from_millis(self.stop_grace_ms.unwrap_or(0)),

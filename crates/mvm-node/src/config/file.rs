@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "node_id",
     "data_dir",
     "listen",
@@ -22,6 +22,7 @@ const KEYS: [&str; 24] = [
     "election_min_ms",
     "election_max_ms",
     "lease_ms",
+    "backup_keep_days",
     "slots",
     "labels",
     "stop_grace_ms",

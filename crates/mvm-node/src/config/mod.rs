@@ -57,6 +57,8 @@ pub struct Config {
     pub election_max: Duration,
     /// How long a worker keeps a job without renewing its lease.
     pub lease: Duration,
+    /// A new backup removes those that are older.
+    pub backup_keep: Duration,
     /// How many jobs this node runs at once; with none it runs no worker.
     pub slots: u32,
     /// What its worker offers to jobs that ask for it.

@@ -39,6 +39,8 @@ pub struct Settings {
     pub election_max_ms: Option<u64>,
     /// How long a worker keeps a job without renewing its lease.
     pub lease_ms: Option<u64>,
+    /// After so many days a new backup removes an old one.
+    pub backup_keep_days: Option<u64>,
     /// How many jobs this node runs at once.
     pub slots: Option<u32>,
     /// What its worker offers to jobs that ask for it.
@@ -85,6 +87,7 @@ impl Settings {
             election_min_ms: variable(environment, "election_min_ms", |text| text.parse().ok())?,
             election_max_ms: variable(environment, "election_max_ms", |text| text.parse().ok())?,
             lease_ms: variable(environment, "lease_ms", |text| text.parse().ok())?,
+            backup_keep_days: variable(environment, "backup_keep_days", |text| text.parse().ok())?,
             slots: variable(environment, "slots", |text| text.parse().ok())?,
             labels: variable(environment, "labels", |text| {
                 Some(text.split(',').map(str::to_owned).collect())
@@ -117,6 +120,7 @@ impl Settings {
             election_min_ms: stronger.election_min_ms.or(self.election_min_ms),
             election_max_ms: stronger.election_max_ms.or(self.election_max_ms),
             lease_ms: stronger.lease_ms.or(self.lease_ms),
+            backup_keep_days: stronger.backup_keep_days.or(self.backup_keep_days),
             slots: stronger.slots.or(self.slots),
             labels: stronger.labels.or(self.labels),
             stop_grace_ms: stronger.stop_grace_ms.or(self.stop_grace_ms),

@@ -13,7 +13,8 @@ use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
 
 use crate::{
     consensus::{Proposal, Reading, Unavailable},
-    store::{DEADLINE_HEADER, Deadline, Store},
+    join::Standing,
+    store::{BackupMade, DEADLINE_HEADER, Deadline, Store},
 };
 
 /// Takes a [`Command`], answers a [`Proposal`].
@@ -22,12 +23,17 @@ pub(crate) const PROPOSE: &str = "/internal/v1/propose";
 pub(crate) const READ: &str = "/internal/v1/read";
 /// Takes nothing, answers why this node cannot act as leader, or `null` if it can.
 pub(crate) const LEAD: &str = "/internal/v1/lead";
+/// Takes nothing, answers a [`Standing`]. Served before this node has joined.
+pub(crate) const STANDING: &str = "/internal/v1/standing";
 
 /// All of them. Who sends no secret is turned away by each.
-pub(super) const ROUTES: [&str; 3] = [PROPOSE, READ, LEAD];
+pub(super) const ROUTES: [&str; 5] = [PROPOSE, READ, LEAD, BACK_UP, STANDING];
 
 /// A client's largest body, as JSON inside JSON, with room for what the node adds.
 const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
+
+/// Takes nothing, answers a [`BackupMade`].
+pub(crate) const BACK_UP: &str = "/internal/v1/back-up";
 
 type Shared<S> = State<Arc<App<S>>>;
 type Answered<T> = Result<Json<Versioned<T>>, Problem>;
@@ -63,6 +69,24 @@ pub(super) async fn lead<S: Store>(
 ) -> Answered<Option<Unavailable>> {
     let () = admit(&app, &headers, body).await?;
     Ok(Json(Versioned::new(app.store.lead().await.err())))
+}
+
+pub(super) async fn back_up<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<BackupMade> {
+    let () = admit(&app, &headers, body).await?;
+    Ok(Json(Versioned::new(app.store.back_up_forwarded().await)))
+}
+
+pub(super) async fn standing<S: Store>(
+    State(app): Shared<S>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answered<Standing> {
+    let () = admit(&app, &headers, body).await?;
+    Ok(Json(Versioned::new(app.store.standing())))
 }
 
 async fn admit<S: Store, T: DeserializeOwned>(

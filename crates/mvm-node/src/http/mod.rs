@@ -7,8 +7,10 @@
 
 mod access;
 mod asking;
+mod backups;
 mod body;
 mod cluster;
+mod download;
 mod events;
 mod form;
 mod host;
@@ -144,6 +146,8 @@ impl<S: Store> App<S> {
             .route(internal::PROPOSE, post(internal::propose::<S>))
             .route(internal::READ, post(internal::read::<S>))
             .route(internal::LEAD, post(internal::lead::<S>))
+            .route(internal::BACK_UP, post(internal::back_up::<S>))
+            .route(internal::STANDING, post(internal::standing::<S>))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn_with_state(

@@ -98,6 +98,7 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
             "text/plain": {"schema": text},
             "application/openmetrics-text": {"schema": text},
         }),
+        Content::Database => json!({"application/vnd.sqlite3": {}}),
         Content::Bytes => json!({"application/octet-stream": {}}),
         Content::Json(name) => json!({"application/json": {"schema": schema::reference(name)}}),
         Content::Events(events) => {
@@ -112,6 +113,9 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
     let mut headers = headers(operation);
     if matches!(reply.status, 200 | 201) && matches!(reply.content, Content::Json("Submitted")) {
         headers["Location"] = header("where the job is");
+    }
+    if matches!(reply.content, Content::Json("Backup")) {
+        headers["Location"] = header("where the backup of this node is");
     }
     if reply.status == 307 {
         headers["Location"] = header("where it is");

@@ -5,25 +5,21 @@
 use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes},
     extract::{OriginalUri, Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
 use mvm_exec::Stream;
 use mvm_queue::{Answer, FencingToken, JobId, Query};
-use tokio::{fs::File, io::AsyncReadExt};
+use tokio::fs::File;
 
 use super::{
     App,
     asking::{self, mismatch, number},
+    download::download,
     problem::Problem,
 };
 use crate::store::Store;
-
-/// What is read from the disk at once.
-const PIECE_BYTES: usize = 64 * 1024;
 
 pub(super) async fn output<S: Store>(
     State(app): State<Arc<App<S>>>,
@@ -44,8 +40,9 @@ pub(super) async fn output<S: Store>(
     };
     if let Some(file) = app.host.outputs.open(&job, token, stream) {
         let plain = [(header::CONTENT_TYPE, "application/octet-stream")];
-        let pieces = stream::try_unfold(File::from_std(file), read_piece);
-        return Ok((plain, Body::from_stream(pieces)).into_response());
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        let body = download(Box::pin(File::from_std(file)), bytes);
+        return Ok((plain, body).into_response());
     }
     match elsewhere(&app, job, token).await? {
         Some(address) => {
@@ -56,15 +53,6 @@ pub(super) async fn output<S: Store>(
         None => Err(Problem::not_found("no output of this attempt is kept on disk")
             .hint("GET /api/v1/jobs/{id}/log has what the log keeps; that is all unless it says otherwise")),
     }
-}
-
-async fn read_piece(mut file: File) -> std::io::Result<Option<(Bytes, File)>> {
-    let mut piece = Vec::with_capacity(PIECE_BYTES);
-    let read = (&mut file)
-        .take(PIECE_BYTES as u64)
-        .read_to_end(&mut piece)
-        .await?;
-    Ok((read > 0).then(|| (piece.into(), file)))
 }
 
 /// The address of the other node on which an attempt ran.

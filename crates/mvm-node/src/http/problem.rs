@@ -267,6 +267,10 @@ impl Problem {
         );
         match cause {
             Unavailable::Forming => problem.hint("GET /ready turns 200 when the node has joined"),
+            Unavailable::Waiting { .. } => problem.hint(
+                "ask another node; a cluster is founded when all its nodes are up, and a node whose disk was lost \
+                 joins when a majority of the others is; docs/operations.md tells more",
+            ),
             Unavailable::ShuttingDown => problem.hint("ask another node"),
             Unavailable::NoLeader
             | Unavailable::NoQuorum { .. }

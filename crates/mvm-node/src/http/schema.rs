@@ -292,6 +292,13 @@ fn node() -> Fields {
         ("reason", or_null(text())),
         ("members", json!({"type": "array", "items": member})),
     ];
+    let backup = vec![
+        ("name", text()),
+        ("created_at_ms", time()),
+        ("bytes", count()),
+    ];
+    let each = json!({"type": "array", "items": reference("Backup")});
+    let backups = vec![("node", node_number()), ("backups", each)];
     let worker = vec![
         ("node", node_number()),
         ("slots", count()),
@@ -333,6 +340,8 @@ fn node() -> Fields {
         ),
         ("Cluster", object(cluster, vec![])),
         ("Node", object(worker, vec![])),
+        ("Backup", object(backup, vec![])),
+        ("Backups", object(backups, vec![])),
         (
             "Document",
             json!({"type": "object", "required": ["openapi", "info", "paths"]}),
@@ -454,6 +463,10 @@ pub(super) fn idempotency_key() -> Value {
 
 pub(super) fn event_id() -> Value {
     json!({"type": "string", "pattern": "^[0-9]{1,19}:[0-9]{1,10}$"})
+}
+
+pub(super) fn backup_name() -> Value {
+    text()
 }
 
 pub(super) fn stream() -> Value {

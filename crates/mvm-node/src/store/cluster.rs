@@ -22,7 +22,8 @@ use mvm_queue::{Command, Query};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    Deadline, Glance, MemberStatus, RaftGlance, Status, Store,
+    Backup, BackupContents, BackupMade, BackupsUnread, Deadline, Glance, MemberStatus, RaftGlance,
+    Status, Store,
     peers::{Exchange, Peers},
     raft::{LocalRaft, View},
     timekeeper::Timekeeper,
@@ -31,6 +32,7 @@ use crate::{
     config::{Config, Member},
     consensus::{Barrier, Proposal, Reading, Unavailable},
     http::internal,
+    join::Standing,
     metrics::Metrics,
     tls::ClientTls,
 };
@@ -48,11 +50,21 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long a follower waits for the leader's word on whether it has a quorum.
 const LEADER_CHECK_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// How long a backup may take that another node makes for us; hiqlite gives up a little earlier.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long another node may take to say what it is.
+const STANDING_TIMEOUT: Duration = Duration::from_millis(700);
+
 /// A node's view of, and way into, the replicated store.
 pub(crate) struct ClusterStore {
     node: u64,
     members: Vec<Member>,
     peers: Peers,
+    /// What this node is told to be, see [`crate::join`].
+    standing: Mutex<Standing>,
+    /// Whom it waits for before it joins.
+    waits_for: Mutex<Option<String>>,
     /// Set once hiqlite has joined its cluster.
     local: OnceLock<Arc<LocalRaft>>,
     /// Set once the tables are on this replica.
@@ -65,9 +77,24 @@ pub(crate) struct ClusterStore {
     metrics: Arc<Metrics>,
 }
 
+/// What another node does in the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// Nothing, as far as one can see.
+    Absent,
+    /// It takes part, and does not lead a majority.
+    Follows,
+    /// It leads, and its log takes entries.
+    Commits,
+}
+
 impl ClusterStore {
     /// A store that has not joined yet. With `tls` it speaks to other nodes by that.
-    pub(crate) fn new(config: &Config, tls: Option<Arc<ClientTls>>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        standing: Standing,
+        tls: Option<Arc<ClientTls>>,
+    ) -> Arc<Self> {
         let addresses: HashMap<_, _> = config
             .members
             .iter()
@@ -83,6 +110,8 @@ impl ClusterStore {
                 tls,
                 Arc::clone(&metrics),
             ),
+            standing: Mutex::new(standing),
+            waits_for: Mutex::default(),
             local: OnceLock::new(),
             has_schema: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
@@ -90,6 +119,58 @@ impl ClusterStore {
             timekeeper: Mutex::default(),
             metrics,
         })
+    }
+
+    /// Says from now on that this node is such; it waits for nobody.
+    pub(crate) fn stands(&self, standing: Standing) {
+        *lock(&self.standing) = standing;
+        *lock(&self.waits_for) = None;
+    }
+
+    /// Refuses requests with this as the reason, until [`ClusterStore::stands`] is called.
+    pub(crate) fn wait_for(&self, reason: String) {
+        *lock(&self.waits_for) = Some(reason);
+    }
+
+    /// All members but this node.
+    pub(crate) fn others(&self) -> Vec<u64> {
+        let ids = self.members.iter().map(|member| member.id);
+        ids.filter(|id| *id != self.node).collect()
+    }
+
+    /// Asks another node what it is. An error says why there is no answer.
+    pub(crate) async fn standing_of(&self, peer: u64) -> Result<Standing, String> {
+        let give_up_at = Instant::now() + STANDING_TIMEOUT;
+        match self
+            .peers
+            .call(peer, internal::STANDING, &(), give_up_at)
+            .await
+        {
+            Exchange::Answered(standing) => Ok(standing),
+            Exchange::NotSent { detail } => Err(detail),
+            Exchange::Lost => Err("no answer".into()),
+        }
+    }
+
+    /// What another node does in the cluster, now.
+    pub(crate) async fn role_of(&self, peer: u64) -> Role {
+        let give_up_at = Instant::now() + super::REFUSE_AFTER;
+        let exchange = self
+            .peers
+            .call(peer, internal::READ, &Query::Stats, give_up_at)
+            .await;
+        match exchange {
+            Exchange::Answered(Reading::Done { .. }) => Role::Commits,
+            Exchange::Answered(Reading::Unavailable {
+                cause:
+                    Unavailable::Forming | Unavailable::Waiting { .. } | Unavailable::ShuttingDown,
+            })
+            | Exchange::NotSent { .. }
+            | Exchange::Lost => Role::Absent,
+            Exchange::Answered(Reading::Unavailable { .. } | Reading::Broken { .. }) => {
+                Role::Follows
+            }
+        }
     }
 
     /// Takes over a hiqlite that has joined its cluster.
@@ -174,7 +255,10 @@ impl ClusterStore {
             .get()
             .map(Arc::as_ref)
             .filter(|_| ready)
-            .ok_or(Unavailable::Forming)
+            .ok_or_else(|| match lock(&self.waits_for).clone() {
+                Some(detail) => Unavailable::Waiting { detail },
+                None => Unavailable::Forming,
+            })
     }
 
     /// The local part, unless clients are not served at all.
@@ -419,12 +503,58 @@ impl Store for ClusterStore {
     async fn lead(&self) -> Result<(), Unavailable> {
         self.local()?.lead().await
     }
+
+    async fn back_up(&self) -> BackupMade {
+        let asked = async {
+            let local = self.open()?;
+            let leader = local.view().await.leader.ok_or(Unavailable::NoLeader)?;
+            if leader == self.node {
+                return Ok(local.back_up().await);
+            }
+            let give_up_at = Instant::now() + BACKUP_TIMEOUT;
+            match self
+                .peers
+                .call(leader, internal::BACK_UP, &(), give_up_at)
+                .await
+            {
+                Exchange::Answered(made) => Ok(made),
+                Exchange::NotSent { detail } => {
+                    Err(Unavailable::LeaderUnreachable { leader, detail })
+                }
+                Exchange::Lost => Ok(BackupMade::Failed {
+                    detail: format!("no answer from the leader, node {leader}"),
+                }),
+            }
+        };
+        asked
+            .await
+            .unwrap_or_else(|cause| BackupMade::Unavailable { cause })
+    }
+
+    async fn back_up_forwarded(&self) -> BackupMade {
+        match self.local() {
+            Ok(local) => local.back_up().await,
+            Err(cause) => BackupMade::Unavailable { cause },
+        }
+    }
+
+    async fn backups(&self) -> Result<Vec<Backup>, BackupsUnread> {
+        Ok(self.local()?.backups().await?)
+    }
+
+    async fn open_backup(&self, name: &str) -> Result<Option<BackupContents>, BackupsUnread> {
+        Ok(self.local()?.open_backup(name).await?)
+    }
+
+    fn standing(&self) -> Standing {
+        lock(&self.standing).clone()
+    }
 }
 
 impl ClusterStore {
     fn gives_up(&self, cause: &Unavailable) -> bool {
         match cause {
-            Unavailable::Forming | Unavailable::ShuttingDown => true,
+            Unavailable::Forming | Unavailable::Waiting { .. } | Unavailable::ShuttingDown => true,
             Unavailable::NoLeader
             | Unavailable::NoQuorum { .. }
             | Unavailable::LeaderUnreachable { .. }

@@ -8,17 +8,24 @@ use std::{
     time::Duration,
 };
 
-use mvm_queue::{Answer, Command, Query, Queue};
+use mvm_queue::{Answer, Command, Query, Queue, UnixMillis};
 use tokio::sync::watch;
 
-use super::{Deadline, Glance, MemberStatus, RaftGlance, Status, Store, applied::above, noted};
+use super::{
+    Backup, BackupContents, BackupMade, BackupsUnread, Deadline, Glance, MemberStatus, RaftGlance,
+    Status, Store, applied::above, noted,
+};
 use crate::{
     consensus::{Barrier, Proposal, Reading, Unavailable},
+    join::{Phase, Standing},
     metrics::Metrics,
 };
 
 /// The number of the only node.
 const NODE: u64 = 1;
+
+/// What its backups contain.
+const BACKUP: &[u8] = b"SQLite format 3\0";
 
 /// A store for tests.
 #[derive(Debug, Default)]
@@ -31,6 +38,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Contents {
     queue: Queue,
+    backups: Vec<Backup>,
     outage: Option<Outage>,
 }
 
@@ -170,5 +178,44 @@ impl Store for MemoryStore {
 
     async fn lead(&self) -> Result<(), Unavailable> {
         self.unavailable().map_or(Ok(()), Err)
+    }
+
+    async fn back_up(&self) -> BackupMade {
+        if let Some(cause) = self.unavailable() {
+            return BackupMade::Unavailable { cause };
+        }
+        let made = Backup {
+            name: "backup_node_1_1764028800.sqlite".into(),
+            created_at_ms: UnixMillis(1_764_028_800_000),
+            bytes: BACKUP.len() as u64,
+        };
+        let backups = &mut self.lock().backups;
+        let is_new = backups.is_empty();
+        *backups = vec![made.clone()];
+        BackupMade::Done { made, is_new }
+    }
+
+    async fn back_up_forwarded(&self) -> BackupMade {
+        self.back_up().await
+    }
+
+    async fn backups(&self) -> Result<Vec<Backup>, BackupsUnread> {
+        Ok(self.lock().backups.clone())
+    }
+
+    async fn open_backup(&self, name: &str) -> Result<Option<BackupContents>, BackupsUnread> {
+        let known = self.lock().backups.iter().any(|backup| backup.name == name);
+        Ok(known.then(|| BackupContents {
+            bytes: BACKUP.len() as u64,
+            reader: Box::pin(BACKUP),
+        }))
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            node: 1,
+            phase: Phase::Member,
+            cluster: None,
+        }
     }
 }

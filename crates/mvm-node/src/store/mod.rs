@@ -12,6 +12,7 @@
 //! What lives elsewhere: jobs, commands, and what they do ([`mvm_queue`]), and how answers become HTTP ([`crate::http`]).
 
 mod applied;
+mod backups;
 mod cluster;
 mod memory;
 mod noted;
@@ -29,15 +30,19 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::memory::{MemoryStore, Outage};
+pub use self::{
+    backups::{Backup, BackupContents, BackupMade, BackupsUnread},
+    memory::{MemoryStore, Outage},
+};
 pub(crate) use self::{
-    cluster::ClusterStore,
+    cluster::{ClusterStore, Role},
     peers::{DEADLINE_HEADER, REQUEST_ID_HEADER, SECRET_HEADER},
 };
 use mvm_queue::{Command, Query};
 
 use crate::{
     consensus::{Barrier, Proposal, Reading, Unavailable},
+    join::Standing,
     metrics::Metrics,
 };
 
@@ -135,6 +140,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Says whether this node leads and has a quorum, for another node that asks.
     fn lead(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Makes a backup on every node. Takes as long as copying the database twice; writes wait meanwhile.
+    fn back_up(&self) -> impl Future<Output = BackupMade> + Send;
+
+    /// The same, for another node that takes this one for the leader.
+    fn back_up_forwarded(&self) -> impl Future<Output = BackupMade> + Send;
+
+    /// This node's backups, the newest first.
+    fn backups(&self) -> impl Future<Output = Result<Vec<Backup>, BackupsUnread>> + Send;
+
+    /// Opens one of this node's backups; nothing if it has none of that name.
+    fn open_backup(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<BackupContents>, BackupsUnread>> + Send;
+
+    /// Says how far this node is on the way into its cluster, for another node that asks.
+    fn standing(&self) -> Standing;
 }
 
 /// One node of the cluster, as configured.

@@ -9,6 +9,7 @@
 //! ([`LocalRaft::barrier`]); reads that come at the same time share one.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +25,9 @@ use tokio::{
 };
 
 use super::{
+    Backup, BackupContents, BackupMade,
     applied::AppliedIndex,
+    backups,
     peers::until,
     rows,
     writes::{Applied, Writer},
@@ -184,6 +187,24 @@ impl LocalRaft {
         let rows = rows::read(&self.client, sql::select(query)).await;
         let rows = rows.map_err(|error| error.to_string())?;
         sql::answer(query, rows).map_err(|error| error.to_string())
+    }
+
+    /// Makes a backup on every node if this node leads.
+    pub(super) async fn back_up(&self) -> BackupMade {
+        match self.lead().await {
+            Ok(()) => backups::make(&self.client).await,
+            Err(cause) => BackupMade::Unavailable { cause },
+        }
+    }
+
+    /// See [`backups::list`].
+    pub(super) async fn backups(&self) -> io::Result<Vec<Backup>> {
+        backups::list(&self.client).await.map_err(io::Error::other)
+    }
+
+    /// See [`backups::open`].
+    pub(super) async fn open_backup(&self, name: &str) -> io::Result<Option<BackupContents>> {
+        backups::open(&self.client, name).await
     }
 
     /// Whether this replica has the present tables.

@@ -26,6 +26,9 @@ use crate::support::{Answer, get};
 
 const CHILD: &str = "MVM_NODE_TEST_CHILD";
 
+/// Tells a child to restore this file.
+const RESTORE: &str = "MVM_NODE_TEST_RESTORE";
+
 /// No wait in these tests is expected to take a third of this.
 const HANG: Duration = Duration::from_secs(40);
 
@@ -53,10 +56,13 @@ pub(crate) fn run_node_if_child() {
     let outcome = runtime.block_on(async {
         let mut stop =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
-        mvm_node::serve(config, async move {
+        let stopped = async move {
             stop.recv().await;
-        })
-        .await
+        };
+        match std::env::var_os(RESTORE) {
+            Some(backup) => mvm_node::serve_restored(config, Path::new(&backup), stopped).await,
+            None => mvm_node::serve(config, stopped).await,
+        }
     });
     if let Err(error) = outcome {
         eprintln!("NODE FAILED: {error}");
@@ -137,6 +143,16 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: usize) {
+        self.start_with(id, &[]);
+    }
+
+    /// Starts a node from a backup, as the command line does.
+    pub(crate) fn start_restored(&mut self, id: usize, backup: &Path) {
+        let (name, value) = mvm_node::restore::variable(backup).unwrap();
+        self.start_with(id, &[(RESTORE, backup.to_str().unwrap()), (name, &value)]);
+    }
+
+    pub(crate) fn start_with(&mut self, id: usize, environment: &[(&str, &str)]) {
         let members = std::fs::read_to_string(self.directory.path().join("members")).unwrap();
         let log = File::options()
             .create(true)
@@ -157,6 +173,7 @@ impl Cluster {
             .env("MVM_CI_ELECTION_MAX_MS", "800")
             .env("MVM_CI_LEASE_MS", "2000")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().copied())
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -164,6 +181,26 @@ impl Cluster {
             .spawn()
             .unwrap();
         self.nodes[id - 1].process = Some(child);
+    }
+
+    /// Takes a killed node's disk away.
+    pub(crate) fn wipe(&self, id: usize) {
+        assert!(self.nodes[id - 1].process.is_none(), "node {id} runs");
+        std::fs::remove_dir_all(self.data_dir(id)).unwrap();
+    }
+
+    /// Waits until a node that was started ends by itself; gives the last lines of its log.
+    #[track_caller]
+    pub(crate) fn wait_refused(&mut self, id: usize) -> String {
+        let mut process = self.nodes[id - 1].process.take().unwrap();
+        let status = wait("the node ends", || {
+            let ended = process.try_wait().unwrap();
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        assert!(!status.success(), "node {id} ended well");
+        let log = std::fs::read_to_string(self.log_path(id)).unwrap();
+        let tail: Vec<&str> = log.lines().rev().take(3).collect();
+        tail.join("\n")
     }
 
     pub(crate) fn data_dir(&self, id: usize) -> PathBuf {
@@ -184,6 +221,17 @@ impl Cluster {
             process.wait().unwrap();
         }
         self.nodes[id - 1].paused = false;
+    }
+
+    /// Asks a node to stop, and waits until it has.
+    pub(crate) fn stop(&mut self, id: usize) {
+        self.signal(id, Signal::TERM);
+        let mut process = self.nodes[id - 1].process.take().unwrap();
+        let status = wait("the node stops", || {
+            let ended = process.try_wait().unwrap();
+            ended.ok_or_else(|| "it runs".to_owned())
+        });
+        assert!(status.success(), "node {id}: {status}");
     }
 
     /// Freezes the node, so that its connections stay open and nobody answers.
