@@ -12,7 +12,8 @@ use mvm_queue::PAGE_MAX;
 use serde_json::{Value, json};
 
 use super::{
-    App, backups, cluster, events, host, metrics, openapi, output, page, queue, schedules, schema, v1,
+    App, backups, cluster, events, host, metrics, openapi, output, page, queue, schedules, schema,
+    v1,
 };
 use crate::{auth::Scope, store::Store};
 
@@ -259,18 +260,43 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             host::node::<S>,
         )
         .answers(200, "Node", "the worker of the node that answers"),
-        Endpoint::post(ADMIN, "/api/v1/backups", "back up the queue, on every node", backups::make::<S>)
-            .problem(503)
-            .answers(201, "Backup", "every node has a backup of this name but for its number")
-            .answers(200, "Backup", "there is one of this second"),
-        Endpoint::get(ADMIN, "/api/v1/backups", "this node's backups", backups::list::<S>)
-            .problem(503)
-            .answers(200, "Backups", "the newest first"),
-        Endpoint::get(ADMIN, "/api/v1/backups/{backup}", "fetch a backup of this node", backups::fetch::<S>)
-            .parameter("path", "backup", true, "the backup's name", schema::backup_name())
-            .problem(404)
-            .problem(503)
-            .reply(200, "a database of SQLite", Content::Database),
+        Endpoint::post(
+            ADMIN,
+            "/api/v1/backups",
+            "back up the queue, on every node",
+            backups::make::<S>,
+        )
+        .problem(503)
+        .answers(
+            201,
+            "Backup",
+            "every node has a backup of this name but for its number",
+        )
+        .answers(200, "Backup", "there is one of this second"),
+        Endpoint::get(
+            ADMIN,
+            "/api/v1/backups",
+            "this node's backups",
+            backups::list::<S>,
+        )
+        .problem(503)
+        .answers(200, "Backups", "the newest first"),
+        Endpoint::get(
+            ADMIN,
+            "/api/v1/backups/{backup}",
+            "fetch a backup of this node",
+            backups::fetch::<S>,
+        )
+        .parameter(
+            "path",
+            "backup",
+            true,
+            "the backup's name",
+            schema::backup_name(),
+        )
+        .problem(404)
+        .problem(503)
+        .reply(200, "a database of SQLite", Content::Database),
         Endpoint::post(
             ADMIN,
             "/api/v1/node/drain",

@@ -139,7 +139,7 @@ impl Store for MemoryStore {
         let applied = *self.applied.borrow();
         let leads = unavailable.is_none();
         let closed = unavailable.filter(|cause| match cause {
-            Unavailable::Forming | Unavailable::ShuttingDown => true,
+            Unavailable::Forming | Unavailable::Waiting { .. } | Unavailable::ShuttingDown => true,
             Unavailable::NoLeader
             | Unavailable::NoQuorum { .. }
             | Unavailable::LeaderUnreachable { .. }
