@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -409,4 +409,43 @@ fn jobs_are_run_and_told_of_by_commands() {
         code == 0 && output.contains("healthy: node 1 leads"),
         "{code} {output}"
     );
+}
+
+#[test]
+fn output_is_followed_while_it_comes() {
+    let node = Node::start();
+    // The job ends when this file is there, which is not before its first line was seen.
+    let seen = node.folder.path().join("seen");
+    let script = format!(
+        "echo begun; echo trouble >&2; until [ -e {} ]; do sleep 0.02; done; echo over; exit 3",
+        seen.display()
+    );
+    let mut follows = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
+        .args(["job", "submit", "--follow", "--script", &script])
+        .env("MVM_CI_SERVER", format!("http://127.0.0.1:{}", node.port))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(follows.stdout.take().unwrap());
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    assert_eq!(first, "begun\n");
+    std::fs::write(&seen, "").unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    let mut told = String::new();
+    let mut errors = follows.stderr.take().unwrap();
+    errors.read_to_string(&mut told).unwrap();
+    assert_eq!(rest, "over\n", "{told}");
+    assert_eq!(follows.wait().unwrap().code(), Some(1), "{told}");
+    assert!(
+        told.contains("trouble\n") && told.contains("is failed"),
+        "{told}"
+    );
+
+    let (_, listed, _) = node.command(&["job", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let again = node.command(&["job", "logs", "-f", listed["id"].as_str().unwrap()]);
+    assert_eq!((again.0, &*again.1), (1, "begun\nover\n"), "{}", again.2);
 }
