@@ -3,6 +3,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/paths.rs"]
+mod paths;
 mod support;
 
 use std::{
@@ -119,7 +121,7 @@ fn each_route_asks_for_its_scope() {
     let server = start(guard, LIMITS);
     let mut table = String::new();
     for route in routes() {
-        let path = route.path.replace("{id}", "unheard-of");
+        let path = paths::filled(route.path, "unheard-of");
         let ask = |authorization: Option<&str>| send(&server, route.method, &path, authorization);
         let _ = writeln!(
             table,

@@ -6,6 +6,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/paths.rs"]
+mod paths;
 mod support;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
@@ -21,7 +23,7 @@ use support::{exchange, request};
 const PAGE: &str = include_str!("../../../docs/api.md");
 
 /// Fields whose values differ from run to run.
-const VARYING: [&str; 12] = [
+const VARYING: [&str; 13] = [
     "id",
     "idempotency_key",
     "claimed_at_ms",
@@ -34,6 +36,7 @@ const VARYING: [&str; 12] = [
     "applied_index",
     "request_id",
     "next",
+    "next_ms",
 ];
 
 struct Request<'a> {
@@ -62,16 +65,9 @@ fn the_examples_tell_the_truth() {
         run(address, line, &request, reply, &mut real);
     }
     for route in routes() {
-        let (before, after) = route.path.split_once("{id}").unwrap_or((route.path, ""));
-        let fits = |path: &str| {
-            let id = path
-                .strip_prefix(before)
-                .and_then(|rest| rest.strip_suffix(after));
-            id.is_some_and(|id| !id.contains('/') && id.is_empty() != (before != route.path))
-        };
         let found = shown
             .iter()
-            .any(|(method, path)| *method == route.method && fits(path));
+            .any(|(method, path)| *method == route.method && paths::fits(route.path, path));
         assert!(
             found,
             "docs/api.md has no example of {} {}",

@@ -3,6 +3,8 @@
 // Helpers of tests may unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/paths.rs"]
+mod paths;
 mod support;
 
 use std::{
@@ -407,7 +409,7 @@ fn unknown_places_and_methods_say_what_there_is() {
 fn every_route_of_the_table_exists() {
     let server = Server::start();
     for route in routes() {
-        let answer = server.send(route.method, &route.path.replace("{id}", "x"), &[], b"");
+        let answer = server.send(route.method, &paths::filled(route.path, "x"), &[], b"");
         let missing = answer.status == 405 || answer.text().contains("there is nothing at");
         assert!(!missing, "{route:?}: {}", answer.text());
     }

@@ -9,7 +9,7 @@ use axum::{
 use mvm_queue::{
     Answer, Change, Command, Effect, JobId, JobState, Query, Refusal, RequestId, WORD_BYTES_MAX,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
@@ -34,6 +34,20 @@ struct Read<T> {
     log_index: u64,
 }
 
+/// What the path names.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, state).await {
+            Ok(Path(named)) => Ok(Self(named)),
+            Err(rejection) => Err(Problem::bad_request(rejection.body_text())),
+        }
+    }
+}
+
 /// The job that the path names. One that no job can be is not asked for.
 pub(super) struct NamedJob(pub(super) JobId);
 
@@ -41,9 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedJob {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        let Named(id) = Named::<String>::from_request_parts(parts, state).await?;
         let possible = id.len() <= WORD_BYTES_MAX && !id.contains(char::is_control);
         let job = JobId(id);
         match possible {

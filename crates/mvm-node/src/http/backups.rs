@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
 };
 use serde_json::json;
 
-use super::{App, download::download, problem::Problem};
+use super::{App, asking::Named, download::download, problem::Problem};
 use crate::store::{BackupMade, BackupsUnread, Store};
 
 const CONTENT_TYPE: &str = "application/vnd.sqlite3";
@@ -44,7 +44,7 @@ pub(super) async fn list<S: Store>(
 /// `GET /api/v1/backups/{backup}`
 pub(super) async fn fetch<S: Store>(
     State(app): State<Arc<App<S>>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<impl IntoResponse, Problem> {
     let opened = app.store.open_backup(&name).await;
     let contents = opened.map_err(unread)?.ok_or_else(|| {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{OriginalUri, Path, State},
+    extract::{OriginalUri, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use tokio::fs::File;
 
 use super::{
     App,
-    asking::{self, mismatch, number},
+    asking::{self, Named, mismatch, number},
     download::download,
     problem::Problem,
 };
@@ -23,7 +23,7 @@ use crate::store::Store;
 
 pub(super) async fn output<S: Store>(
     State(app): State<Arc<App<S>>>,
-    Path((job, attempt, stream)): Path<(String, String, String)>,
+    Named((job, attempt, stream)): Named<(String, String, String)>,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response, Problem> {
     let job = JobId(job);
@@ -70,4 +70,91 @@ async fn elsewhere<S: Store>(
         .map(|attempt| attempt.node)
         .filter(|node| *node != app.node);
     Ok(node.and_then(|node| app.host.addresses.get(&node).cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt;
+    use mvm_queue::{Change, Command, JobSpec, RequestId, UnixMillis};
+    use serde_json::json;
+    use tower_service::Service;
+
+    use super::*;
+    use crate::{
+        http::{Guard, Host},
+        store::MemoryStore,
+        worker::Outputs,
+    };
+
+    /// A store with job A, whose first attempt is on node 1, and job B, whose first is on node 2.
+    fn store() -> MemoryStore {
+        let store = MemoryStore::new();
+        for (node, job) in [(1, "A"), (2, "B")] {
+            let submit = Change::Submit {
+                job: JobId(job.to_owned()),
+                submitted_on: node,
+                spec: Box::new(JobSpec::new("process", json!({}))),
+                tick: None,
+            };
+            let claim = Change::Claim {
+                node,
+                worker: "w".to_owned(),
+                slots: 1,
+                labels: Default::default(),
+                kinds: Default::default(),
+            };
+            for (what, change) in [("submit", submit), ("claim", claim)] {
+                store.apply(&Command {
+                    request: RequestId(format!("{what}-{job}")),
+                    at: UnixMillis(0),
+                    change,
+                });
+            }
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn output_is_here_or_there_or_nowhere() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let folder = data_dir.path().join("outputs/A/1");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut file = std::fs::File::create(folder.join("stdout")).unwrap();
+        let whole = "x".repeat(200_000);
+        file.write_all(whole.as_bytes()).unwrap();
+        let host = Host {
+            outputs: Arc::new(Outputs::new(data_dir.path())),
+            addresses: [(2, "other:3020".to_owned())].into(),
+            ..Host::default()
+        };
+        let secret = "0123456789abcdef";
+        let app = App::on_host(Arc::new(store()), 1, secret, Guard::default(), host);
+        let mut router = app.router();
+        for (path, status, expected) in [
+            ("A/attempts/1/stdout", 200, whole.as_str()),
+            ("A/attempts/1/stderr", 404, ""),
+            ("A/attempts/2/stdout", 404, ""),
+            ("B/attempts/1/stderr", 307, ""),
+            ("C/attempts/1/stdout", 404, ""),
+            ("A/attempts/x/stdout", 400, ""),
+            ("A/attempts/1/log", 400, ""),
+            ("..%2fA/attempts/1/stdout", 404, ""),
+        ] {
+            let path = format!("/api/v1/jobs/{path}");
+            let request = Request::get(&path).body(Body::empty()).unwrap();
+            let answer = router.call(request).await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            let location = answer.headers().get(header::LOCATION).cloned();
+            let there = location.map(|location| location.to_str().unwrap().to_owned());
+            assert_eq!(
+                there,
+                (status == 307).then(|| format!("http://other:3020{path}"))
+            );
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(expected.is_empty() || body == expected, "{path}");
+        }
+    }
 }

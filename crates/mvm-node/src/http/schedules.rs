@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     App,
-    asking::{mismatch, of_request, propose, read, request_id},
+    asking::{Named, mismatch, of_request, propose, read, request_id},
     body, form,
     problem::Problem,
     redact, v1,
@@ -38,7 +38,7 @@ struct SetSchedule {
 /// `PUT /api/v1/schedules/{name}`
 pub(super) async fn set<S: Store>(
     State(app): Shared<S>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -65,7 +65,7 @@ pub(super) async fn set<S: Store>(
 /// `DELETE /api/v1/schedules/{name}`
 pub(super) async fn remove<S: Store>(
     State(app): Shared<S>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let request = request_id(&app, &headers)?;

@@ -200,10 +200,12 @@ impl Store for MemoryStore {
     }
 
     async fn backups(&self) -> Result<Vec<Backup>, BackupsUnread> {
+        self.unavailable().map_or(Ok(()), Err)?;
         Ok(self.lock().backups.clone())
     }
 
     async fn open_backup(&self, name: &str) -> Result<Option<BackupContents>, BackupsUnread> {
+        self.unavailable().map_or(Ok(()), Err)?;
         let known = self.lock().backups.iter().any(|backup| backup.name == name);
         Ok(known.then(|| BackupContents {
             bytes: BACKUP.len() as u64,

@@ -87,7 +87,7 @@ fn case(node: &Node, operation: &Operation, draw: &mut Draw) -> Option<Case> {
         let name = parameter["name"].as_str()?;
         let required = parameter["required"] == true;
         if parameter["in"] == "path" {
-            path = path.replace("{id}", &escape(&id(node, draw)));
+            path = path.replace(&format!("{{{name}}}"), &escape(&id(node, draw)));
             continue;
         }
         if !draw.often(if required { 95 } else { 25 }) {

@@ -11,5 +11,7 @@ mod draw;
 mod events;
 mod fuzz;
 mod openapi;
+#[path = "../support/paths.rs"]
+mod paths;
 mod run;
 mod schema;

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use axum::{body::Body, http::Request};
 use mvm_node::http::routes;
 
-use super::document::{Node, Reply};
+use super::{
+    document::{Node, Reply},
+    paths,
+};
 
 #[tokio::test]
 async fn the_document_has_the_routes_that_there_are() {
@@ -20,7 +23,7 @@ async fn the_document_has_the_routes_that_there_are() {
         .map(|route| (route.method.to_owned(), route.path.to_owned()));
     assert_eq!(told, listed.collect());
     for (method, path) in told {
-        let uri = path.replace("{id}", "x");
+        let uri = paths::filled(&path, "x");
         let reply = node
             .send(
                 Request::builder()
@@ -65,7 +68,7 @@ async fn bodies_have_the_fields_that_are_read() {
             .unwrap();
         let request = Request::builder()
             .method(&*operation.method)
-            .uri(operation.path.replace("{id}", "x"));
+            .uri(paths::filled(&operation.path, "x"));
         let request = request
             .header("content-type", "application/json")
             .body(Body::from(r#"{"?": 0}"#))

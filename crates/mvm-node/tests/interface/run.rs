@@ -8,12 +8,23 @@ use mvm_node::{
     http::{BODY_BYTES_MAX, STREAMS_MAX},
     store::Outage,
 };
-use mvm_queue::{Change, Command, FencingToken, JobId, LANES_MAX, RequestId, Stream, UnixMillis};
+use mvm_queue::{
+    Change, Command, FencingToken, JobId, LANES_MAX, RequestId, SCHEDULES_MAX, Stream, UnixMillis,
+};
 use serde_json::{Value, json};
 
-use super::document::{Node, Operation, Reply};
+use super::{
+    document::{Node, Operation, Reply},
+    paths,
+};
 
 const JSON: &str = "application/json";
+
+/// What no store in memory answers: `http/output.rs` and `mvm-ci/tests/worker.rs` show output on a disk.
+const ELSEWHERE: (&str, [u16; 3]) = (
+    "/api/v1/jobs/{id}/attempts/{attempt}/{stream}",
+    [200, 307, 503],
+);
 
 /// Calls by method, path and body; each answer is judged, and remembered by operation and status.
 struct Run {
@@ -54,20 +65,11 @@ impl Run {
 
     fn find(&self, method: &str, path: &str) -> Operation {
         let plain = path.split('?').next().unwrap();
-        let fits = |told: &str| match told.split_once("{id}") {
-            Some((before, after)) => {
-                let middle = plain
-                    .strip_prefix(before)
-                    .and_then(|rest| rest.strip_suffix(after));
-                middle.is_some_and(|id| !id.contains('/'))
-            }
-            None => told == plain,
-        };
         let operations = self.node.operations();
         let found = operations
             .into_iter()
             .filter(|told| told.method == method)
-            .find(|told| fits(&told.path));
+            .find(|told| paths::fits(&told.path, plain));
         found.unwrap_or_else(|| panic!("{method} {path} is not told"))
     }
 
@@ -101,7 +103,7 @@ impl Run {
         id: &str,
         headers: &[(&str, &str)],
     ) -> Reply {
-        let path = operation.path.replace("{id}", id);
+        let path = filled(operation, id);
         let query = if path.ends_with("/log") {
             "?attempt=1"
         } else {
@@ -148,8 +150,15 @@ async fn whatever_a_run_is_answered_is_told_and_whatever_is_told_can_be_had() {
     // A body that takes its time would take ten seconds.
     let missing: Vec<_> = told
         .filter(|one| one.2 != 408 && !run.seen.contains(one))
+        .filter(|one| one.1 != ELSEWHERE.0 || !ELSEWHERE.1.contains(&one.2))
         .collect();
     assert!(missing.is_empty(), "told and never seen: {missing:#?}");
+}
+
+/// An operation's path, with one word for what it names.
+fn filled(operation: &Operation, word: &str) -> String {
+    let path = operation.path.replace("{attempt}", "1");
+    paths::filled(&path.replace("{stream}", "stdout"), word)
 }
 
 /// Jobs with everything, from submission to their ends.
@@ -251,9 +260,17 @@ async fn life(run: &mut Run) {
         "/ready",
         "/cluster",
         "/api/openapi.json",
+        "/api/v1/node",
     ] {
         run.get(path).await;
     }
+    run.post(200, "/api/v1/node/drain", json!({"draining": true}))
+        .await;
+    times(run).await;
+    copies(run).await;
+    assert_eq!(run.send("GET", "/metrics", &[], b"").await.status, 200);
+    let open = [("accept", "application/openmetrics-text")];
+    assert_eq!(run.send("GET", "/metrics", &open, b"").await.status, 200);
     for path in [
         "/".into(),
         format!("{job}/events"),
@@ -261,6 +278,42 @@ async fn life(run: &mut Run) {
     ] {
         assert_eq!(run.send("GET", &path, &[], b"").await.status, 200);
     }
+}
+
+/// Schedules, as many as there may be, and one more.
+async fn times(run: &mut Run) {
+    let schedule =
+        json!({"cron": "0 3 * * *", "missed": "skip", "job": {"kind": "report", "payload": {}}});
+    let body = schedule.to_string();
+    let json = [("content-type", JSON)];
+    let set = |number: usize| format!("/api/v1/schedules/s{number}");
+    for number in 0..SCHEDULES_MAX {
+        let set = run.send("PUT", &set(number), &json, body.as_bytes()).await;
+        assert_eq!(set.status, 200, "{set:?}");
+    }
+    let beyond = set(SCHEDULES_MAX);
+    let refused = run.send("PUT", &beyond, &json, body.as_bytes()).await;
+    assert_eq!(refused.status, 429, "{refused:?}");
+    let told = run.get("/api/v1/schedules").await;
+    assert_eq!(told["schedules"].as_array().unwrap().len(), SCHEDULES_MAX);
+    for never in ["0 0 30 2 *", "x", ""] {
+        let body = json!({"cron": never, "job": schedule["job"]}).to_string();
+        let refused = run.send("PUT", &beyond, &json, body.as_bytes()).await;
+        assert_eq!(refused.status, 400, "{never}: {refused:?}");
+    }
+    assert_eq!(run.send("DELETE", &set(0), &[], b"").await.status, 204);
+    assert_eq!(run.send("DELETE", &set(0), &[], b"").await.status, 404);
+}
+
+/// Backups.
+async fn copies(run: &mut Run) {
+    let made = run.post(201, "/api/v1/backups", json!(null)).await;
+    run.post(200, "/api/v1/backups", json!(null)).await;
+    let listed = run.get("/api/v1/backups").await;
+    assert_eq!(listed["backups"][0], made);
+    let path = format!("/api/v1/backups/{}", made["name"].as_str().unwrap());
+    let fetched = run.send("GET", &path, &[], b"").await;
+    assert_eq!(fetched.body.len(), made["bytes"], "{fetched:?}");
 }
 
 /// Makes the store forget what it remembers of requests, as many others would.
@@ -309,7 +362,7 @@ async fn refusals(run: &mut Run) {
     );
     for operation in run.node.operations() {
         let has = |status: &str| operation.told["responses"].get(status).is_some();
-        let path = operation.path.replace("{id}", &finished);
+        let path = filled(&operation, &finished);
         if has("404") {
             assert_eq!(
                 run.example(&operation, &"x".repeat(129), &[]).await.status,
@@ -362,7 +415,7 @@ async fn refusals(run: &mut Run) {
                 415,
                 "{path}"
             );
-        } else if operation.path.contains("{id}") {
+        } else if operation.path.contains('{') {
             assert_eq!(
                 run.example(&operation, "%ff", &[]).await.status,
                 400,
@@ -388,7 +441,8 @@ async fn outages(run: &mut Run) {
     for operation in run.node.operations() {
         let has = |status: &str| operation.told["responses"].get(status).is_some();
         // Streams read the replica and nothing else.
-        if has("503") && !operation.path.ends_with("/events") {
+        let is_stream = operation.path.ends_with("/events");
+        if has("503") && !is_stream && operation.path != ELSEWHERE.0 {
             run.node
                 .store
                 .set_outage(Some(Outage::Unavailable(Unavailable::NoLeader)));
