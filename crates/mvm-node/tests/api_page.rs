@@ -23,7 +23,7 @@ use support::{exchange, request};
 const PAGE: &str = include_str!("../../../docs/api.md");
 
 /// Fields whose values differ from run to run.
-const VARYING: [&str; 13] = [
+const VARYING: [&str; 14] = [
     "id",
     "idempotency_key",
     "claimed_at_ms",
@@ -37,6 +37,7 @@ const VARYING: [&str; 13] = [
     "request_id",
     "next",
     "next_ms",
+    "revision",
 ];
 
 struct Request<'a> {

@@ -50,11 +50,11 @@ fn operation(route: &Route, operation: &Operation) -> Value {
     let successes = operation
         .answers
         .iter()
-        .map(|reply| (reply.status, success(reply, operation)));
+        .map(|reply| (reply.status, success(reply)));
     let problems = operation
         .problems
         .iter()
-        .map(|status| (*status, problem(*status, operation)));
+        .map(|status| (*status, problem(*status)));
     let responses: Map<String, Value> = successes
         .chain(problems)
         .map(|(status, response)| (status.to_string(), response))
@@ -89,7 +89,7 @@ fn parameter(parameter: &Parameter) -> Value {
     })
 }
 
-fn success(reply: &Reply, operation: &Operation) -> Value {
+fn success(reply: &Reply) -> Value {
     let text = json!({"type": "string"});
     let content = match reply.content {
         Content::Nothing => json!({}),
@@ -110,7 +110,7 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
             json!({"text/event-stream": {"schema": text, "x-events": events}})
         }
     };
-    let mut headers = headers(operation);
+    let mut headers = headers();
     if matches!(reply.status, 200 | 201) && matches!(reply.content, Content::Json("Submitted")) {
         headers["Location"] = header("where the job is");
     }
@@ -123,7 +123,7 @@ fn success(reply: &Reply, operation: &Operation) -> Value {
     json!({"description": reply.about, "headers": headers, "content": content})
 }
 
-fn problem(status: u16, operation: &Operation) -> Value {
+fn problem(status: u16) -> Value {
     let about = match status {
         400 => "the request is not understood",
         404 => "there is no such thing",
@@ -139,7 +139,7 @@ fn problem(status: u16, operation: &Operation) -> Value {
         }
         _ => "a problem",
     };
-    let mut headers = headers(operation);
+    let mut headers = headers();
     if matches!(status, 429 | 503) {
         headers["Retry-After"] = header("seconds after which it is worth repeating");
     }
@@ -150,12 +150,11 @@ fn problem(status: u16, operation: &Operation) -> Value {
     })
 }
 
-fn headers(operation: &Operation) -> Value {
-    let mut headers = json!({"X-Mvm-Node": header("the node that answered")});
-    if operation.changes {
-        headers[REQUEST_ID_HEADER.as_str()] = header("the request's id, once it has one");
-    }
-    headers
+fn headers() -> Value {
+    json!({
+        "X-Mvm-Node": header("the node that answered"),
+        REQUEST_ID_HEADER.as_str(): header("the request's id"),
+    })
 }
 
 fn header(about: &str) -> Value {

@@ -46,8 +46,6 @@ pub(super) struct Operation {
     pub(super) answers: Vec<Reply>,
     /// The answers that are problems.
     pub(super) problems: Vec<u16>,
-    /// Whether it has an idempotency key, and names its request in the answer.
-    pub(super) changes: bool,
 }
 
 pub(super) struct Parameter {
@@ -512,8 +510,7 @@ impl<S: Store> Endpoint<S> {
     }
 
     /// It proposes a change.
-    fn changes(mut self) -> Self {
-        self.operation.changes = true;
+    fn changes(self) -> Self {
         self.header(
             "Idempotency-Key",
             "names the request, which may then be repeated",

@@ -1,6 +1,6 @@
 //! A node without a socket, and its document, by which each of its answers is judged.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
@@ -14,13 +14,22 @@ use tower_service::Service;
 
 use super::schema::validate;
 
+/// Bytes of a body in messages.
+const BODY_SHOWN: usize = 500;
+
 /// An answer of [`Node`].
-#[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// Not read if it is a stream.
     pub(crate) body: Vec<u8>,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(BODY_SHOWN)]);
+        write!(formatter, "{} {:?} {body}", self.status, self.headers)
+    }
 }
 
 impl Reply {
