@@ -19,6 +19,7 @@ pub mod consensus;
 pub mod http;
 mod id;
 mod serve;
+mod sqlite;
 pub mod store;
 mod worker;
 

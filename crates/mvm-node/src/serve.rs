@@ -24,6 +24,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 use crate::{
     config::Config,
     http::App,
+    sqlite,
     store::{ClusterStore, WAL_BYTES},
     worker::{self, WorkerConfig},
 };
@@ -120,6 +121,7 @@ fn port_hint(source: &io::Error, key: &str) -> String {
 /// Must be called in a multi-threaded Tokio runtime with I/O and time. hiqlite keeps some tasks in the
 /// runtime after this returns; end the process, or drop the runtime, before serving again.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    sqlite::keep_undo_in_memory();
     let _lock = prepare_data_directory(&config.data_dir)?;
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
