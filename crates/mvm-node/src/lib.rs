@@ -30,6 +30,7 @@ mod reload;
 mod request;
 pub mod restore;
 mod serve;
+mod sqlite;
 pub mod store;
 pub mod tls;
 mod worker;

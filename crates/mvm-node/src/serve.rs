@@ -31,6 +31,7 @@ use crate::{
     id,
     join::{self, Directory, DirectoryError, Phase, Standing},
     restore::{self, RestoreError},
+    sqlite,
     store::{ClusterStore, WAL_BYTES},
     tls::TlsError,
     worker::{self, Control, Outputs, WorkerConfig},
@@ -163,6 +164,7 @@ async fn run(
     backup: Option<&Path>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    sqlite::keep_undo_in_memory();
     restore::check_environment(backup, |name| std::env::var_os(name))?;
     if let Some(backup) = backup {
         restore::validate(backup)?;

@@ -182,10 +182,16 @@ fn each_route_asks_for_its_scope() {
         submit POST /api/v1/jobs
         read   GET  /api/v1/jobs
         read   GET  /api/v1/jobs/{id}
+        read   GET  /api/v1/jobs/{id}/events
         read   GET  /api/v1/jobs/{id}/attempts
+        read   GET  /api/v1/jobs/{id}/attempts/{attempt}/{stream}
         read   GET  /api/v1/jobs/{id}/log
+        read   GET  /api/v1/jobs/{id}/log/events
         submit POST /api/v1/jobs/{id}/cancel
         submit POST /api/v1/jobs/{id}/retry
+        read   GET  /api/v1/schedules
+        submit PUT  /api/v1/schedules/{name}
+        submit DELETE /api/v1/schedules/{name}
         worker POST /api/v1/claims
         worker POST /api/v1/jobs/{id}/start
         worker POST /api/v1/jobs/{id}/renew
@@ -198,9 +204,16 @@ fn each_route_asks_for_its_scope() {
         read   GET  /queue/status/{id}
         read   GET  /queue/list
         read   GET  /queue/stats
+        read   GET  /api/v1/node
+        admin  POST /api/v1/backups
+        admin  GET  /api/v1/backups
+        admin  GET  /api/v1/backups/{backup}
+        admin  POST /api/v1/node/drain
         open   GET  /health
         open   GET  /ready
+        read   GET  /metrics
         read   GET  /cluster
+        read   GET  /api/openapi.json
         read   GET  /
     "#]]
     .assert_eq(&table);

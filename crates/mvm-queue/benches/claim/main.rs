@@ -136,6 +136,10 @@ impl Queue {
         database
             .pragma_update(None, "wal_autocheckpoint", 4_000)
             .unwrap();
+        // As the node sets it, by other means: undoing a statement takes no temporary file.
+        database
+            .pragma_update(None, "temp_store", "MEMORY")
+            .unwrap();
         database.set_prepared_statement_cache_capacity(1024);
         let mut queue = Self {
             database,
