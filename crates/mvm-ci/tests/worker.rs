@@ -415,7 +415,7 @@ fn jobs_are_run_and_told_of_by_commands() {
 fn output_is_followed_while_it_comes() {
     let node = Node::start();
     // The job ends when this file is there, which is not before its first line was seen.
-    let seen = node.folder.path().join("seen");
+    let seen = node.folder.as_ref().unwrap().path().join("seen");
     let script = format!(
         "echo begun; echo trouble >&2; until [ -e {} ]; do sleep 0.02; done; echo over; exit 3",
         seen.display()

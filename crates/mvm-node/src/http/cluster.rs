@@ -11,7 +11,10 @@ use mvm_queue::Query;
 use serde_json::{Value, json};
 
 use super::{App, asking, form, problem::Problem};
-use crate::{consensus::Barrier, store::Store};
+use crate::{
+    consensus::{Barrier, Unavailable},
+    store::Store,
+};
 
 /// `GET /health`: the process lives and its runtime turns. Says nothing about the cluster.
 pub(super) async fn health<S: Store>(State(app): State<Arc<App<S>>>) -> Json<Value> {
@@ -27,6 +30,9 @@ pub(super) async fn ready<S: Store>(
 ) -> Result<impl IntoResponse, Problem> {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
     let barrier = asking::barrier(consistency.as_deref())?;
+    if app.host.control.is_stopping() {
+        return Err(Problem::unavailable(&Unavailable::ShuttingDown));
+    }
     let leader = match barrier {
         Barrier::Linearizable => {
             let status = app.store.status().await;

@@ -1,7 +1,7 @@
 //! What a worker is told to do, and how busy it is.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ pub(super) enum Order {
 pub(crate) struct Control {
     slots: u32,
     busy: AtomicU32,
+    stopping: AtomicBool,
     orders: watch::Sender<Order>,
 }
 
@@ -38,6 +39,7 @@ impl Control {
         Self {
             slots,
             busy: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
             orders: watch::Sender::new(Order::Work),
         }
     }
@@ -57,6 +59,11 @@ impl Control {
         *self.orders.borrow() != Order::Work
     }
 
+    /// Whether its node is on the way out.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Has it take no more jobs, or take jobs again. One that stops does not take them again.
     pub(crate) fn drain(&self, drain: bool) {
         let wanted = if drain { Order::Drain } else { Order::Work };
@@ -71,6 +78,7 @@ impl Control {
 
     /// Lets it finish what it has for so long, then has it give back the rest.
     pub(crate) async fn stop(&self, grace: Duration) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.drain(true);
         let idle = async {
             while self.busy() > 0 {
@@ -110,6 +118,6 @@ mod tests {
         control.stop(Duration::from_millis(1)).await;
         control.drain(false);
         assert_eq!(*orders.borrow(), Order::GiveBack);
-        assert!(control.is_draining());
+        assert!(control.is_draining() && control.is_stopping());
     }
 }
