@@ -11,7 +11,8 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mvm_lab::verdict::EXIT_CODES;
+use mvm_lab::{environment::AcceleratorRequest, verdict::EXIT_CODES};
+use mvm_machine::accelerator::Accelerator;
 use mvm_node::{
     auth::Scope,
     config::{AuthMode, Member},
@@ -47,6 +48,8 @@ pub enum Command {
     Cluster(ClusterArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
+    /// Opens a prompt of Python's on a cluster, with the names of test scripts
+    Repl(ReplArgs),
     /// Lists and removes what was made for machines: images, snapshots, checkpoints
     #[command(subcommand)]
     Image(ImageCommand),
@@ -147,7 +150,7 @@ fn log_filter(text: &str) -> Result<String, String> {
 /// Flags of `mvm-ci test`.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// The scenarios to run, one after the other
+    /// What to run, one after the other: scenarios by name, folders with topology.toml and test.py, or NAME.toml with NAME.py beside it
     #[arg(required_unless_present = "list")]
     pub scenarios: Vec<String>,
     /// Lists the scenarios there are
@@ -176,6 +179,28 @@ pub struct TestArgs {
     /// A kernel of your own (vmlinux or bzImage) instead of the distribution's
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
+    /// Where run folders are made
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "mvm-ci-runs",
+        env = "MVM_CI_RUNS"
+    )]
+    pub runs: PathBuf,
+}
+
+/// Flags of `mvm-ci repl`.
+#[derive(Debug, Args)]
+pub struct ReplArgs {
+    /// A folder with topology.toml, or NAME.toml; a script beside it can be run by test_script()
+    #[arg(value_name = "PATH")]
+    pub topology: PathBuf,
+    /// Boots every machine from its kernel's first instruction instead of using snapshots
+    #[arg(long)]
+    pub cold: bool,
+    /// What executes the guests
+    #[arg(long, value_enum, default_value_t)]
+    pub accelerator: AcceleratorArg,
     /// Where run folders are made
     #[arg(
         long,
@@ -233,6 +258,17 @@ pub enum AcceleratorArg {
     Kvm,
     /// QEMU's translator
     Tcg,
+}
+
+impl AcceleratorArg {
+    /// What is asked of the lab.
+    pub fn request(self) -> AcceleratorRequest {
+        match self {
+            AcceleratorArg::Auto => AcceleratorRequest::Auto,
+            AcceleratorArg::Kvm => AcceleratorRequest::Only(Accelerator::Kvm),
+            AcceleratorArg::Tcg => AcceleratorRequest::Only(Accelerator::Tcg),
+        }
+    }
 }
 
 /// Reads a whole number of days, hours or minutes.

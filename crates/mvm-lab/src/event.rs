@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
 
@@ -71,6 +71,20 @@ pub enum ServiceState {
     Ended(String),
     /// Its machine went away under it; the text tells how that showed.
     Lost(String),
+}
+
+/// How much a line of the log matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// For whoever looks for something; not shown to people.
+    Debug,
+    /// What a test tells.
+    Info,
+    /// Something is not as it should be.
+    Warning,
+    /// Something went wrong.
+    Error,
 }
 
 /// How a step went.
@@ -185,6 +199,28 @@ pub enum Event {
         outcome: StepOutcome,
         /// How long it took.
         duration_ms: u64,
+    },
+    /// A command of a script ended.
+    Command {
+        /// On which machine.
+        machine: String,
+        /// What was wanted of it, such as "must succeed".
+        told_as: String,
+        /// The command.
+        command: String,
+        /// Its status, as a shell tells it.
+        status: i32,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// A line of a test's log: its own, or of a command's standard error.
+    Log {
+        /// How much it matters.
+        level: LogLevel,
+        /// The machine it comes from.
+        machine: Option<String>,
+        /// The line.
+        text: String,
     },
     /// Something that is not as it should be, and that the run goes on without.
     Warning {

@@ -166,6 +166,7 @@ impl Greeter<'_> {
             match event.map_err(|source| self.node.agent_error(source))? {
                 Some(Event::Stdout(bytes)) => self.said += &String::from_utf8_lossy(&bytes),
                 Some(Event::Stderr(bytes)) => self.complained += &String::from_utf8_lossy(&bytes),
+                Some(Event::StdoutClosed) => {}
                 Some(Event::Exit(status)) => how = Some(status),
                 None => {
                     return Err(NodeError::Command {

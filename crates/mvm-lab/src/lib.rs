@@ -21,6 +21,7 @@ pub mod run_folder;
 pub mod runner;
 pub mod scenario;
 pub mod scratch;
+pub mod script;
 pub mod seed;
 pub mod storage;
 pub mod verdict;

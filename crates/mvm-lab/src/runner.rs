@@ -80,7 +80,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
     let seed = Seed::of_environment()?;
     let command = with_seed(seed, &options.command);
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
-    let folder = RunFolder::create(&options.runs, scenario.name)?;
+    let folder = RunFolder::create(&options.runs, &scenario.name)?;
     let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
         .map_err(|source| RunError::Events {
             path: folder.events(),
@@ -88,7 +88,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         })?;
     recorder.record(Event::RunStarted {
         version: EVENTS_VERSION,
-        scenario: scenario.name.to_owned(),
+        scenario: scenario.name.to_string(),
         lab_version: env!("CARGO_PKG_VERSION").to_owned(),
         unix_ms: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -117,7 +117,7 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         duration_ms,
     });
     folder.conclude(&VerdictFile {
-        scenario: scenario.name,
+        scenario: &scenario.name,
         verdict,
         exit_code: verdict.exit_code(),
         message: message.as_deref(),

@@ -1,6 +1,7 @@
 //! A scenario: a topology and steps on it, each reported with its name and duration.
 
 use std::{
+    borrow::Cow,
     error::Error,
     future::Future,
     pin::Pin,
@@ -103,17 +104,20 @@ pub type ScenarioFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>
 /// Something to try on machines.
 pub struct Scenario {
     /// The name on the command line.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// One line for a listing.
-    pub about: &'static str,
+    pub about: Cow<'static, str>,
     /// The machines it needs.
     pub topology: Topology,
     /// What must have happened before. The runner does it once, keeps a checkpoint, and starts each scenario with
     /// the same preparation and topology from there; without one a scenario finds all machines off.
     pub prepare: Option<Preparation>,
     /// What to do with them.
-    pub run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
+    pub run: Steps,
 }
+
+/// What a scenario does with its machines.
+pub type Steps = Box<dyn for<'a> Fn(&'a Run) -> ScenarioFuture<'a> + Send + Sync>;
 
 /// What several scenarios begin with: booting machines and forming a cluster, say.
 pub struct Preparation {

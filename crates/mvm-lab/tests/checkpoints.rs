@@ -43,11 +43,11 @@ fn scenario(
     run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
 ) -> Scenario {
     Scenario {
-        name,
-        about: "a test of checkpoints",
+        name: name.into(),
+        about: "a test of checkpoints".into(),
         topology: topology(memory),
         prepare: None,
-        run,
+        run: Box::new(run),
     }
 }
 

@@ -62,11 +62,11 @@ async fn steps(run: &Run) -> Outcome {
 async fn check(memory: MemoryPlan) {
     let pool = warm::pool(4).unwrap();
     let scenario = Scenario {
-        name: "warm",
-        about: "a test",
+        name: "warm".into(),
+        about: "a test".into(),
         topology: two_machines(memory),
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     };
     // What is asked for in the first run is there in a later one.
     for _ in 0..10 {

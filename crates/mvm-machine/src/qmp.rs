@@ -327,6 +327,13 @@ impl Qmp {
         })
     }
 
+    /// Has the human monitor carry out a command; returns what it printed.
+    pub async fn human_monitor(&self, command: &str) -> Result<String, QmpError> {
+        let arguments = json!({ "command-line": command });
+        let printed = self.execute("human-monitor-command", arguments).await?;
+        Ok(printed.as_str().unwrap_or_default().to_owned())
+    }
+
     /// Has QEMU end in order.
     pub async fn quit(&self) -> Result<(), QmpError> {
         self.execute("quit", json!({})).await.map(drop)

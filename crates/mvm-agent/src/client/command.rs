@@ -140,6 +140,7 @@ impl Command {
             match event {
                 Event::Stdout(bytes) => stdout.push(&bytes),
                 Event::Stderr(bytes) => stderr.push(&bytes),
+                Event::StdoutClosed => {}
                 Event::Exit(exit) => status = Some(exit),
             }
         }
@@ -269,6 +270,8 @@ pub enum Event {
     Stdout(Bytes),
     /// It wrote to standard error.
     Stderr(Bytes),
+    /// Its standard output is closed, by it and by all that it handed it to.
+    StdoutClosed,
     /// The process ended. What is left in its outputs, or what its children still write, follows.
     Exit(ExitStatus),
 }
@@ -308,7 +311,8 @@ impl Running {
                 Inbound::Data(Lane::Error, bytes) => return Ok(Some(Event::Stderr(bytes.into()))),
                 Inbound::Exited(status) => return Ok(Some(self.exit(status))),
                 Inbound::Done(_) => self.over = true,
-                Inbound::Started | Inbound::Following(_) | Inbound::End => {}
+                Inbound::End => return Ok(Some(Event::StdoutClosed)),
+                Inbound::Started | Inbound::Following(_) => {}
             }
         }
         Ok(None)
@@ -317,6 +321,11 @@ impl Running {
     /// Takes the writer of standard input, once, if it was asked for with [`Command::stdin_piped`].
     pub fn take_stdin(&mut self) -> Option<Stdin> {
         self.stdin.take()
+    }
+
+    /// Whether its time was up.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
     }
 
     /// Sends a signal to the command's process group. A command that ended is not an error.

@@ -172,7 +172,12 @@ impl CommandWork {
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN) if !settled => {}
                     // The end; or somebody outside the killed group still holds the pipe, and is not waited for.
-                    Ok(_) | Err(_) => *output = None,
+                    Ok(_) | Err(_) => {
+                        *output = None;
+                        if *lane == Lane::Main {
+                            outlet.send(&ToHost::End);
+                        }
+                    }
                 }
                 if !settled {
                     break;

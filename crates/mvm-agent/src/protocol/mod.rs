@@ -22,7 +22,7 @@ use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;
@@ -152,7 +152,8 @@ pub enum ToHost {
     Grant(u32),
     /// The reader of the host's bytes is gone; what is still sent is thrown away.
     InputClosed,
-    /// The peer of a connection finished sending; the stream is still open the other way.
+    /// The peer of a connection finished sending; the stream is still open the other way. Or a command's standard
+    /// output is closed; its standard error may still be open.
     End,
     /// The process ended; output of a command may follow, of a service none.
     Exited(ExitStatus),

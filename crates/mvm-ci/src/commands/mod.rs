@@ -6,6 +6,7 @@ mod doctor;
 mod image;
 mod job;
 mod output;
+mod repl;
 mod serve;
 mod test;
 mod token;
@@ -13,7 +14,10 @@ mod token;
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use mvm_client::{ClientError, OptionsError};
-use mvm_lab::verdict::Verdict;
+use mvm_lab::{
+    script::{PythonError, ScriptError},
+    verdict::Verdict,
+};
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
@@ -37,7 +41,11 @@ pub fn run(cli: Cli) -> ExitCode {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
         // Who runs a scenario has the report.
-        Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => {
+        Command::Test(_)
+        | Command::Repl(_)
+        | Command::Image(_)
+        | Command::Token(_)
+        | Command::Doctor(_) => {
             log(filter("warn"), LogFormat::Text);
         }
     }
@@ -58,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Job(arguments) => job::job(arguments).await,
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
+            Command::Repl(arguments) => repl::repl(arguments).await,
             Command::Image(command) => image::image(&command),
             Command::Token(command) => token::token(command),
             Command::Doctor(arguments) => doctor::doctor(arguments).await,
@@ -126,6 +135,14 @@ fn code(error: &anyhow::Error) -> u8 {
         || error.is::<InputError>()
     {
         return USAGE;
+    }
+    if let Some(error) = error.downcast_ref::<ScriptError>() {
+        return match error {
+            ScriptError::Python(PythonError::Missing { .. } | PythonError::Old { .. }) => {
+                Verdict::Unfit.exit_code()
+            }
+            _ => USAGE,
+        };
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);

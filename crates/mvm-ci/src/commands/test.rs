@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::Path,
     process::ExitCode,
     sync::Arc,
 };
@@ -9,47 +10,46 @@ use std::{
 use anyhow::Context;
 use indicatif::MultiProgress;
 use mvm_lab::{
-    environment::{AcceleratorRequest, EnvironmentOptions},
+    environment::EnvironmentOptions,
     event::Listener,
     lab::StartBy,
     report::{self, Colours},
     run_folder::shell_line,
     runner::{self, RunOptions},
     scenario::Scenario,
+    script::ScriptTest,
     verdict::Verdict,
     warm,
 };
-use mvm_machine::{accelerator::Accelerator, pool::Pool};
+use mvm_machine::pool::Pool;
 
 use super::no_colour;
-use crate::{
-    cli::{AcceleratorArg, TestArgs},
-    scenarios,
-};
+use crate::{cli::TestArgs, scenarios};
 
 /// Nothing can be run under this name.
 #[derive(Debug, thiserror::Error)]
-#[error("could not find the scenario {name:?}; there are {}", known.join(", "))]
+#[error("could not find the scenario or test {name:?}; there is no such path, and the scenarios are {}", known.join(", "))]
 pub(super) struct UnknownScenario {
     name: String,
-    known: Vec<&'static str>,
+    known: Vec<String>,
 }
 
 pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("could not find this program's own file")?;
-    let known = scenarios::all(&program);
     if arguments.list {
-        return list(&known);
+        return list(&scenarios::all(&program));
     }
-    let chosen = choose(&known, &arguments.scenarios)?;
+    let chosen = arguments.scenarios.iter();
+    let chosen = chosen
+        .map(|name| choose(&program, name))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     let warm = match arguments.warm {
         0 => None,
         machines => Some(warm::pool(machines)?),
     };
     let mut worst = Verdict::Passed;
-    for scenario in chosen {
-        let report =
-            runner::run(scenario, options(&arguments, scenario.name, warm.as_ref())).await?;
+    for (name, scenario) in arguments.scenarios.iter().zip(&chosen) {
+        let report = runner::run(scenario, options(&arguments, name, warm.as_ref())).await?;
         tell_folder(&arguments, &report)?;
         if report.verdict != Verdict::Passed {
             worst = report.verdict;
@@ -73,28 +73,25 @@ fn list(known: &[Scenario]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn choose<'a>(
-    known: &'a [Scenario],
-    names: &[String],
-) -> Result<Vec<&'a Scenario>, UnknownScenario> {
-    let find = |name: &String| {
-        known
-            .iter()
-            .find(|scenario| scenario.name == name)
-            .ok_or_else(|| UnknownScenario {
-                name: name.clone(),
-                known: known.iter().map(|scenario| scenario.name).collect(),
-            })
-    };
-    names.iter().map(find).collect()
+/// Finds a scenario by its name, or a test by its path.
+fn choose(program: &Path, name: &str) -> anyhow::Result<Scenario> {
+    let mut known = scenarios::all(program);
+    if let Some(position) = known.iter().position(|scenario| scenario.name == name) {
+        return Ok(known.swap_remove(position));
+    }
+    let path = Path::new(name);
+    if path.exists() || path.with_extension("toml").is_file() {
+        return Ok(ScriptTest::load(path)?.scenario());
+    }
+    let known = known.iter().map(|scenario| scenario.name.to_string());
+    Err(UnknownScenario {
+        name: name.to_owned(),
+        known: known.collect(),
+    }
+    .into())
 }
 
 fn options(arguments: &TestArgs, scenario: &str, warm: Option<&Arc<Pool>>) -> RunOptions {
-    let accelerator = match arguments.accelerator {
-        AcceleratorArg::Auto => AcceleratorRequest::Auto,
-        AcceleratorArg::Kvm => AcceleratorRequest::Only(Accelerator::Kvm),
-        AcceleratorArg::Tcg => AcceleratorRequest::Only(Accelerator::Tcg),
-    };
     let mut command: Vec<String> = std::env::args().take(1).collect();
     command.extend(["test".to_owned(), scenario.to_owned()]);
     if arguments.cold {
@@ -114,7 +111,7 @@ fn options(arguments: &TestArgs, scenario: &str, warm: Option<&Arc<Pool>>) -> Ru
         capture: arguments.capture,
         command,
         environment: EnvironmentOptions {
-            accelerator,
+            accelerator: arguments.accelerator.request(),
             kernel: arguments.kernel.clone(),
             warm: warm.cloned(),
         },

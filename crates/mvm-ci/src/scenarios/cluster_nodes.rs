@@ -51,11 +51,11 @@ pub(super) fn three_nodes(
     run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
 ) -> Scenario {
     Scenario {
-        name,
-        about,
+        name: name.into(),
+        about: about.into(),
         topology: topology(program, &["node1", "node2", "node3"]),
         prepare: Some(formed()),
-        run,
+        run: Box::new(run),
     }
 }
 

@@ -58,11 +58,11 @@ pub(super) fn scenario(program: &Path) -> Scenario {
     let other = ServiceSpec::new("other", ["nc", "-ll", "-p", &port, "-e", "true"]);
     topology.machines[0].services.push(other);
     Scenario {
-        name: "firewall",
-        about: "only the ports of mvm-ci are open: the cluster forms, if answers come in",
+        name: "firewall".into(),
+        about: "only the ports of mvm-ci are open: the cluster forms, if answers come in".into(),
         topology,
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     }
 }
 

@@ -21,11 +21,11 @@ pub(super) fn scenario() -> Scenario {
         ..MachineConfig::new(format!("m{number:03}"))
     });
     Scenario {
-        name: "hundred",
-        about: "a hundred machines on one segment, each greets each other",
+        name: "hundred".into(),
+        about: "a hundred machines on one segment, each greets each other".into(),
         topology: Topology::new(machines.collect()),
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     }
 }
 

@@ -14,11 +14,11 @@ use super::{
 
 pub(super) fn scenario(program: &Path) -> Scenario {
     Scenario {
-        name: "pair",
-        about: "two nodes: one down means writes refused, back means writes accepted",
+        name: "pair".into(),
+        about: "two nodes: one down means writes refused, back means writes accepted".into(),
         topology: topology(program, &["node1", "node2"]),
         prepare: Some(formed()),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     }
 }
 

@@ -27,11 +27,11 @@ pub(super) fn scenario() -> Scenario {
     let page = ServiceSpec::new("page", ["sh", "-c", &serve]);
     machines[0].services.push(page);
     Scenario {
-        name: "simple-network",
-        about: "three machines ping and fetch; one link is cut and healed",
+        name: "simple-network".into(),
+        about: "three machines ping and fetch; one link is cut and healed".into(),
         topology: Topology::new(machines),
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     }
 }
 

@@ -65,11 +65,11 @@ async fn crowd(machines: usize) -> (f64, f64) {
     }
     let names = (1..=machines).map(|number| format!("m{number:03}"));
     let scenario = Scenario {
-        name: "crowd",
-        about: "machines that are there and do nothing",
+        name: "crowd".into(),
+        about: "machines that are there and do nothing".into(),
         topology: Topology::new(names.map(machine).collect()),
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     };
     run(scenario).await;
     *MEASURED.lock().unwrap()
@@ -105,14 +105,14 @@ async fn live() {
         machine
     });
     let scenario = || Scenario {
-        name: "live",
-        about: "three machines with connections between them",
+        name: "live".into(),
+        about: "three machines with connections between them".into(),
         topology: Topology::new(machines.clone().collect()),
         prepare: Some(Preparation {
             name: "talking",
             run: |run| -> ScenarioFuture<'_> { Box::pin(start(run)) },
         }),
-        run: |run| -> ScenarioFuture<'_> { Box::pin(all_hear(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(all_hear(run)) }),
     };
     run(scenario()).await;
     let events = run(scenario()).await;

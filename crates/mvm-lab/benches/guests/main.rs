@@ -134,11 +134,11 @@ async fn throughput(mtu: u64) -> f64 {
         },
     );
     let scenario = Scenario {
-        name: "throughput",
-        about: "one guest sends to another over TCP",
+        name: "throughput".into(),
+        about: "one guest sends to another over TCP".into(),
         topology,
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     };
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),

@@ -3,8 +3,10 @@
 //! How it comes up is in `start`; what a machine is made of lives in `mvm-machine`; several of them start together
 //! in `lab`.
 
+mod ending;
 mod error;
 mod start;
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +27,8 @@ use mvm_machine::{
 };
 use tokio::sync::{Mutex, Semaphore};
 
-pub use self::error::NodeError;
 pub(crate) use self::start::copy_memory;
+pub use self::{error::NodeError, units::UnitState};
 use crate::{
     environment::Environment,
     event::{Event, MachineState, Recorder},
@@ -86,6 +88,14 @@ impl Node {
     /// Returns the machine's number and addresses.
     pub fn member(&self) -> &Member {
         &self.member
+    }
+
+    /// Has QEMU's human monitor carry out a command; returns what it printed, errors of the command included.
+    pub async fn monitor_command(&self, command: &str) -> Result<String, NodeError> {
+        let machine = self.machine.lock().await;
+        let running = machine.as_ref().ok_or_else(|| self.off())?;
+        let printed = running.monitor_command(command).await;
+        printed.map_err(|source| self.monitor_error(source))
     }
 
     /// Kills the machine at once; its memory is gone, its data disk keeps what the guest flushed. No effect if

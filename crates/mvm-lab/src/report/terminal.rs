@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::{
-    event::{Event, Listener, MachineState, ServiceState, Stamped, StepOutcome},
+    event::{Event, Listener, LogLevel, MachineState, ServiceState, Stamped, StepOutcome},
     run_folder::shell_line,
     verdict::Verdict,
 };
+
+/// How much of a command a line shows.
+const COMMAND_CHARACTERS_MAX: usize = 160;
 
 /// Whether words carry colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +110,32 @@ impl Teller {
                 outcome,
                 duration_ms,
             } => self.step_ended(step, outcome, *duration_ms),
+            Event::Command {
+                machine,
+                told_as,
+                command,
+                status,
+                duration_ms,
+            } => {
+                let ended = match status {
+                    0 => String::new(),
+                    status => format!(", exit code {status}"),
+                };
+                let command = one_line(command);
+                let took = seconds(*duration_ms);
+                self.line(&format!(
+                    "    {machine}: {told_as}: {command} ({took:.2} s{ended})"
+                ));
+            }
+            Event::Log {
+                level: LogLevel::Debug,
+                ..
+            } => {}
+            Event::Log {
+                level,
+                machine,
+                text,
+            } => self.log(*level, machine.as_deref(), text),
             Event::Warning { text } => {
                 let word = self.paint(Verdict::Unknown, "warning");
                 self.line(&format!("    {word}: {text}"));
@@ -184,6 +213,18 @@ impl Teller {
         }
     }
 
+    fn log(&mut self, level: LogLevel, machine: Option<&str>, text: &str) {
+        let word = match level {
+            LogLevel::Debug | LogLevel::Info => String::new(),
+            LogLevel::Warning => self.paint(Verdict::Unknown, "warning: "),
+            LogLevel::Error => self.paint(Verdict::Failed, "error: "),
+        };
+        let machine = machine.map(|name| format!("{name}: ")).unwrap_or_default();
+        for line in text.split('\n') {
+            self.line(&format!("    {machine}{word}{line}"));
+        }
+    }
+
     fn paint(&self, verdict: Verdict, text: &str) -> String {
         let code = match verdict {
             Verdict::Passed => "32",
@@ -222,6 +263,16 @@ fn state_word(state: MachineState) -> &'static str {
         MachineState::Crashed => "crashed",
         MachineState::Off => "off",
     }
+}
+
+/// The beginning of a command, on one line.
+fn one_line(command: &str) -> String {
+    let mut words = command.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = words.char_indices().nth(COMMAND_CHARACTERS_MAX) {
+        words.truncate(end);
+        words.push_str(" ...");
+    }
+    words
 }
 
 fn indent(text: &str) -> String {

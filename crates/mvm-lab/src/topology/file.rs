@@ -158,6 +158,8 @@ struct TopologyFile {
     memory: MemoryWord,
     #[serde(default, deserialize_with = "duration_or_none")]
     boot_timeout: Option<Duration>,
+    #[serde(default)]
+    script: ScriptTable,
 }
 
 #[derive(Deserialize)]
@@ -215,6 +217,14 @@ struct ImageTable {
     programs: Vec<String>,
     packages: Vec<String>,
     firewall: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ScriptTable {
+    path: Option<PathBuf>,
+    #[serde(deserialize_with = "duration_or_none")]
+    timeout: Option<Duration>,
 }
 
 #[derive(Default, Deserialize)]
@@ -306,6 +316,8 @@ impl From<TopologyFile> for Topology {
             MemoryWord::Own => MemoryPlan::Own,
         };
         topology.boot_timeout = file.boot_timeout.unwrap_or(topology.boot_timeout);
+        topology.script.path = file.script.path;
+        topology.script.timeout = file.script.timeout.unwrap_or(topology.script.timeout);
         topology
     }
 }

@@ -37,6 +37,8 @@ const NAME_BYTES_MAX: usize = 63;
 const SEGMENT_DEFAULT: u8 = 1;
 /// What stands for it in addresses is a byte that is neither all zeros nor all ones.
 const SEGMENT_MAX: u8 = 254;
+/// As long as the NixOS test driver's.
+const SCRIPT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3600);
 /// As many as a machine has room for beside its other devices.
 const CARDS_MAX: usize = 8;
 
@@ -241,6 +243,26 @@ pub struct Topology {
     pub segments: BTreeMap<u8, SegmentConfig>,
     /// How long a machine may take from launch to an answering agent.
     pub boot_timeout: Duration,
+    /// The test script that belongs to it, where one is run.
+    pub script: ScriptPlan,
+}
+
+/// What a topology says of its test script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptPlan {
+    /// Where it is, seen from the topology's file; `None` where its name follows from that of the topology.
+    pub path: Option<PathBuf>,
+    /// How long all of it may take.
+    pub timeout: Duration,
+}
+
+impl Default for ScriptPlan {
+    fn default() -> ScriptPlan {
+        ScriptPlan {
+            path: None,
+            timeout: SCRIPT_TIMEOUT_DEFAULT,
+        }
+    }
 }
 
 /// Where machines' memory lies.
@@ -317,7 +339,14 @@ impl Topology {
             memory: MemoryPlan::Shared,
             segments: BTreeMap::new(),
             boot_timeout: Duration::from_secs(60),
+            script: ScriptPlan::default(),
         }
+    }
+
+    /// The topology with what test scripts find in every machine: bash.
+    pub fn for_scripts(mut self) -> Topology {
+        self.image.programs.push("bash".to_owned());
+        self
     }
 
     /// The topology with the machines of segment 1 linked as a plan says.

@@ -45,11 +45,11 @@ pub(crate) fn check(
     run: for<'a> fn(&'a Run) -> ScenarioFuture<'a>,
 ) -> Vec<String> {
     check_scenario(Scenario {
-        name,
-        about: "a test",
+        name: name.into(),
+        about: "a test".into(),
         topology,
         prepare: None,
-        run,
+        run: Box::new(run),
     })
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
     let options = RunOptions {
         runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
         capture: false,
-        command: ["cargo", "test", scenario.name].map(str::to_owned).into(),
+        command: ["cargo", "test", &scenario.name].map(str::to_owned).into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         listeners: vec![

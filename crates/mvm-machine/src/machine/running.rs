@@ -118,6 +118,25 @@ impl Running {
         self.parts.stopped().await
     }
 
+    /// Tells whether the machine has ended by itself; then [`Running::wait`] returns at once.
+    pub fn has_ended(&self) -> bool {
+        self.parts.child.try_exit().is_some()
+    }
+
+    /// Waits until the machine has ended, without a hold on it.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.parts.child.end()
+    }
+
+    /// Has QEMU's human monitor carry out a command; returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// If the monitor does not answer. What the command came to is in its words.
+    pub async fn monitor_command(&self, command: &str) -> Result<String, QmpError> {
+        self.parts.qmp.human_monitor(command).await
+    }
+
     /// Waits until the machine ends by itself.
     pub async fn wait(self) -> Stopped {
         self.parts.stopped().await

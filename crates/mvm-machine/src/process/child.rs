@@ -77,13 +77,17 @@ impl Child {
 
     /// Waits until the child has ended. Cancel safe; any number of callers may wait.
     pub async fn wait(&self) -> Exit {
-        let mut exit = self.exit.clone();
-        let ended = exit.wait_for(Option::is_some).await;
+        self.end().await;
         // The reaper publishes before it lets go of the channel.
-        ended
-            .ok()
-            .and_then(|status| *status)
-            .unwrap_or(Exit::Signal(0))
+        self.try_exit().unwrap_or(Exit::Signal(0))
+    }
+
+    /// Waits until the child has ended, without a hold on it.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut exit = self.exit.clone();
+        async move {
+            let _ = exit.wait_for(Option::is_some).await;
+        }
     }
 
     /// Kills the child at once; a child that has ended already is no error.

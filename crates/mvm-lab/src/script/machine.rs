@@ -1,0 +1,189 @@
+//! Life, units, consoles and ports of one machine, as scripts ask for them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex as StdMutex},
+};
+
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::{
+    session::Session,
+    wire::{Done, MachineVerb, Refusal},
+};
+use crate::node::{Node, NodeError, lock};
+
+/// A machine and what the script does with it.
+pub(super) struct Driven {
+    pub(super) node: Arc<Node>,
+    /// Held while the machine starts or ends, so that what follows finds it up or off.
+    turn: Arc<Mutex<()>>,
+    /// Why a start that nobody waited for failed.
+    failed: Arc<StdMutex<Option<NodeError>>>,
+}
+
+impl Driven {
+    pub(super) fn new(node: Arc<Node>) -> Driven {
+        Driven {
+            node,
+            turn: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
+
+    /// Waits until the machine is up, and starts it if it is not.
+    pub(super) async fn up(&self) -> Result<&Arc<Node>, Refusal> {
+        let _turn = self.turn.lock().await;
+        if let Some(error) = lock(&self.failed).take() {
+            return Err(error.into());
+        }
+        if !self.node.is_on().await {
+            self.node.start().await?;
+        }
+        Ok(&self.node)
+    }
+}
+
+impl Session<'_> {
+    pub(super) async fn machine_verb(&self, machine: &Arc<Driven>, verb: MachineVerb) -> Done {
+        match verb {
+            MachineVerb::Start { allow_reboot: _ } => {
+                self.start(machine).await;
+                Ok(Value::Null)
+            }
+            MachineVerb::Connect => machine.up().await.map(|_| Value::Null),
+            MachineVerb::Shutdown => {
+                let _turn = machine.turn.lock().await;
+                machine.node.shutdown().await;
+                Ok(Value::Null)
+            }
+            MachineVerb::WaitForShutdown { timeout } => {
+                let ended = machine.node.wait_for_end();
+                match tokio::time::timeout(timeout.get(), ended).await {
+                    Ok(()) => Ok(Value::Null),
+                    Err(_elapsed) => Err(Refusal::assertion(format!(
+                        "machine {} was not off within {:?}",
+                        machine.node.name(),
+                        timeout.get()
+                    ))),
+                }
+            }
+            MachineVerb::Crash => {
+                let _turn = machine.turn.lock().await;
+                machine.node.crash().await;
+                Ok(Value::Null)
+            }
+            MachineVerb::Reboot => {
+                let _turn = machine.turn.lock().await;
+                machine.node.shutdown().await;
+                machine.node.start().await?;
+                Ok(Value::Null)
+            }
+            MachineVerb::Pause => {
+                machine.up().await?.pause().await?;
+                Ok(Value::Null)
+            }
+            MachineVerb::Resume => {
+                machine.node.resume().await?;
+                Ok(Value::Null)
+            }
+            MachineVerb::IsUp => Ok(Value::Bool(machine.node.is_on().await)),
+            MachineVerb::Pid => Ok(machine.node.pid().await.ok().into()),
+            MachineVerb::Execute {
+                command,
+                timeout,
+                told_as,
+            } => self.execute(machine, command, timeout, told_as).await,
+            MachineVerb::Spawn { command } => self.spawn(machine, command).await,
+            MachineVerb::Begin { command } => self.begin(machine, command).await,
+            MachineVerb::WaitStarted { number, timeout } => {
+                self.wait_started(number, timeout).await
+            }
+            MachineVerb::StartedRuns { number } => self.started_runs(number),
+            MachineVerb::StartedOutput { number } => self.started_output(number),
+            MachineVerb::KillStarted { number } => self.kill_started(number),
+            MachineVerb::WaitUntil {
+                command,
+                succeeds,
+                timeout,
+            } => self.wait_until(machine, command, succeeds, timeout).await,
+            MachineVerb::Systemctl { arguments, user } => {
+                self.systemctl(machine, &arguments, user.as_deref()).await
+            }
+            MachineVerb::WaitForUnit {
+                unit,
+                user,
+                timeout,
+            } => {
+                self.wait_for_unit(machine, &unit, user.as_deref(), timeout)
+                    .await
+            }
+            MachineVerb::Unit { unit, user } => self.unit(machine, &unit, user.as_deref()).await,
+            MachineVerb::WaitForPort {
+                port,
+                address,
+                open,
+                timeout,
+            } => {
+                self.wait_for_port(machine, &address, port, open, timeout)
+                    .await
+            }
+            MachineVerb::Console { start, wait } => Ok(self.console(machine, start, wait).await),
+            MachineVerb::CopyFromHost { source, target } => {
+                self.copy_from_host(machine, &source, &target).await
+            }
+            MachineVerb::CopyFromMachine { source, target } => {
+                self.copy_from_machine(machine, &source, &target).await
+            }
+            MachineVerb::ForwardPort {
+                host_port,
+                guest_port,
+            } => {
+                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
+                let forward = machine.up().await?.forward(local, guest_port).await?;
+                lock(&self.forwards).push(forward);
+                Ok(Value::Null)
+            }
+            MachineVerb::Block { blocked } => self.block(machine, blocked),
+            MachineVerb::Monitor { command } => {
+                let answer = machine.up().await?.monitor_command(&command).await?;
+                Ok(json!(answer))
+            }
+            MachineVerb::SendConsole { .. }
+            | MachineVerb::AttachCommand { .. }
+            | MachineVerb::QmpEvents => Err(Refusal::machine("not there yet")),
+        }
+    }
+
+    /// Starts a machine, unless it is up or starting; returns once it is under way.
+    async fn start(&self, machine: &Arc<Driven>) {
+        let Ok(turn) = Arc::clone(&machine.turn).try_lock_owned() else {
+            return;
+        };
+        if machine.node.is_on().await {
+            return;
+        }
+        let machine = Arc::clone(machine);
+        lock(&self.background).spawn(async move {
+            if let Err(error) = machine.node.start().await {
+                *lock(&machine.failed) = Some(error);
+            }
+            drop(turn);
+        });
+    }
+
+    /// Cuts eth1 off, or brings it back, whatever other cards the machine has.
+    fn block(&self, machine: &Driven, blocked: bool) -> Done {
+        let name = machine.node.name();
+        let Some(card) = machine.node.member().cards.first() else {
+            return Err(Refusal::value(format!("machine {name} has no card eth1")));
+        };
+        let segment = self.run.lab.network().on(card.segment)?;
+        match blocked {
+            true => segment.isolate(name)?,
+            false => segment.heal_one(name)?,
+        }
+        Ok(Value::Null)
+    }
+}
