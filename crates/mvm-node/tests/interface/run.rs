@@ -20,7 +20,7 @@ use super::{
 
 const JSON: &str = "application/json";
 
-/// What no store in memory answers: `http/output.rs` and `mvm-ci/tests/worker.rs` show output on a disk.
+/// What no store in memory answers: `http/output.rs` and `mvm-ci/tests/commands/worker.rs` show output on a disk.
 const ELSEWHERE: (&str, [u16; 3]) = (
     "/api/v1/jobs/{id}/attempts/{attempt}/{stream}",
     [200, 307, 503],

@@ -2,23 +2,15 @@
 //!
 //! What a green run does not prove: that a backup of a large queue is quick, or that its disk keeps it.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-
 use std::{fs, path::Path};
 
-use cluster::{Cluster, wait};
 use serde_json::{Value, json};
-use support::{get, new_job, post_json};
 
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    step,
+    support::{get, new_job, post_json},
+};
 
 #[test]
 fn a_new_cluster_goes_on_where_the_backup_ends() {
@@ -172,8 +164,4 @@ fn change(cluster: &Cluster, job: &str, what: &str, body: &Value) {
     let path = format!("/api/v1/jobs/{job}/{what}");
     let answer = post_json(cluster.address(1), &path, body).unwrap();
     assert_eq!(answer.status, 200, "{what}: {}", answer.text());
-}
-
-fn step(what: &str) {
-    eprintln!("{what}");
 }
