@@ -12,6 +12,7 @@ mod events;
 #[path = "../support/exposition.rs"]
 mod exposition;
 mod fuzz;
+mod guards;
 mod https;
 mod metrics;
 mod openapi;

@@ -86,3 +86,19 @@ fn lists_are_filtered_and_jobs_wait_for_others() {
         check_problem(&answer, status, detail);
     }
 }
+
+#[test]
+fn nothing_there_is_of_a_job_is_not_no_job() {
+    let server = Server::start();
+    let job = server.submit()["id"].as_str().unwrap().to_owned();
+    for (what, list) in [("attempts", "attempts"), ("log?attempt=1", "chunks")] {
+        let read = |job: &str| get(server.address, &format!("/api/v1/jobs/{job}/{what}")).unwrap();
+        let answer = read(&job);
+        assert_eq!(
+            (answer.status, &answer.json()[list]),
+            (200, &json!([])),
+            "{what}"
+        );
+        check_problem(&read("nope"), 404, "there is no job nope");
+    }
+}
