@@ -146,6 +146,7 @@ fn problem(status: u16) -> Value {
         504 => {
             "the outcome is not known; repeating it with the request's id as key cannot apply it twice"
         }
+        507 => "the leader's disk did not take it; older backups are as they were",
         _ => "a problem",
     };
     let mut headers = headers();

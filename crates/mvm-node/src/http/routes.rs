@@ -264,6 +264,8 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             backups::make::<S>,
         )
         .problem(503)
+        .problem(504)
+        .problem(507)
         .answers(
             201,
             "Backup",

@@ -309,6 +309,9 @@ async fn times(run: &mut Run) {
 
 /// Backups.
 async fn copies(run: &mut Run) {
+    run.node.store.set_outage(Some(Outage::DiskFull));
+    run.post(507, "/api/v1/backups", json!(null)).await;
+    run.node.store.set_outage(None);
     let made = run.post(201, "/api/v1/backups", json!(null)).await;
     run.post(200, "/api/v1/backups", json!(null)).await;
     let listed = run.get("/api/v1/backups").await;
