@@ -6,9 +6,11 @@ mod doctor;
 mod image;
 mod job;
 mod output;
+mod schedule;
 mod serve;
 mod test;
 mod token;
+mod work;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
@@ -17,7 +19,7 @@ use mvm_lab::verdict::Verdict;
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
-use self::{connect::InputError, test::UnknownScenario};
+use self::{connect::InputError, schedule::UnknownSchedule, test::UnknownScenario};
 use crate::{
     cli::{Cli, Command, LogFormat},
     exit_codes::{self, USAGE},
@@ -33,7 +35,7 @@ pub fn run(cli: Cli) -> ExitCode {
             log(EnvFilter::new(&arguments.log), arguments.log_format);
         }
         // The verifier logs what the error says in any case.
-        Command::Job(_) | Command::Cluster(_) => {
+        Command::Job(_) | Command::Schedule(_) | Command::Cluster(_) => {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
         // Who runs a scenario has the report.
@@ -56,6 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
         match cli.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
             Command::Job(arguments) => job::job(arguments).await,
+            Command::Schedule(arguments) => schedule::schedule(arguments).await,
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Image(command) => image::image(&command),
@@ -126,6 +129,9 @@ fn code(error: &anyhow::Error) -> u8 {
         || error.is::<InputError>()
     {
         return USAGE;
+    }
+    if error.is::<UnknownSchedule>() {
+        return exit_codes::REFUSED;
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);

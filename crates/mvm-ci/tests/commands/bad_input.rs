@@ -75,6 +75,13 @@ fn a_host_without_qemu_is_unfit_and_told_the_package() {
         .env("PATH", "/nowhere")
         .check(UNFIT, &["QEMU", "missing", "qemu-system-x86"]);
     assert!(said.contains("a node can still be served"), "{said}");
+    // Nodes run jobs without it, in one of two ways.
+    let isolation = said.lines().find(|line| line.starts_with("job isolation"));
+    let ways = ["in a PID namespace", "under a subreaper"];
+    assert!(
+        isolation.is_some_and(|line| ways.iter().any(|way| line.contains(way))),
+        "{said}"
+    );
 }
 
 #[test]
