@@ -19,7 +19,7 @@ fn jobs_run_are_told_of_and_leave_nothing() {
         "kind": "process",
         "labels": ["linux"],
         "payload": {
-            "script": "echo $WHO ${#KEY}; echo trouble >&2",
+            "script": "echo $WHO ${#KEY}; printf 'by hus'; sleep 0.2; echo h-hush; echo $KEY trouble >&2",
             "environment": {"WHO": "me"},
             "secret_environment": {"KEY": "hush-hush"},
         },
@@ -31,7 +31,8 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     );
     assert_eq!(
         (node.log(&done, 1, "stdout"), node.log(&done, 1, "stderr")),
-        ("me 9\n".into(), "trouble\n".into())
+        ("me 9\nby ***\n".into(), "*** trouble\n".into()),
+        "nor does their output, also when it comes in two"
     );
     assert_eq!(
         job["payload"]["secret_environment"],
