@@ -82,6 +82,11 @@ impl Client {
         &self.options.servers
     }
 
+    /// The server that answered last; the first one before that.
+    pub fn answered_last(&self) -> &ServerUrl {
+        &self.options.servers[self.preferred()]
+    }
+
     /// The server that answered last.
     pub(crate) fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
@@ -103,7 +108,7 @@ impl Client {
         segments: &[&str],
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<(StatusCode, T), ClientError> {
-        self.change(Method::POST, segments, body).await
+        self.send(Method::POST, segments, body).await
     }
 
     /// Puts something in its place.
@@ -112,10 +117,10 @@ impl Client {
         segments: &[&str],
         body: &(impl Serialize + Sync),
     ) -> Result<T, ClientError> {
-        Ok(self.change(Method::PUT, segments, Some(body)).await?.1)
+        Ok(self.send(Method::PUT, segments, Some(body)).await?.1)
     }
 
-    async fn change<T: DeserializeOwned>(
+    async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         segments: &[&str],

@@ -97,6 +97,7 @@ fn facts(schedule: &ScheduleView) -> Vec<Vec<Cell>> {
         ("next", output::time(schedule.next_ms)),
     ];
     facts.extend(work::facts(&schedule.job));
-    let row = |(name, fact)| vec![Cell::plain::<&str>(name), Cell::plain::<String>(fact)];
-    facts.into_iter().map(row).collect()
+    let rows = facts.into_iter();
+    rows.map(|(name, fact)| vec![Cell::plain(name), Cell::plain(fact)])
+        .collect()
 }

@@ -1,7 +1,7 @@
 //! Wall clocks that jump, while a workload runs. Leases, timeouts and pauses are the leader's monotonic clock's, so that nothing
 //! may come of it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mvm_lab::{
     ensure,

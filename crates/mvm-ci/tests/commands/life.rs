@@ -1,7 +1,8 @@
 //! Jobs from their submission to their end, as each command tells of them.
 
-use std::process::Stdio;
+use std::{process::Stdio, sync::mpsc};
 
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
 use expect_test::expect;
 use mvm_queue::{Report, Stream};
 use serde_json::Value;
@@ -192,4 +193,30 @@ fn waiting_ends_with_the_job() {
         (&"end".into(), &7.into())
     );
     assert!(waits.wait().unwrap().success());
+}
+
+/// Something between the program and its node lets no events through, or cuts them off, each time.
+#[test]
+fn waiting_needs_no_stream() {
+    for (media_type, body) in [
+        ("text/html", "not for you"),
+        ("text/event-stream", ": nothing\n\n"),
+    ] {
+        let (asked, is_asked) = mpsc::channel();
+        let answer = async move || {
+            // Nobody listens any more when it is asked again.
+            let _ = asked.send(());
+            ([(CONTENT_TYPE, media_type)], body)
+        };
+        let node = Node::with(Router::new().route("/api/v1/jobs/{id}/events", get(answer)));
+        let id = node.submit(&["--kind", "k"]);
+        let mut waits = node
+            .command(&["job", "wait", &id, "--timeout", "1s"])
+            .spawn()
+            .unwrap();
+        is_asked.recv().unwrap();
+        node.claim(&id);
+        node.finish(&id, Report::Succeeded { result: 7.into() });
+        assert!(waits.wait().unwrap().success(), "{media_type}");
+    }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bad_input;
+mod cluster;
 mod failures;
 mod follow;
 mod help;
@@ -16,6 +17,7 @@ mod loopback;
 mod node;
 #[path = "../../../mvm-node/tests/support/ports.rs"]
 mod ports;
+mod schedule;
 mod served;
 mod submit;
 mod worker;

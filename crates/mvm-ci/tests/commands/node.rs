@@ -42,16 +42,19 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Node {
-        Node::streaming(String::new())
+        Node::with(Router::new())
     }
 
     /// Streams this text as every job's output.
     pub(crate) fn streaming(text: String) -> Node {
-        let store = Arc::new(MemoryStore::new());
         let events = move || async move { ([(header::CONTENT_TYPE, "text/event-stream")], text) };
-        let router = Router::new()
-            .route("/api/v1/jobs/{id}/log/events", get(events))
-            .fallback_service(App::new(Arc::clone(&store), 1, "secret").router());
+        Node::with(Router::new().route("/api/v1/jobs/{id}/log/events", get(events)))
+    }
+
+    /// Answers some routes otherwise than a node does.
+    pub(crate) fn with(routes: Router) -> Node {
+        let store = Arc::new(MemoryStore::new());
+        let router = routes.fallback_service(App::new(Arc::clone(&store), 1, "secret").router());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         listener.set_nonblocking(true).unwrap();

@@ -78,6 +78,8 @@ fn jobs_run_are_told_of_and_leave_nothing() {
         .unwrap();
     assert_eq!(status, 404, "all of that is in the log");
 
+    a_gigabyte(&node);
+
     let url = format!("http://127.0.0.1:{}/health", node.port);
     let fetched = node.submit(&json!({"kind": "fetch", "payload": {"url": url}}));
     let fetched = node.wait_for(&fetched, "completed");
@@ -136,6 +138,34 @@ fn jobs_run_are_told_of_and_leave_nothing() {
             Ok(())
         }
     });
+}
+
+/// What a job writes beyond all limits: the store and the disk have their parts, and both say what is left out.
+fn a_gigabyte(node: &Served) {
+    const WRITTEN: u64 = 1 << 30;
+    const STORE_MAX: usize = 1 << 20;
+    const DISK_MAX: u64 = 32 << 20;
+    let id = node.script(&format!("head -c {WRITTEN} /dev/zero"));
+    node.wait_for(&id, "completed");
+    let told = node.log(&id, 1, "stdout");
+    assert!(
+        told.len() <= STORE_MAX && told.contains("bytes are left out here; all of it: "),
+        "{} bytes",
+        told.len()
+    );
+    let (_, attempts) = node
+        .ask("GET", &format!("/api/v1/jobs/{id}/attempts"), &Value::Null)
+        .unwrap();
+    let stored = attempts["attempts"][0]["log_bytes"].as_u64().unwrap();
+    assert!(stored <= STORE_MAX as u64, "{stored}");
+    let folder = node.folder.as_ref().unwrap().path();
+    let disk = std::fs::read(folder.join(format!("data/outputs/{id}/1/stdout"))).unwrap();
+    let remark = format!("\n[{} bytes are left out here]\n", WRITTEN - DISK_MAX);
+    assert_eq!(disk.len() as u64, DISK_MAX + remark.len() as u64);
+    let said = disk
+        .windows(remark.len())
+        .any(|part| part == remark.as_bytes());
+    assert!(said, "{remark}");
 }
 
 #[test]

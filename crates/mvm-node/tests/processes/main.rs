@@ -9,6 +9,7 @@ mod backups;
 mod cluster;
 #[path = "../support/exposition.rs"]
 mod exposition;
+mod largest;
 mod pair;
 #[path = "../support/ports.rs"]
 mod ports;

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     cluster::{Cluster, wait},
     exposition::Exposition,
-    step,
+    largest, step,
     support::{self, Answer, get, new_job, post_json, request},
 };
 
@@ -192,6 +192,9 @@ fn a_cluster_keeps_its_promises() {
     (1..=3).for_each(|id| cluster.wait_ready(id));
     history.extend(vec![submit_somewhere(&cluster, survivor)]);
     history.check(&cluster);
+
+    step("as many of the largest jobs as fill batches: each is acknowledged or refused");
+    largest::jobs(&cluster);
 }
 
 /// What one submission came to.

@@ -43,14 +43,17 @@ struct Node {
     client: Client,
 }
 
-/// A node by its number, at the address that the cluster knows.
+/// A node by its number, where it answered, or else at the address that the cluster knows.
 async fn find(client: &Client, id: u64) -> anyhow::Result<Node> {
     let cluster = client.cluster().await?;
     let Some(member) = cluster.members.iter().find(|member| member.id == id) else {
         let known = cluster.members.iter().map(|member| member.id).collect();
         return Err(InputError::Node { id, known }.into());
     };
-    let server = client.servers()[0].sibling(&member.http)?;
+    let server = match cluster.node == id {
+        true => client.answered_last().clone(),
+        false => client.answered_last().sibling(&member.http)?,
+    };
     Ok(Node {
         id,
         client: client.only(server, client.deadline()),

@@ -60,7 +60,7 @@ async fn ended(client: &Client, id: &JobId) -> Result<JobView, ClientError> {
 
 /// No node says anything, so that looking at the job would be in vain as well.
 fn is_silence(error: &ClientError) -> bool {
-    let answered = |cause: &Cause| matches!(cause, Cause::Unavailable(_));
+    let answered = |cause: &Cause| matches!(cause, Cause::Unavailable(_) | Cause::StreamEnded);
     match error {
         ClientError::Unreachable { causes, .. } => !causes.iter().any(|of| answered(&of.cause)),
         ClientError::OutcomeUnknown { .. }
