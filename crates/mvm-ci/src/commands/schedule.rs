@@ -17,7 +17,7 @@ use crate::cli::{AddScheduleArgs, ScheduleArgs, ScheduleCommand};
 
 /// There is none of that name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no schedule {name}; `mvm-ci schedule list` shows those there are")]
+#[error("there is no schedule {name:?}; `mvm-ci schedule list` shows those there are")]
 pub(super) struct UnknownSchedule {
     name: String,
 }

@@ -60,7 +60,7 @@ fn schedules_are_kept() {
         &["schedule", "remove", "nightly"],
         &[],
         expect![[r#"
-            ! mvm-ci: NODE refused: there is no such schedule (404): there is no schedule nightly
+            ! mvm-ci: NODE refused: there is no such schedule (404): there is no schedule "nightly"
             ! hint: GET /api/v1/schedules shows the schedules there are
             exit 5
         "#]],
@@ -69,7 +69,7 @@ fn schedules_are_kept() {
         &["schedule", "show", "nightly"],
         &[],
         expect![[r#"
-            ! mvm-ci: there is no schedule nightly; `mvm-ci schedule list` shows those there are
+            ! mvm-ci: there is no schedule "nightly"; `mvm-ci schedule list` shows those there are
             exit 5
         "#]],
     );
