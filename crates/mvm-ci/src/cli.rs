@@ -1,7 +1,9 @@
 //! What can be typed: every command and flag. What they do is in [`crate::commands`].
 
+mod cluster;
 mod job;
 mod node;
+mod schedule;
 mod value;
 
 use std::{
@@ -20,11 +22,10 @@ use mvm_node::{
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
-    job::{
-        ClusterArgs, ClusterCommand, JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs,
-        SubmitArgs, WaitArgs,
-    },
+    cluster::{BackupCommand, ClusterArgs, ClusterCommand, DrainArgs, FetchArgs, OneNodeArgs},
+    job::{JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs, SubmitArgs, WaitArgs, WorkArgs},
     node::NodeArgs,
+    schedule::{AddScheduleArgs, OneScheduleArgs, ScheduleArgs, ScheduleCommand},
     value::When,
 };
 
@@ -44,7 +45,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Submits jobs to a cluster, and tells what becomes of them
     Job(JobArgs),
-    /// Tells how a cluster is
+    /// Keeps what a cluster submits by itself, at times
+    Schedule(ScheduleArgs),
+    /// Tells how a cluster is, empties nodes of jobs, and backs up the queue
     Cluster(ClusterArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
@@ -301,7 +304,7 @@ fn serve_help() -> String {
 
 fn exit_codes() -> String {
     format!(
-        "{}\n\n`mvm-ci job --help` has the exit codes of job and cluster.",
+        "{}\n\n`mvm-ci job --help` has the exit codes of job, schedule and cluster.",
         codes(EXIT_CODES)
     )
 }

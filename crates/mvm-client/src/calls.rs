@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Certificate, StatusCode, redirect};
+use reqwest::{Certificate, Method, Response, StatusCode, redirect};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Cause, ClientError, ServerCause},
-    exchange::{Call, Reply, Tried, exchange},
+    exchange::{Call, Reply, Tried, exchange, open},
     keys::KeyMaker,
-    options::{Options, OptionsError, ServerUrl},
+    options::{Options, OptionsError, ServerUrl, Token},
     rotation::{Rotation, Step},
 };
 
@@ -62,9 +62,29 @@ impl Client {
         }
     }
 
+    /// The same client, which gives one server so long to answer.
+    pub(crate) fn patient(&self, answer_timeout: Duration) -> Self {
+        let mut options = Options::clone(&self.options);
+        options.answer_timeout = answer_timeout;
+        Self {
+            options: Arc::new(options),
+            ..self.clone()
+        }
+    }
+
+    /// How long a call may take altogether.
+    pub fn deadline(&self) -> Duration {
+        self.options.deadline
+    }
+
     /// The servers it asks.
     pub fn servers(&self) -> &[ServerUrl] {
         &self.options.servers
+    }
+
+    /// The server that answered last; the first one before that.
+    pub fn answered_last(&self) -> &ServerUrl {
+        &self.options.servers[self.preferred()]
     }
 
     /// The server that answered last.
@@ -88,11 +108,35 @@ impl Client {
         segments: &[&str],
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<(StatusCode, T), ClientError> {
+        self.send(Method::POST, segments, body).await
+    }
+
+    /// Puts something in its place.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, ClientError> {
+        Ok(self.send(Method::PUT, segments, Some(body)).await?.1)
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<(StatusCode, T), ClientError> {
         // What is sent are our own types, whose keys are all text: that has a JSON form.
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
-        let call = Call::post(segments, body, self.keys.next());
+        let call = Call::change(method, segments, body, self.keys.next());
         let (server, reply) = self.call(&call).await?;
         Ok((reply.status, self.parse(server, &reply)?))
+    }
+
+    /// Takes something away.
+    pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
+        let call = Call::change(Method::DELETE, segments, None, self.keys.next());
+        self.call(&call).await.map(drop)
     }
 
     fn parse<T: DeserializeOwned>(&self, server: usize, reply: &Reply) -> Result<T, ClientError> {
@@ -103,15 +147,36 @@ impl Client {
     }
 
     async fn call(&self, call: &Call<'_>) -> Result<(usize, Reply), ClientError> {
+        self.around(call, async |url, token, allowed| {
+            exchange(&self.http, url, token, call, allowed).await
+        })
+        .await
+    }
+
+    /// Asks for something that is read piece by piece.
+    pub(crate) async fn open(&self, call: &Call<'_>) -> Result<(usize, Response), ClientError> {
+        self.around(call, async |url, token, allowed| {
+            let opening = open(&self.http, url, token, call);
+            let opened = tokio::time::timeout(allowed, opening).await;
+            opened.unwrap_or_else(|_| Tried::go_on(Cause::Slow { after: allowed }))
+        })
+        .await
+    }
+
+    /// Tries one server after the other.
+    async fn around<T>(
+        &self,
+        call: &Call<'_>,
+        ask: impl AsyncFn(&ServerUrl, Option<&Token>, Duration) -> Tried<T>,
+    ) -> Result<(usize, T), ClientError> {
         let mut attempt = Attempts::new(self, self.preferred());
         loop {
             let (server, left) = attempt.next(call.key.as_deref()).await?;
             let allowed = left.min(self.options.answer_timeout);
             let token = self.options.token.as_ref();
-            let url = &self.options.servers[server];
-            let tried = exchange(&self.http, url, token, call, allowed).await;
-            if let Some(reply) = attempt.judge(server, tried)? {
-                return Ok((server, reply));
+            let tried = ask(&self.options.servers[server], token, allowed).await;
+            if let Some(answer) = attempt.judge(server, tried)? {
+                return Ok((server, answer));
             }
         }
     }

@@ -51,13 +51,14 @@ impl<'a> Call<'a> {
     }
 
     /// Changes something, once for each `key`.
-    pub(crate) fn post(
+    pub(crate) fn change(
+        method: Method,
         segments: impl Into<Vec<&'a str>>,
         body: Option<Vec<u8>>,
         key: String,
     ) -> Self {
         Self {
-            method: Method::POST,
+            method,
             body,
             key: Some(key),
             ..Self::get(segments)

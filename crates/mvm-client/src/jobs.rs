@@ -52,11 +52,11 @@ impl Client {
         Ok(self.read::<OneJob>(call).await?.job)
     }
 
-    /// The attempts at a job, the first one first; none if there is no such job.
+    /// The attempts at a job, the first one first.
     ///
     /// # Errors
     ///
-    /// See [`ClientError`].
+    /// See [`ClientError`]; it is refused with 404 if there is no such job.
     pub async fn attempts(&self, job: &JobId) -> Result<Vec<Attempt>, ClientError> {
         let call = Call::get(["api", "v1", "jobs", &job.0, "attempts"]);
         Ok(self.read::<Attempts>(call).await?.attempts)
@@ -66,7 +66,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// See [`ClientError`].
+    /// See [`ClientError`]; it is refused with 404 if there is no such job.
     pub async fn log(
         &self,
         job: &JobId,

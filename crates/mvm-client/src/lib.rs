@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backups;
 mod calls;
 mod cluster;
 mod error;
@@ -32,20 +33,22 @@ mod keys;
 mod list;
 mod options;
 mod rotation;
+mod schedules;
 mod source;
 mod sse;
 mod view;
 mod work;
 
 pub use self::{
+    backups::Download,
     calls::Client,
     error::{Cause, ClientError, Problem, ServerCause},
     follow::{FollowJob, FollowLog, JobEvent, LogEvent, LogPlace},
     list::JobsQuery,
     options::{Options, OptionsError, ServerUrl, Token},
     view::{
-        Changed, Chunk, Claimed, ClusterView, Consistency, JobView, JobsPage, Member, Renewed,
-        Stats, Submitted,
+        BackupView, BackupsView, Changed, Chunk, Claimed, ClusterView, Consistency, JobView,
+        JobsPage, Member, Renewed, ScheduleSet, ScheduleView, Stats, Submitted, WorkerView,
     },
     work::Offer,
 };

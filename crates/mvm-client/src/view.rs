@@ -1,8 +1,10 @@
 //! What nodes answer, as far as it is needed. Fields that are not known here are passed over: a newer node may have more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mvm_queue::{Cursor, FencingToken, JobId, JobSpec, JobState, Stream, UnixMillis, WaitsFor};
+use mvm_queue::{
+    Cursor, FencingToken, JobId, JobSpec, JobState, Missed, Stream, UnixMillis, WaitsFor,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -182,4 +184,69 @@ pub struct Member {
     pub http: String,
     /// Whether it takes part in elections.
     pub voter: bool,
+}
+
+/// The worker of one node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WorkerView {
+    /// The node that tells this.
+    pub node: u64,
+    /// How many jobs it runs at once.
+    pub slots: u32,
+    /// How many it runs now.
+    pub busy: u32,
+    /// It takes no more.
+    pub draining: bool,
+    /// What it offers.
+    pub labels: BTreeSet<String>,
+    /// The kinds it can do.
+    pub kinds: BTreeSet<String>,
+}
+
+/// A backup of the queue on a node's disk.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BackupView {
+    /// The file's name.
+    pub name: String,
+    /// When it was asked for.
+    pub created_at_ms: UnixMillis,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The backups of one node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BackupsView {
+    /// Whose.
+    pub node: u64,
+    /// The newest first.
+    pub backups: Vec<BackupView>,
+}
+
+/// What submits jobs at times.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ScheduleView {
+    /// Its name.
+    pub name: String,
+    /// Grows whenever it is replaced.
+    pub revision: i64,
+    /// When, in UTC.
+    pub cron: String,
+    /// What becomes of ticks that nobody could fire.
+    pub missed: Missed,
+    /// What is submitted.
+    pub job: JobSpec,
+    /// The next tick.
+    pub next_ms: UnixMillis,
+}
+
+/// The answer to a schedule that was set.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ScheduleSet {
+    /// Its name.
+    pub name: String,
+    /// Grows whenever it is replaced.
+    pub revision: i64,
+    /// The first tick.
+    pub next_ms: UnixMillis,
 }

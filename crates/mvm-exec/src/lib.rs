@@ -85,6 +85,7 @@
 mod capture;
 mod isolation;
 mod job;
+mod mask;
 mod memory;
 mod outcome;
 mod spec;
@@ -95,6 +96,7 @@ mod wire;
 pub use capture::{Capture, Output, Stream};
 pub use isolation::{Isolation, Kind, ProbeError};
 pub use job::{Event, Job, StartError};
+pub use mask::SECRET_BYTES_MIN;
 pub use memory::MemoryControl;
 pub use outcome::Outcome;
 pub use spec::{

@@ -41,6 +41,10 @@ pub struct Spec {
     pub memory_limit: Option<u64>,
     /// How much of each stream is kept.
     pub output: OutputLimits,
+    /// What its output does not show: `***` stands for each line of these that has
+    /// [`SECRET_BYTES_MIN`](crate::SECRET_BYTES_MIN) bytes or more. Only these very bytes are found: not what a job
+    /// encodes, cuts or spreads over both streams.
+    pub secrets: Vec<Vec<u8>>,
     /// How long it may take to react to SIGTERM before SIGKILL.
     pub kill_grace: Duration,
     /// How long processes it left behind may go on after its own end, for the last lines of a pipeline.
@@ -117,6 +121,7 @@ impl Spec {
             time_limit: None,
             memory_limit: None,
             output: OutputLimits::default(),
+            secrets: Vec::new(),
             kill_grace: DEFAULT_KILL_GRACE,
             linger: DEFAULT_LINGER,
             priority: Priority::default(),
@@ -176,6 +181,13 @@ impl Spec {
     #[must_use]
     pub fn output(mut self, limits: OutputLimits) -> Self {
         self.output = limits;
+        self
+    }
+
+    /// Keeps this out of what is told of its output.
+    #[must_use]
+    pub fn secret(mut self, value: impl Into<Vec<u8>>) -> Self {
+        self.secrets.push(value.into());
         self
     }
 

@@ -220,7 +220,7 @@ impl Start {
             })
     }
 
-    /// Reads all but the output limits, which are the node's own business.
+    /// Reads all but what concerns the output, which is the node's own business.
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let namespace = reader.flag()?;
         let has_group = reader.flag()?;
@@ -248,6 +248,7 @@ impl Start {
                 time_limit: reader.duration()?,
                 memory_limit: Some(reader.number()?).filter(|bytes| *bytes != u64::MAX),
                 output: OutputLimits::default(),
+                secrets: Vec::new(),
                 kill_grace: reader.duration()?.unwrap_or(Duration::MAX),
                 linger: reader.duration()?.unwrap_or(Duration::MAX),
                 priority: Priority {

@@ -1,4 +1,4 @@
-//! Flags of `mvm-ci job` and `mvm-ci cluster`.
+//! Flags of `mvm-ci job`.
 
 use std::time::Duration;
 
@@ -50,17 +50,10 @@ pub struct OneJobArgs {
     pub id: JobId,
 }
 
-/// Flags of `mvm-ci job submit`.
+/// What a job is to do, and with what.
 #[derive(Debug, Args)]
-#[command(
-    group(ArgGroup::new("work").required(true).args(["kind", "script", "command"])),
-    override_usage = "\
-mvm-ci job submit [OPTIONS] -- COMMAND [ARGUMENT]...
-       mvm-ci job submit [OPTIONS] --script TEXT
-       mvm-ci job submit [OPTIONS] --kind KIND [--payload JSON]",
-    after_help = "Values written @FILE are read from that file, - from standard input."
-)]
-pub struct SubmitArgs {
+#[command(group(ArgGroup::new("work").required(true).args(["kind", "script", "command"])))]
+pub struct WorkArgs {
     /// A job for workers of this kind
     #[arg(long)]
     pub kind: Option<String>,
@@ -96,12 +89,31 @@ pub struct SubmitArgs {
     /// How long one attempt may take: 90s, 10m, 1h 30m
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub time_limit: Option<Duration>,
-    /// Not before: 10m from now, or 2027-01-31T08:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = value::when)]
-    pub run_after: Option<When>,
     /// At most so many jobs of this key at once
     #[arg(long, value_name = "KEY=LIMIT", value_parser = value::concurrency)]
     pub concurrency: Option<Concurrency>,
+}
+
+/// Of commands with [`WorkArgs`].
+pub(super) const VALUES_HELP: &str =
+    "Values written @FILE are read from that file, - from standard input.";
+
+/// Flags of `mvm-ci job submit`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "\
+mvm-ci job submit [OPTIONS] -- COMMAND [ARGUMENT]...
+       mvm-ci job submit [OPTIONS] --script TEXT
+       mvm-ci job submit [OPTIONS] --kind KIND [--payload JSON]",
+    after_help = VALUES_HELP
+)]
+pub struct SubmitArgs {
+    /// What it is to do.
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// Not before: 10m from now, or 2027-01-31T08:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = value::when)]
+    pub run_after: Option<When>,
     /// Jobs that must complete first
     #[arg(long, value_name = "ID", num_args = 1.., value_delimiter = ',', value_parser = job_id)]
     pub after: Vec<JobId>,
@@ -165,25 +177,6 @@ pub struct WaitArgs {
     /// The jobs
     #[arg(value_name = "ID", required = true, value_parser = job_id)]
     pub ids: Vec<JobId>,
-}
-
-/// Clusters, at any node.
-#[derive(Debug, Args)]
-#[command(after_help = super::codes(NODE_EXIT_CODES))]
-pub struct ClusterArgs {
-    /// How to reach the cluster.
-    #[command(flatten)]
-    pub node: NodeArgs,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: ClusterCommand,
-}
-
-/// What can be asked of a cluster.
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Tells of every node whether it is ready, who leads, and how far it is behind
-    Status,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap takes parsers that may fail")]

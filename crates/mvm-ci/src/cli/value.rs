@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mvm_queue::{Concurrency, JobState};
+use mvm_queue::{Concurrency, JobState, Missed};
 
 /// A time, or how far it is from now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,6 +65,16 @@ pub(super) fn concurrency(text: &str) -> Result<Concurrency, String> {
             limit,
         }),
         None => Err("write it as KEY=LIMIT, for instance deploy=1".to_owned()),
+    }
+}
+
+/// What becomes of missed times.
+pub(super) fn missed(word: &str) -> Result<Missed, String> {
+    match word {
+        "once" => Ok(Missed::Once),
+        "all" => Ok(Missed::All),
+        "skip" => Ok(Missed::Skip),
+        _ => Err("write once, all or skip".to_owned()),
     }
 }
 

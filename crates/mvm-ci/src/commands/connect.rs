@@ -32,6 +32,18 @@ pub(super) enum InputError {
     /// The payload.
     #[error("could not read the payload as JSON: {0}")]
     Json(serde_json::Error),
+    /// A node.
+    #[error("the cluster has no node {id}, but {known:?}")]
+    Node { id: u64, known: Vec<u64> },
+    /// A backup.
+    #[error("node {node} has no backup; `mvm-ci cluster backup now` makes one")]
+    NoBackup { node: u64 },
+    /// A file.
+    #[error("could not write {}: it exists", path.display())]
+    InTheWay { path: PathBuf },
+    /// A name from elsewhere.
+    #[error("{name:?} is no name for a file here; give one with --output")]
+    FileName { name: String },
     /// A time.
     #[error("the time is out of range")]
     Time,

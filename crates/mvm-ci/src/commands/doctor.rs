@@ -3,11 +3,12 @@
 use std::{io::Write, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
+use mvm_exec::{Isolation, Kind};
 use mvm_lab::verdict::Verdict;
 use mvm_machine::{
     accelerator,
     cache::Cache,
-    host::{self, Finding, HostView, survey},
+    host::{self, Finding, HostView, State, survey},
     image::Image,
     kernel::Kernel,
 };
@@ -18,6 +19,8 @@ pub(super) async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     let cache = Cache::for_user()?;
     let view = HostView::of_this_host(cache.root().to_owned());
     let mut found = survey(&view);
+    // Each goes above what was added before.
+    found.push(isolation().await?);
     if let Some(choice) = probe(&cache, &view).await? {
         found.push(Finding::accelerator(
             &choice.accelerator.to_string(),
@@ -37,6 +40,21 @@ pub(super) async fn doctor(arguments: DoctorArgs) -> anyhow::Result<ExitCode> {
     } else {
         Verdict::Unfit.exit_code()
     }))
+}
+
+/// Asks as a node does when it starts: with this program as supervisor.
+async fn isolation() -> anyhow::Result<Finding> {
+    let probed = tokio::task::spawn_blocking(Isolation::probe).await?;
+    Ok(match probed {
+        Ok(isolation) => {
+            let state = match isolation.kind() {
+                Kind::PidNamespace { .. } => State::Ok,
+                Kind::Subreaper { .. } => State::Unfit,
+            };
+            Finding::job_isolation(state, isolation.to_string())
+        }
+        Err(error) => Finding::job_isolation(State::Missing, error.to_string()),
+    })
 }
 
 /// Probes the accelerator if QEMU and a kernel are here already: a doctor looks and does not download.

@@ -7,9 +7,11 @@ mod image;
 mod job;
 mod output;
 mod repl;
+mod schedule;
 mod serve;
 mod test;
 mod token;
+mod work;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
@@ -21,7 +23,7 @@ use mvm_lab::{
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
-use self::{connect::InputError, test::UnknownScenario};
+use self::{connect::InputError, schedule::UnknownSchedule, test::UnknownScenario};
 use crate::{
     cli::{Cli, Command, LogFormat},
     exit_codes::{self, USAGE},
@@ -37,7 +39,7 @@ pub fn run(cli: Cli) -> ExitCode {
             log(EnvFilter::new(&arguments.log), arguments.log_format);
         }
         // The verifier logs what the error says in any case.
-        Command::Job(_) | Command::Cluster(_) => {
+        Command::Job(_) | Command::Schedule(_) | Command::Cluster(_) => {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
         // Who runs a scenario has the report.
@@ -64,6 +66,7 @@ pub fn run(cli: Cli) -> ExitCode {
         match cli.command {
             Command::Serve(arguments) => serve::serve(arguments).await,
             Command::Job(arguments) => job::job(arguments).await,
+            Command::Schedule(arguments) => schedule::schedule(arguments).await,
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Repl(arguments) => repl::repl(arguments).await,
@@ -143,6 +146,9 @@ fn code(error: &anyhow::Error) -> u8 {
             }
             _ => USAGE,
         };
+    }
+    if error.is::<UnknownSchedule>() {
+        return exit_codes::REFUSED;
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);

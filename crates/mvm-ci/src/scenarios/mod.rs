@@ -3,6 +3,7 @@
 //! They are written on the `mvm-lab` API as any user's are; only here do lab and node meet.
 
 mod api;
+mod clock;
 mod cluster;
 mod cluster_nodes;
 mod concurrent;

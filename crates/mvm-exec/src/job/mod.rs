@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::capture::{Output, Stream};
 use crate::isolation::supervisor_command;
+use crate::mask::Secrets;
 use crate::wire::{FRAME_BYTES_MAX, Order, Start};
 use crate::{Directory, Isolation, Kind, MemoryControl, Outcome, Spec};
 
@@ -80,6 +81,7 @@ impl Job {
     /// Outside a tokio runtime with its I/O and time drivers enabled.
     pub fn start(isolation: &Isolation, mut spec: Spec) -> Result<Self, StartError> {
         let limits = spec.output;
+        let secrets = Secrets::of(&std::mem::take(&mut spec.secrets));
         let patience = pump::Patience::of(&spec);
         let mark = marked::new_mark().map_err(StartError::Supervisor)?;
         spec.environment
@@ -92,7 +94,7 @@ impl Job {
             child,
         } = spawn(isolation).map_err(StartError::Supervisor)?;
         let supervisor = child.id().unwrap_or_default();
-        let queue = Arc::new(Queue::new(limits));
+        let queue = Arc::new(Queue::new(limits, secrets));
         let (orders, inbox) = mpsc::unbounded_channel();
         let (outputs, queue_of_pump) = ([stdout, stderr], Arc::clone(&queue));
         let pump = Pump::new(queue_of_pump, control, outputs, child, patience, mark);

@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::Event;
 use crate::capture::{CHUNK_BYTES_MAX, Capture, Output, Stream};
+use crate::mask::{Mask, Secrets};
 use crate::{Outcome, OutputLimits};
 
 #[derive(Debug)]
@@ -23,17 +24,23 @@ struct State {
     events: VecDeque<Event>,
     stdout: Capture,
     stderr: Capture,
+    /// Of either stream, if there are secrets.
+    masks: Option<[Mask; 2]>,
     ended: Option<Outcome>,
 }
 
 impl Queue {
-    pub(super) fn new(limits: OutputLimits) -> Self {
+    pub(super) fn new(limits: OutputLimits, secrets: Option<Secrets>) -> Self {
+        let masks = secrets
+            .map(Arc::new)
+            .map(|secrets| [(); 2].map(|()| Mask::new(&secrets)));
         Self {
             state: Mutex::new(State {
                 limits,
                 events: VecDeque::new(),
                 stdout: Capture::new(limits),
                 stderr: Capture::new(limits),
+                masks,
                 ended: None,
             }),
             changed: Notify::new(),
@@ -91,7 +98,22 @@ impl State {
         }
     }
 
+    fn mask(&mut self, stream: Stream) -> Option<&mut Mask> {
+        let [stdout, stderr] = self.masks.as_mut()?;
+        Some(match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        })
+    }
+
     fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        match self.mask(stream).map(|mask| mask.push(bytes)) {
+            Some(masked) => self.keep(stream, &masked),
+            None => self.keep(stream, bytes),
+        }
+    }
+
+    fn keep(&mut self, stream: Stream, bytes: &[u8]) {
         let live = self.capture(stream).push(bytes);
         if live.is_empty() {
             return;
@@ -110,6 +132,9 @@ impl State {
     }
 
     fn finish(&mut self, stream: Stream) {
+        if let Some(held) = self.mask(stream).map(Mask::finish) {
+            self.keep(stream, &held);
+        }
         let empty = Capture::new(self.limits);
         let (omitted, last) = std::mem::replace(self.capture(stream), empty).finish();
         if omitted > 0 {
@@ -137,10 +162,13 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_in_order_and_the_end_stays() {
-        let queue = Queue::new(OutputLimits {
-            first_bytes: 4,
-            last_bytes: 2,
-        });
+        let queue = Queue::new(
+            OutputLimits {
+                first_bytes: 4,
+                last_bytes: 2,
+            },
+            None,
+        );
         queue.started("/".into());
         queue.output(Stream::Stdout, b"a");
         queue.output(Stream::Stdout, b"b");

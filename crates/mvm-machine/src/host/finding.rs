@@ -26,6 +26,8 @@ pub enum Requirement {
     TemporaryFolder,
     /// The interpreter of scenario scripts.
     Python,
+    /// What holds the processes of a node's job together.
+    JobIsolation,
 }
 
 impl Requirement {
@@ -43,6 +45,7 @@ impl Requirement {
             Self::CacheFolder => "cache folder",
             Self::TemporaryFolder => "temporary folder",
             Self::Python => "Python",
+            Self::JobIsolation => "job isolation",
         }
     }
 }
@@ -131,6 +134,20 @@ impl Finding {
             found: format!("{name}: {reason}"),
             without: "emulation always works".to_owned(),
             remedy: None,
+        }
+    }
+
+    /// The line of what holds a job's processes together, which a node finds out by trying.
+    #[must_use]
+    pub fn job_isolation(state: State, found: impl Into<String>) -> Self {
+        let advice = "run nodes as root, or allow user namespaces (kernel.unprivileged_userns_clone, user.max_user_namespaces)";
+        Self {
+            requirement: Requirement::JobIsolation,
+            necessity: Necessity::Advised,
+            state,
+            found: found.into(),
+            without: "a job that kills its supervisor can outlive its end".to_owned(),
+            remedy: (state != State::Ok).then(|| Remedy::advice(advice)),
         }
     }
 

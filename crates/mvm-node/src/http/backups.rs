@@ -29,7 +29,8 @@ pub(super) async fn make<S: Store>(
             Ok((status, location, Json(made)))
         }
         BackupMade::Unavailable { cause } => Err(Problem::unavailable(&cause)),
-        BackupMade::Failed { detail } => Err(Problem::broken(detail)),
+        BackupMade::Failed { node, detail } => Err(Problem::backup_failed(node, &detail)),
+        BackupMade::Unknown { detail } => Err(Problem::backup_unknown(detail)),
     }
 }
 
@@ -58,6 +59,6 @@ pub(super) async fn fetch<S: Store>(
 fn unread(error: BackupsUnread) -> Problem {
     match error {
         BackupsUnread::Unavailable(cause) => Problem::unavailable(&cause),
-        BackupsUnread::Disk(error) => Problem::broken(error.to_string()),
+        BackupsUnread::Disk(error) => Problem::unreadable(error.to_string()),
     }
 }

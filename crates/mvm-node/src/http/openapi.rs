@@ -8,7 +8,7 @@ use super::{
     routes::{Content, Endpoint, Operation, Parameter, Reply, Route, endpoints},
     schema,
 };
-use crate::store::Store;
+use crate::{auth::Scope, store::Store};
 
 /// `GET /api/openapi.json`
 pub(super) async fn openapi<S: Store>() -> Json<Value> {
@@ -35,8 +35,6 @@ fn document<S>(endpoints: &[Endpoint<S>]) -> Value {
         },
         // Of the node that was asked.
         "servers": [{"url": "/"}],
-        // A node may be open to all.
-        "security": [{}, {"bearer": []}],
         "paths": paths,
         "components": {
             "schemas": schema::named(),
@@ -64,6 +62,7 @@ fn operation(route: &Route, operation: &Operation) -> Value {
         "summary": route.summary,
         "parameters": operation.parameters.iter().map(parameter).collect::<Vec<_>>(),
         "responses": responses,
+        "security": security(route.scope),
     });
     if !operation.takes.is_empty() {
         let content: Map<String, Value> = operation
@@ -77,6 +76,14 @@ fn operation(route: &Route, operation: &Operation) -> Value {
         told["requestBody"] = json!({"required": true, "content": content});
     }
     told
+}
+
+/// A node may be open to all; the scope is told as the role that a token must have.
+fn security(scope: Option<Scope>) -> Value {
+    match scope {
+        None => json!([]),
+        Some(scope) => json!([{}, {"bearer": [scope.as_str()]}]),
+    }
 }
 
 fn parameter(parameter: &Parameter) -> Value {
@@ -126,6 +133,8 @@ fn success(reply: &Reply) -> Value {
 fn problem(status: u16) -> Value {
     let about = match status {
         400 => "the request is not understood",
+        401 => "the node asks for a token, and there is none that it knows",
+        403 => "the token does not have the scope",
         404 => "there is no such thing",
         408 => "the body came too slowly",
         409 => "the job, or the worker's claim of it, does not allow it; nothing was changed",
@@ -137,11 +146,15 @@ fn problem(status: u16) -> Value {
         504 => {
             "the outcome is not known; repeating it with the request's id as key cannot apply it twice"
         }
+        507 => "the leader's disk did not take it; older backups are as they were",
         _ => "a problem",
     };
     let mut headers = headers();
     if matches!(status, 429 | 503) {
         headers["Retry-After"] = header("seconds after which it is worth repeating");
+    }
+    if matches!(status, 401 | 403) {
+        headers["WWW-Authenticate"] = header("what the token must be (RFC 6750)");
     }
     json!({
         "description": about,

@@ -293,6 +293,42 @@ impl Problem {
         .hint("repeat it with the request_id as Idempotency-Key: it will not be applied twice")
     }
 
+    /// The leader's disk did not take a backup.
+    pub(super) fn backup_failed(node: u64, detail: &str) -> Self {
+        Self::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "urn:mvm-ci:backup-failed",
+            "the backup could not be written",
+            format!("node {node}, which leads, could not write it: {detail}"),
+        )
+        .hint(
+            "see that its data directory has room for the database twice and that state_machine/backups in it \
+             can be written, then ask again; the queue goes on, and older backups are as they were",
+        )
+    }
+
+    /// A backup was asked for, and nobody knows what becomes of it.
+    pub(super) fn backup_unknown(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "urn:mvm-ci:outcome-unknown",
+            "the outcome is not known",
+            detail,
+        )
+        .hint("ask again: within a minute there is only one; GET /api/v1/backups shows it")
+    }
+
+    /// This node's disk does not give what it has.
+    pub(super) fn unreadable(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "urn:mvm-ci:unreadable",
+            "this node cannot read its disk",
+            detail,
+        )
+        .hint("see that state_machine/backups in its data directory can be read; other nodes have the same backups")
+    }
+
     /// A defect of ours.
     pub(super) fn broken(detail: impl Into<String>) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -111,7 +111,7 @@ fn jobs<S: Store>() -> Vec<Endpoint<S>> {
             .streams(&[("job", "Job"), ("end", "End")]),
         Endpoint::get(READ, "/api/v1/jobs/{id}/attempts", "the attempts at a job", v1::attempts::<S>)
             .reads()
-            .answers(200, "Attempts", "the first one first; none if there is no such job"),
+            .answers(200, "Attempts", "the first one first; none before the first claim"),
         Endpoint::get(READ, "/api/v1/jobs/{id}/attempts/{attempt}/{stream}", "output beyond the log, from the disk of its node", output::output::<S>)
             .parameter("path", "attempt", true, "the attempt's token", schema::token())
             .parameter("path", "stream", true, "which of its two streams", schema::stream())
@@ -153,7 +153,6 @@ fn schedules<S: Store>() -> Vec<Endpoint<S>> {
         .named()
         .takes("SetSchedule", example())
         .changes()
-        .problem(429)
         .answers(200, "ScheduleSet", "the schedule is in force"),
         Endpoint::delete(
             SUBMIT,
@@ -265,6 +264,8 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             backups::make::<S>,
         )
         .problem(503)
+        .problem(504)
+        .problem(507)
         .answers(
             201,
             "Backup",
@@ -422,11 +423,17 @@ impl<S: Store> Endpoint<S> {
             handler,
             operation: Operation::default(),
         };
+        // Whoever sends too much is told so, everywhere. A token of any scope may read.
+        let guarded = match scope {
+            None => endpoint.problem(429),
+            Some(Scope::Read) => endpoint.problem(429).problem(401),
+            Some(_) => endpoint.problem(429).problem(401).problem(403),
+        };
         match path.contains("{id}") {
-            true => endpoint
+            true => guarded
                 .parameter("path", "id", true, "the job's id", schema::path_id())
                 .problem(404),
-            false => endpoint,
+            false => guarded,
         }
     }
 
@@ -523,7 +530,6 @@ impl<S: Store> Endpoint<S> {
 
     fn submits(self) -> Self {
         self.changes()
-            .problem(429)
             .answers(201, "Submitted", "on the disks of a majority")
             .answers(200, "Submitted", "there was a job of that idempotency key")
     }
@@ -579,7 +585,7 @@ impl<S: Store> Endpoint<S> {
 
     /// It answers with events until there are no more to come.
     fn streams(self, events: &'static [(&'static str, &'static str)]) -> Self {
-        self.problem(429).problem(503).reply(
+        self.problem(503).reply(
             200,
             "events, from this node's replica",
             Content::Events(events),

@@ -363,10 +363,14 @@ pub(super) async fn attempts<S: Store>(
     RawQuery(query): RawQuery,
 ) -> Answered {
     let [consistency] = form::fields(query.unwrap_or_default().as_bytes(), ["consistency"])?;
-    let query = Query::Attempts { job };
+    let query = Query::Attempts { job: job.clone() };
     let (answer, wrap) = read(&app, consistency.as_deref(), query).await?;
     match answer {
         Answer::Attempts { attempts } => {
+            if attempts.is_empty() {
+                // Nothing of a job that there is, or no such job.
+                drop(one_job(&app, consistency.as_deref(), &job).await?);
+            }
             Ok(Json(wrap(json!({ "attempts": attempts }))).into_response())
         }
         other => Err(mismatch(&other)),
@@ -387,7 +391,7 @@ pub(super) async fn log<S: Store>(
             .hint("GET /api/v1/jobs/{id}/attempts lists them; attempt is the token")
     })?;
     let query = Query::Log {
-        job,
+        job: job.clone(),
         token: FencingToken(number("attempt", &attempt)?),
         from: maybe("from", from)?.unwrap_or(0),
         limit: LOG_CHUNKS_MAX,
@@ -395,6 +399,10 @@ pub(super) async fn log<S: Store>(
     let (answer, wrap) = read(&app, consistency.as_deref(), query).await?;
     match answer {
         Answer::Log { chunks } => {
+            if chunks.is_empty() {
+                // Nothing of a job that there is, or no such job.
+                drop(one_job(&app, consistency.as_deref(), &job).await?);
+            }
             let chunks: Vec<_> = chunks.iter().map(ChunkView::from).collect();
             Ok(Json(wrap(json!({ "chunks": chunks }))).into_response())
         }

@@ -42,9 +42,16 @@ pub enum BackupMade {
         /// What stood in the way.
         cause: Unavailable,
     },
-    /// It was asked for, and may exist or not.
+    /// The leader could not write it; some of the others may have.
     Failed {
+        /// Who led.
+        node: u64,
         /// What went wrong.
+        detail: String,
+    },
+    /// It was asked for, and may come to be or not.
+    Unknown {
+        /// What is known.
         detail: String,
     },
 }
@@ -69,10 +76,15 @@ pub struct BackupContents {
 }
 
 /// Makes a backup; this node must lead.
-pub(super) async fn make(client: &Client) -> BackupMade {
+pub(super) async fn make(client: &Client, node: u64) -> BackupMade {
     match try_make(client).await {
         Ok(made) => made,
-        Err(error) => BackupMade::Failed {
+        // SQLite says so of the disk, and hiqlite of the folder.
+        Err(hiqlite::Error::Sqlite(detail) | hiqlite::Error::Error(detail)) => BackupMade::Failed {
+            node,
+            detail: detail.into_owned(),
+        },
+        Err(error) => BackupMade::Unknown {
             detail: error.to_string(),
         },
     }
@@ -82,14 +94,12 @@ async fn try_make(client: &Client) -> Result<BackupMade, hiqlite::Error> {
     let before = list(client).await?.into_iter().next();
     client.backup().await?;
     let newest = list(client).await?.into_iter().next();
-    Ok(match newest {
-        Some(made) => BackupMade::Done {
-            is_new: before.is_none_or(|before| before.name != made.name),
-            made,
-        },
-        None => BackupMade::Failed {
-            detail: "the store reports success, and there is no file".into(),
-        },
+    let made = newest.ok_or_else(|| {
+        hiqlite::Error::Error("the store reports success, and there is no file".into())
+    })?;
+    Ok(BackupMade::Done {
+        is_new: before.is_none_or(|before| before.name != made.name),
+        made,
     })
 }
 

@@ -521,7 +521,7 @@ impl Store for ClusterStore {
                 Exchange::NotSent { detail } => {
                     Err(Unavailable::LeaderUnreachable { leader, detail })
                 }
-                Exchange::Lost => Ok(BackupMade::Failed {
+                Exchange::Lost => Ok(BackupMade::Unknown {
                     detail: format!("no answer from the leader, node {leader}"),
                 }),
             }

@@ -49,6 +49,8 @@ pub enum Outage {
     Unavailable(Unavailable),
     /// Commands are applied, and their answers get lost.
     AnswersLost,
+    /// There is no room for a backup.
+    DiskFull,
 }
 
 impl MemoryStore {
@@ -82,7 +84,7 @@ impl MemoryStore {
     fn unavailable(&self) -> Option<Unavailable> {
         match &self.lock().outage {
             Some(Outage::Unavailable(cause)) => Some(cause.clone()),
-            Some(Outage::AnswersLost) | None => None,
+            Some(Outage::AnswersLost | Outage::DiskFull) | None => None,
         }
     }
 }
@@ -96,7 +98,7 @@ impl Store for MemoryStore {
                 self.apply(&command);
                 Proposal::Unknown
             }
-            None => self.apply(&command),
+            Some(Outage::DiskFull) | None => self.apply(&command),
         }
     }
 
@@ -181,8 +183,18 @@ impl Store for MemoryStore {
     }
 
     async fn back_up(&self) -> BackupMade {
-        if let Some(cause) = self.unavailable() {
-            return BackupMade::Unavailable { cause };
+        let outage = self.lock().outage.clone();
+        match outage {
+            Some(Outage::Unavailable(cause)) => return BackupMade::Unavailable { cause },
+            Some(Outage::AnswersLost) => {
+                let detail = "no answer from the leader".into();
+                return BackupMade::Unknown { detail };
+            }
+            Some(Outage::DiskFull) => {
+                let detail = "database or disk is full".into();
+                return BackupMade::Failed { node: NODE, detail };
+            }
+            None => {}
         }
         let made = Backup {
             name: "backup_node_1_1764028800.sqlite".into(),

@@ -192,7 +192,7 @@ impl LocalRaft {
     /// Makes a backup on every node if this node leads.
     pub(super) async fn back_up(&self) -> BackupMade {
         match self.lead().await {
-            Ok(()) => backups::make(&self.client).await,
+            Ok(()) => backups::make(&self.client, self.node).await,
             Err(cause) => BackupMade::Unavailable { cause },
         }
     }

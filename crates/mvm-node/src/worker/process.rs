@@ -72,7 +72,7 @@ impl Process {
             spec = spec.env(name, value);
         }
         for (name, value) in &self.secret_environment {
-            spec = spec.env(name, value.expose());
+            spec = spec.env(name, value.expose()).secret(value.expose());
         }
         if let Some(bytes) = self.memory_limit_bytes {
             spec = spec.memory_limit(bytes);

@@ -8,7 +8,10 @@ use axum::{
     http::{HeaderMap, Request},
 };
 use http_body_util::BodyExt;
-use mvm_node::{http::App, store::MemoryStore};
+use mvm_node::{
+    http::{App, Guard},
+    store::MemoryStore,
+};
 use serde_json::Value;
 use tower_service::Service;
 
@@ -62,21 +65,27 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node that lets everybody in.
     pub(crate) async fn start() -> Self {
-        let store = Arc::new(MemoryStore::new());
-        let app = App::new(Arc::clone(&store), 7, "0123456789abcdef");
-        let router = Arc::clone(&app).router();
-        let mut node = Self {
-            app,
-            store,
-            document: Value::Null,
-            router,
-        };
+        let mut node = Self::guarded(Guard::default(), Value::Null);
         let request = Request::get("/api/openapi.json")
             .body(Body::empty())
             .unwrap();
         node.document = node.send(request).await.json();
         node
+    }
+
+    /// A node whose document is known.
+    pub(crate) fn guarded(guard: Guard, document: Value) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let app = App::guarded(Arc::clone(&store), 7, "0123456789abcdef", guard);
+        let router = Arc::clone(&app).router();
+        Self {
+            app,
+            store,
+            document,
+            router,
+        }
     }
 
     /// Sends a request and reads the answer, unless it is a stream.
@@ -136,12 +145,13 @@ impl Node {
                 .any(|told| told.eq_ignore_ascii_case(name))
         };
         for name in reply.headers.keys().map(|name| name.as_str()) {
-            let ours = name.starts_with("x-mvm-") || matches!(name, "location" | "retry-after");
+            let ours = name.starts_with("x-mvm-")
+                || matches!(name, "location" | "retry-after" | "www-authenticate");
             if ours && !told(name) {
                 return Err(format!("header {name} is not told"));
             }
         }
-        for name in ["x-mvm-node", "retry-after", "location"] {
+        for name in ["x-mvm-node", "retry-after", "location", "www-authenticate"] {
             if told(name) && reply.header(name).is_none() {
                 return Err(format!("header {name} is told and missing"));
             }

@@ -1,34 +1,33 @@
 //! A run through all routes: no answer that the document does not tell, and none that it tells in vain.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use axum::{body::Body, http::Request};
-use mvm_node::{
-    consensus::Unavailable,
-    http::{BODY_BYTES_MAX, STREAMS_MAX},
-    store::Outage,
-};
+use axum::{body::Body, extract::ConnectInfo, http::Request};
+use mvm_node::{consensus::Unavailable, http::BODY_BYTES_MAX, store::Outage};
 use mvm_queue::{
-    Change, Command, FencingToken, JobId, LANES_MAX, RequestId, SCHEDULES_MAX, Stream, UnixMillis,
+    Change, Command, FencingToken, JobId, RequestId, SCHEDULES_MAX, Stream, UnixMillis,
 };
 use serde_json::{Value, json};
 
 use super::{
     document::{Node, Operation, Reply},
+    guards::{guards, limits},
     paths,
 };
 
 const JSON: &str = "application/json";
 
-/// What no store in memory answers: `http/output.rs` and `mvm-ci/tests/worker.rs` show output on a disk.
+/// What no store in memory answers: `http/output.rs` and `mvm-ci/tests/commands/worker.rs` show output on a disk.
 const ELSEWHERE: (&str, [u16; 3]) = (
     "/api/v1/jobs/{id}/attempts/{attempt}/{stream}",
     [200, 307, 503],
 );
 
 /// Calls by method, path and body; each answer is judged, and remembered by operation and status.
-struct Run {
-    node: Node,
+pub(super) struct Run {
+    pub(super) node: Node,
+    /// Where requests come from, if that matters.
+    pub(super) from: Option<SocketAddr>,
     seen: BTreeSet<(String, String, u16)>,
 }
 
@@ -36,11 +35,12 @@ impl Run {
     async fn start() -> Self {
         Self {
             node: Node::start().await,
+            from: None,
             seen: BTreeSet::new(),
         }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         method: &str,
         path: &str,
@@ -52,10 +52,11 @@ impl Run {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let reply = self
-            .node
-            .send(request.body(Body::from(body.to_vec())).unwrap())
-            .await;
+        let mut request = request.body(Body::from(body.to_vec())).unwrap();
+        if let Some(from) = self.from {
+            request.extensions_mut().insert(ConnectInfo(from));
+        }
+        let reply = self.node.send(request).await;
         let judged = self.node.judge(&operation, &reply);
         judged.unwrap_or_else(|problem| panic!("{method} {path}: {problem}: {reply:?}"));
         self.seen
@@ -79,7 +80,7 @@ impl Run {
         reply.json()
     }
 
-    async fn post(&mut self, status: u16, path: &str, body: Value) -> Value {
+    pub(super) async fn post(&mut self, status: u16, path: &str, body: Value) -> Value {
         let reply = self
             .send(
                 "POST",
@@ -97,7 +98,7 @@ impl Run {
     }
 
     /// The documented example of an operation, with the id in its path.
-    async fn example(
+    pub(super) async fn example(
         &mut self,
         operation: &Operation,
         id: &str,
@@ -136,6 +137,7 @@ async fn whatever_a_run_is_answered_is_told_and_whatever_is_told_can_be_had() {
     refusals(&mut run).await;
     outages(&mut run).await;
     limits(&mut run).await;
+    guards(&mut run).await;
     let told = run.node.operations().into_iter().flat_map(|operation| {
         let statuses: Vec<u16> = operation.told["responses"]
             .as_object()
@@ -307,6 +309,9 @@ async fn times(run: &mut Run) {
 
 /// Backups.
 async fn copies(run: &mut Run) {
+    run.node.store.set_outage(Some(Outage::DiskFull));
+    run.post(507, "/api/v1/backups", json!(null)).await;
+    run.node.store.set_outage(None);
     let made = run.post(201, "/api/v1/backups", json!(null)).await;
     run.post(200, "/api/v1/backups", json!(null)).await;
     let listed = run.get("/api/v1/backups").await;
@@ -464,51 +469,4 @@ async fn outages(run: &mut Run) {
         }
         run.node.store.set_outage(None);
     }
-}
-
-/// More than the node bears.
-async fn limits(run: &mut Run) {
-    let waiting = run
-        .post(
-            201,
-            "/api/v1/jobs",
-            json!({"kind": "waiting", "payload": null}),
-        )
-        .await;
-    let events = format!("/api/v1/jobs/{}/events", waiting["id"].as_str().unwrap());
-    let log = events.replace("/events", "/log/events");
-    let mut open = Vec::new();
-    for _ in 0..STREAMS_MAX {
-        open.push(
-            run.node
-                .open(Request::get(&events).body(Body::empty()).unwrap())
-                .await,
-        );
-    }
-    for path in [&events, &log] {
-        assert_eq!(run.send("GET", path, &[], b"").await.status, 429);
-    }
-    drop(open);
-    assert_eq!(
-        run.send("GET", &events, &[], b"").await.status,
-        200,
-        "the places are free again"
-    );
-    run.node.app.end_streams();
-    for path in [&events, &log] {
-        assert_eq!(run.send("GET", path, &[], b"").await.status, 503);
-    }
-
-    run.node = Node::start().await;
-    for lane in 0..LANES_MAX {
-        let labels = [format!("l{lane}")];
-        let lane = json!({"kind": "lane", "payload": null, "labels": labels});
-        run.post(201, "/api/v1/jobs", lane).await;
-    }
-    run.post(429, "/api/v1/jobs", json!({"kind": "new", "payload": null}))
-        .await;
-    run.post(429, "/queue/publish", json!({"kind": "new"}))
-        .await;
-    run.post(429, "/new-job", json!({"url": "https://y/"}))
-        .await;
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mvm_client::{Client, ClientError, Consistency, JobView};
+use mvm_client::{Cause, Client, ClientError, Consistency, FollowJob, JobEvent, JobView};
 use mvm_queue::JobId;
 use serde_json::json;
 
@@ -36,16 +36,43 @@ pub(super) async fn wait(client: &Client, ids: &[JobId], json: bool) -> anyhow::
     Ok(ExitCode::from(worst))
 }
 
+/// The job when it has ended: its events tell when to look, or the clock where there are no events.
 async fn ended(client: &Client, id: &JobId) -> Result<JobView, ClientError> {
-    let mut pause = PAUSE_MIN;
+    let mut streams = true;
+    let mut pause = Duration::ZERO;
     loop {
         let job = client.job(id, Consistency::Linearizable).await?;
         if job.state.is_finished() {
             return Ok(job);
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        if streams {
+            match until_end(client.follow_job(id)).await {
+                Ok(()) => {}
+                Err(error) if is_silence(&error) => return Err(error),
+                // As all streams are taken, or something between us and the node lets none through.
+                Err(_) => streams = false,
+            }
+        }
     }
+}
+
+/// No node says anything, so that looking at the job would be in vain as well.
+fn is_silence(error: &ClientError) -> bool {
+    let answered = |cause: &Cause| matches!(cause, Cause::Unavailable(_) | Cause::StreamEnded);
+    match error {
+        ClientError::Unreachable { causes, .. } => !causes.iter().any(|of| answered(&of.cause)),
+        ClientError::OutcomeUnknown { .. }
+        | ClientError::Refused { .. }
+        | ClientError::Violation { .. } => false,
+    }
+}
+
+/// Who tells of the end may be behind, or know of one that a retry undid.
+async fn until_end(mut events: FollowJob) -> Result<(), ClientError> {
+    while let JobEvent::Job(_) = events.next().await? {}
+    Ok(())
 }
 
 /// Says, beside a job's own output, how it ended.

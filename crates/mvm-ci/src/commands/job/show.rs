@@ -9,7 +9,10 @@ use mvm_client::{Client, Consistency, JobView};
 use mvm_queue::{Attempt, JobId};
 use serde_json::json;
 
-use crate::commands::output::{self, Cell, Meaning};
+use crate::commands::{
+    output::{self, Cell, Meaning},
+    work,
+};
 
 pub(super) async fn show(client: &Client, id: &JobId, json: bool) -> anyhow::Result<ExitCode> {
     let job = client.job(id, Consistency::Linearizable).await?;
@@ -25,39 +28,11 @@ pub(super) async fn show(client: &Client, id: &JobId, json: bool) -> anyhow::Res
 }
 
 fn facts(job: &JobView) -> Vec<Vec<Cell>> {
-    let spec = &job.spec;
-    let words = |words: Vec<&str>| (!words.is_empty()).then(|| words.join(", "));
-    let not = |number: u32, usual: u32| (number != usual).then(|| number.to_string());
-    let concurrency = spec.concurrency.as_ref();
     let by = job.claimed_by.as_ref().map(|worker| match job.claimed_on {
         Some(node) => format!("{worker} (node {node})"),
         None => worker.clone(),
     });
     let facts = [
-        ("kind", Some(spec.kind.clone())),
-        ("payload", Some(spec.payload.to_string())),
-        (
-            "labels",
-            words(spec.labels.iter().map(|label| &**label).collect()),
-        ),
-        (
-            "priority",
-            (spec.priority != 0).then(|| spec.priority.to_string()),
-        ),
-        ("run after", spec.run_after_ms.map(output::time)),
-        ("attempts allowed", not(spec.attempts_max, 1)),
-        (
-            "time limit",
-            spec.timeout_ms.map(|limit| format!("{limit} ms")),
-        ),
-        (
-            "concurrency",
-            concurrency.map(|of| format!("{} of {}", of.limit, of.key)),
-        ),
-        (
-            "after",
-            words(spec.dependencies.iter().map(|id| &*id.0).collect()),
-        ),
         (
             "waits for",
             job.waits_for.map(|what| what.as_str().replace('_', " ")),
@@ -84,6 +59,7 @@ fn facts(job: &JobView) -> Vec<Vec<Cell>> {
     let told = facts
         .into_iter()
         .filter_map(|(name, fact)| Some((name, fact?)));
+    let told = work::facts(&job.spec).into_iter().chain(told);
     rows.extend(told.map(|(name, fact)| vec![Cell::plain(name), Cell::plain(fact)]));
     rows
 }

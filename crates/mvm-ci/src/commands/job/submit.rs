@@ -8,19 +8,13 @@ use std::{
 use jiff::Timestamp;
 use mvm_client::{Client, LogPlace, Submitted};
 use mvm_queue::{FencingToken, JobSpec, UnixMillis};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{end, logs};
 use crate::{
     cli::{SubmitArgs, When},
-    commands::{
-        connect::{InputError, value},
-        output,
-    },
+    commands::{connect::InputError, output, work},
 };
-
-/// The kind of job that nodes run themselves.
-const PROCESS_KIND: &str = "process";
 
 pub(super) async fn submit(
     client: &Client,
@@ -56,46 +50,11 @@ fn tell(submitted: &Submitted, json: bool, follow: bool) -> io::Result<()> {
 
 /// The job that the flags describe. Whether it is accepted is the node's to say.
 fn spec(arguments: SubmitArgs) -> Result<JobSpec, InputError> {
-    let mut spec = match &arguments.kind {
-        Some(kind) => {
-            let payload = value("the payload", &arguments.payload)?;
-            JobSpec::new(
-                kind,
-                serde_json::from_str(&payload).map_err(InputError::Json)?,
-            )
-        }
-        None => JobSpec::new(PROCESS_KIND, process(&arguments)?),
-    };
-    spec.labels = arguments.labels.into_iter().collect();
-    spec.priority = arguments.priority;
-    spec.attempts_max = arguments.attempts;
-    spec.timeout_ms = arguments
-        .time_limit
-        .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let mut spec = work::spec(arguments.work)?;
     spec.run_after_ms = arguments.run_after.map(later).transpose()?;
-    spec.concurrency = arguments.concurrency;
     spec.dependencies = arguments.after;
     spec.idempotency_key = arguments.idempotency_key;
     Ok(spec)
-}
-
-fn process(arguments: &SubmitArgs) -> Result<Value, InputError> {
-    let mut payload = Map::new();
-    match &arguments.script {
-        Some(script) => payload.insert("script".into(), value("the script", script)?.into()),
-        None => payload.insert("command".into(), json!(arguments.command)),
-    };
-    if !arguments.env.is_empty() {
-        let variables = arguments.env.iter().cloned();
-        let variables: Map<_, _> = variables
-            .map(|(name, value)| (name, value.into()))
-            .collect();
-        payload.insert("environment".into(), variables.into());
-    }
-    if let Some(bytes) = arguments.memory_limit {
-        payload.insert("memory_limit_bytes".into(), bytes.into());
-    }
-    Ok(payload.into())
 }
 
 fn later(when: When) -> Result<UnixMillis, InputError> {

@@ -3,13 +3,6 @@
 //! A reply must have exactly the fields that the page shows. Values must be equal, except of fields that
 //! no two nodes share ([`VARYING`]); ids that the page shows stand for the real ones in later requests.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/paths.rs"]
-mod paths;
-mod support;
-
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use mvm_node::{
@@ -18,9 +11,13 @@ use mvm_node::{
     store::{MemoryStore, Outage},
 };
 use serde_json::Value;
-use support::{exchange, request};
 
-const PAGE: &str = include_str!("../../../docs/api.md");
+use crate::{
+    paths,
+    support::{exchange, request},
+};
+
+const PAGE: &str = include_str!("../../../../docs/api.md");
 
 /// Fields whose values differ from run to run.
 const VARYING: [&str; 14] = [

@@ -11,26 +11,15 @@ use futures_util::future::join_all;
 use mvm_client::{Client, ClientError, ClusterView};
 use serde::Serialize;
 
-use super::{
-    connect,
-    output::{self, Cell, Meaning},
-};
 use crate::{
-    cli::{ClusterArgs, ClusterCommand},
+    commands::output::{self, Cell, Meaning},
     exit_codes,
 };
 
 /// A node that takes longer to say how it is, is not well.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn cluster(arguments: ClusterArgs) -> anyhow::Result<ExitCode> {
-    let client = connect::client(&arguments.node)?;
-    match arguments.command {
-        ClusterCommand::Status => status(&client, arguments.node.json).await,
-    }
-}
-
-async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
     let report = Report::of(ask(client).await?);
     let mut output = io::stdout().lock();
     if json {

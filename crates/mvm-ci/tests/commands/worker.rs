@@ -1,192 +1,25 @@
-//! A node that runs jobs on its host, as a user meets it: `mvm-ci serve --slots`, and HTTP.
+//! A node that runs jobs on its host: by HTTP and by commands.
 //!
 //! What a green run does not prove: isolation from hostile jobs, which is not promised.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
 use std::{
-    io::{BufRead as _, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
 
-/// Only a hang takes this long.
-const ALLOWED: Duration = Duration::from_secs(60);
-
-struct Node {
-    process: Child,
-    port: u16,
-    folder: Option<tempfile::TempDir>,
-}
-
-impl Node {
-    fn start() -> Node {
-        Node::start_in(tempfile::tempdir().unwrap())
-    }
-
-    fn start_in(folder: tempfile::TempDir) -> Node {
-        let [http, raft, store] = free_ports();
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
-            .args(["serve", "--slots", "2"])
-            .arg("--members")
-            .arg(format!("1=127.0.0.1:{http}:{raft}:{store}"))
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .env("MVM_CI_SECRET_RAFT", "raft-secret-for-tests")
-            .env("MVM_CI_LABELS", "linux,big")
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let node = Node {
-            process,
-            port: http,
-            folder: Some(folder),
-        };
-        node.wait("the node is ready", || {
-            match node.ask("GET", "/ready", &Value::Null) {
-                Some((200, _)) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
-        node
-    }
-
-    /// Sends a request; nothing if nobody answers.
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let (status, body) = self.ask_for_text(method, path, body)?;
-        Some((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
-    }
-
-    fn ask_for_text(&self, method: &str, path: &str, body: &Value) -> Option<(u16, String)> {
-        let body = body.to_string();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
-    }
-
-    fn submit(&self, spec: &Value) -> String {
-        let (status, job) = self.ask("POST", "/api/v1/jobs", spec).unwrap();
-        assert_eq!(status, 201, "{job}");
-        job["id"].as_str().unwrap().to_owned()
-    }
-
-    fn script(&self, script: &str) -> String {
-        self.submit(&json!({"kind": "process", "payload": {"script": script}}))
-    }
-
-    /// Runs a command of the program against this node: exit code, standard output and error.
-    fn command(&self, arguments: &[&str]) -> (i32, String, String) {
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = Command::new(env!("CARGO_BIN_EXE_mvm-ci"))
-            .args(arguments)
-            .env("MVM_CI_SERVER", format!("http://127.0.0.1:{}", self.port))
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (status.code().unwrap(), text(stdout), text(stderr))
-    }
-
-    fn job(&self, id: &str) -> Value {
-        let (_, answer) = self
-            .ask("GET", &format!("/api/v1/jobs/{id}"), &Value::Null)
-            .unwrap();
-        answer["job"].clone()
-    }
-
-    /// Waits until a job is in a state; returns it.
-    #[track_caller]
-    fn wait_for(&self, id: &str, state: &str) -> Value {
-        self.wait(state, || {
-            let job = self.job(id);
-            if job["state"] == state {
-                Ok(job)
-            } else {
-                Err(job.to_string())
-            }
-        })
-    }
-
-    #[track_caller]
-    fn wait<T>(&self, what: &str, mut probe: impl FnMut() -> Result<T, String>) -> T {
-        let began = Instant::now();
-        loop {
-            let seen = match probe() {
-                Ok(found) => return found,
-                Err(seen) => seen,
-            };
-            let log = || {
-                let folder = self.folder.as_ref().unwrap();
-                std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
-            };
-            assert!(began.elapsed() < ALLOWED, "{what}: {seen}\n{}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn log(&self, id: &str, attempt: i64, stream: &str) -> String {
-        let path = format!("/api/v1/jobs/{id}/log?attempt={attempt}");
-        let (_, answer) = self.ask("GET", &path, &Value::Null).unwrap();
-        let chunks = answer["chunks"].as_array().unwrap().iter();
-        chunks
-            .filter(|chunk| chunk["stream"] == stream)
-            .map(|chunk| chunk["text"].as_str().unwrap())
-            .collect()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Ports that nobody listens on now.
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
-
-/// Whether a process runs that was given this argument.
-fn runs(argument: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut lines =
-        processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    lines.any(|line| {
-        line.split(|byte| *byte == 0)
-            .any(|word| word == argument.as_bytes())
-    })
-}
+use crate::served::{Served, runs};
 
 #[test]
 fn jobs_run_are_told_of_and_leave_nothing() {
-    let mut node = Node::start();
+    let mut node = Served::start();
 
     let done = node.submit(&json!({
         "kind": "process",
         "labels": ["linux"],
         "payload": {
-            "script": "echo $WHO ${#KEY}; echo trouble >&2",
+            "script": "echo $WHO ${#KEY}; printf 'by hus'; sleep 0.2; echo h-hush; echo $KEY trouble >&2",
             "environment": {"WHO": "me"},
             "secret_environment": {"KEY": "hush-hush"},
         },
@@ -198,7 +31,8 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     );
     assert_eq!(
         (node.log(&done, 1, "stdout"), node.log(&done, 1, "stderr")),
-        ("me 9\n".into(), "trouble\n".into())
+        ("me 9\nby ***\n".into(), "*** trouble\n".into()),
+        "nor does their output, also when it comes in two"
     );
     assert_eq!(
         job["payload"]["secret_environment"],
@@ -243,6 +77,8 @@ fn jobs_run_are_told_of_and_leave_nothing() {
         .ask("GET", &place.replace(&flood, &done), &Value::Null)
         .unwrap();
     assert_eq!(status, 404, "all of that is in the log");
+
+    a_gigabyte(&node);
 
     let url = format!("http://127.0.0.1:{}/health", node.port);
     let fetched = node.submit(&json!({"kind": "fetch", "payload": {"url": url}}));
@@ -304,10 +140,38 @@ fn jobs_run_are_told_of_and_leave_nothing() {
     });
 }
 
+/// What a job writes beyond all limits: the store and the disk have their parts, and both say what is left out.
+fn a_gigabyte(node: &Served) {
+    const WRITTEN: u64 = 1 << 30;
+    const STORE_MAX: usize = 1 << 20;
+    const DISK_MAX: u64 = 32 << 20;
+    let id = node.script(&format!("head -c {WRITTEN} /dev/zero"));
+    node.wait_for(&id, "completed");
+    let told = node.log(&id, 1, "stdout");
+    assert!(
+        told.len() <= STORE_MAX && told.contains("bytes are left out here; all of it: "),
+        "{} bytes",
+        told.len()
+    );
+    let (_, attempts) = node
+        .ask("GET", &format!("/api/v1/jobs/{id}/attempts"), &Value::Null)
+        .unwrap();
+    let stored = attempts["attempts"][0]["log_bytes"].as_u64().unwrap();
+    assert!(stored <= STORE_MAX as u64, "{stored}");
+    let folder = node.folder.as_ref().unwrap().path();
+    let disk = std::fs::read(folder.join(format!("data/outputs/{id}/1/stdout"))).unwrap();
+    let remark = format!("\n[{} bytes are left out here]\n", WRITTEN - DISK_MAX);
+    assert_eq!(disk.len() as u64, DISK_MAX + remark.len() as u64);
+    let said = disk
+        .windows(remark.len())
+        .any(|part| part == remark.as_bytes());
+    assert!(said, "{remark}");
+}
+
 #[test]
 fn a_worker_drains_and_gives_back() {
-    let mut node = Node::start();
-    let drain = |node: &Node, draining: bool| {
+    let mut node = Served::start();
+    let drain = |node: &Served, draining: bool| {
         let (status, worker) = node
             .ask(
                 "POST",
@@ -346,7 +210,7 @@ fn a_worker_drains_and_gives_back() {
         .unwrap();
     assert!(node.process.wait().unwrap().success());
     assert!(!runs("77.25"), "the job ended with its node");
-    let node = Node::start_in(node.folder.take().unwrap());
+    let node = Served::start_in(node.folder.take().unwrap());
     let path = format!("/api/v1/jobs/{endless}/attempts");
     let (_, answer) = node.ask("GET", &path, &Value::Null).unwrap();
     let first = &answer["attempts"][0];
@@ -359,7 +223,7 @@ fn a_worker_drains_and_gives_back() {
 
 #[test]
 fn jobs_are_run_and_told_of_by_commands() {
-    let node = Node::start();
+    let node = Served::start();
     let id_of = |output: &str| output.split_whitespace().next().unwrap().to_owned();
 
     let script = "echo $WHO; echo trouble >&2";
@@ -413,7 +277,7 @@ fn jobs_are_run_and_told_of_by_commands() {
 
 #[test]
 fn output_is_followed_while_it_comes() {
-    let node = Node::start();
+    let node = Served::start();
     // The job ends when this file is there, which is not before its first line was seen.
     let seen = node.folder.as_ref().unwrap().path().join("seen");
     let script = format!(

@@ -1,12 +1,5 @@
 //! Who is let in, over a real socket with the store in memory: tokens, scopes, and the limits of connections.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/paths.rs"]
-mod paths;
-mod support;
-
 use std::{
     fmt::Write as _,
     io::{Read, Write},
@@ -28,7 +21,11 @@ use mvm_node::{
     http::{App, Guard, HEAD_TIMEOUT, Limits, RateLimiter, routes, serve},
     store::MemoryStore,
 };
-use support::{Answer, exchange, get, request};
+
+use crate::{
+    paths,
+    support::{Answer, exchange, get, request},
+};
 
 const SECRET: &str = "0123456789abcdef";
 const HANG: Duration = Duration::from_secs(20);

@@ -3,20 +3,10 @@
 //! hiqlite #236 reports that a pair never recovers from a restart of its leader. That does not
 //! happen with this version and these settings; the test below is the evidence, and the guard.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-
-use cluster::{Cluster, wait};
-use support::new_job;
-
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    support::new_job,
+};
 
 /// Kills the leader and the follower in turn, twice each: roles change in between.
 #[test]

@@ -1,8 +1,5 @@
 //! What the program says to wrong input and an unfit host: what was tried, what was found, and the exit code.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
 use std::{
     fs,
     net::TcpListener,
@@ -10,6 +7,8 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
+
+use crate::ports::free_ports;
 
 const USAGE: i32 = 2;
 const UNFIT: i32 = 4;
@@ -56,11 +55,8 @@ impl Case {
 
 /// Three ports of loopback that are free now, as the member list of a node alone.
 fn alone() -> String {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [http, raft, store] = listeners
-        .each_ref()
-        .map(|listener| listener.local_addr().unwrap().port());
-    format!("1=127.0.0.1:{http}:{raft}:{store}")
+    let ports = free_ports(3);
+    format!("1=127.0.0.1:{}:{}:{}", ports[0], ports[1], ports[2])
 }
 
 #[test]
@@ -79,6 +75,13 @@ fn a_host_without_qemu_is_unfit_and_told_the_package() {
         .env("PATH", "/nowhere")
         .check(UNFIT, &["QEMU", "missing", "qemu-system-x86"]);
     assert!(said.contains("a node can still be served"), "{said}");
+    // Nodes run jobs without it, in one of two ways.
+    let isolation = said.lines().find(|line| line.starts_with("job isolation"));
+    let ways = ["in a PID namespace", "under a subreaper"];
+    assert!(
+        isolation.is_some_and(|line| ways.iter().any(|way| line.contains(way))),
+        "{said}"
+    );
 }
 
 #[test]

@@ -1,16 +1,8 @@
 //! `GET /metrics` and `GET /ready`: what is counted when things happen, and that others can read it.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/exposition.rs"]
-mod exposition;
-mod support;
-
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
 use expect_test::expect_file;
-use exposition::Exposition;
 use mvm_node::{
     consensus::Unavailable,
     http::App,
@@ -18,7 +10,11 @@ use mvm_node::{
 };
 use mvm_queue::{Change, Command, Expiry, FencingToken, JobId, RequestId, UnixMillis};
 use serde_json::{Value, json};
-use support::{Answer, exchange, get, new_job, post_json, request};
+
+use crate::{
+    exposition::Exposition,
+    support::{Answer, exchange, get, new_job, post_json, request},
+};
 
 struct Server {
     address: SocketAddr,
@@ -253,8 +249,8 @@ fn openmetrics_is_served_to_those_who_ask() {
 /// `docs/metrics.md` has a table of what is served. `UPDATE_EXPECT=1` writes it anew.
 #[test]
 fn the_page_lists_what_is_served() {
-    const PAGE: &str = include_str!("../../../docs/metrics.md");
-    const BEGIN: &str = "<!-- table: written by crates/mvm-node/tests/metrics.rs -->\n";
+    const PAGE: &str = include_str!("../../../../docs/metrics.md");
+    const BEGIN: &str = "<!-- table: written by crates/mvm-node/tests/interface/metrics.rs -->\n";
     const END: &str = "<!-- end of the table -->\n";
     let server = Server::start();
     live(&server);
@@ -278,7 +274,7 @@ fn the_page_lists_what_is_served() {
     let (before, rest) = PAGE.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
     let page = format!("{before}{BEGIN}{table}\n{END}{after}");
-    expect_file!["../../../docs/metrics.md"].assert_eq(&page);
+    expect_file!["../../../../docs/metrics.md"].assert_eq(&page);
 }
 
 #[test]

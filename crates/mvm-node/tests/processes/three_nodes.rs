@@ -4,30 +4,20 @@
 //! What a green run does not prove: power loss (a killed process keeps what the kernel has), links
 //! that fail in one direction, clocks that jump. The scenarios in virtual machines do.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/exposition.rs"]
-mod exposition;
-mod support;
-
 use std::{
     collections::HashSet,
     io::{Read, Write},
     net::TcpStream,
 };
 
-use cluster::{Cluster, wait};
-use exposition::Exposition;
 use serde_json::json;
-use support::{Answer, get, new_job, post_json, request};
 
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    exposition::Exposition,
+    largest, step,
+    support::{self, Answer, get, new_job, post_json, request},
+};
 
 /// Everything in one test: forming takes most of the time.
 #[test]
@@ -202,6 +192,9 @@ fn a_cluster_keeps_its_promises() {
     (1..=3).for_each(|id| cluster.wait_ready(id));
     history.extend(vec![submit_somewhere(&cluster, survivor)]);
     history.check(&cluster);
+
+    step("as many of the largest jobs as fill batches: each is acknowledged or refused");
+    largest::jobs(&cluster);
 }
 
 /// What one submission came to.
@@ -281,7 +274,6 @@ fn scrape(cluster: &Cluster, node: usize) -> Result<Exposition, String> {
     Exposition::prometheus(&answer.text())
 }
 
-/// Claims a job by way of a node; gives its id and token.
 /// Follows a job's events to the end of the stream; does something when the first event has come.
 fn follow(cluster: &Cluster, node: usize, job: &str, act: impl FnOnce()) -> String {
     let mut stream = TcpStream::connect(cluster.address(node)).unwrap();
@@ -299,6 +291,7 @@ fn follow(cluster: &Cluster, node: usize, job: &str, act: impl FnOnce()) -> Stri
     String::from_utf8(seen).unwrap()
 }
 
+/// Claims a job by way of a node; gives its id and token.
 fn claim(cluster: &Cluster, node: usize) -> (String, i64) {
     wait("a job is claimed", || claim_once(cluster, node))
 }
@@ -367,8 +360,4 @@ fn first_accepted(cluster: &Cluster, others: &mut Vec<Outcome>) -> Outcome {
             }
         }
     })
-}
-
-fn step(what: &str) {
-    eprintln!("{what}");
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -13,6 +13,8 @@ use mvm_check::{Ask, At, History, NodeId, Target, Told, http};
 use mvm_ci::exchange::{Call, exchange};
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+use crate::ports::free_ports;
 
 /// Longer than any deadline a node promises; a paused node answers nothing for as long as it likes.
 const ANSWER_ALLOWED: Duration = Duration::from_secs(5);
@@ -265,14 +267,4 @@ async fn send(
 /// Node ids count from 1.
 fn place(node: NodeId) -> usize {
     usize::try_from(node.0 - 1).unwrap()
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
 }

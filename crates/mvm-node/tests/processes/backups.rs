@@ -2,31 +2,26 @@
 //!
 //! What a green run does not prove: that a backup of a large queue is quick, or that its disk keeps it.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-
 use std::{fs, path::Path};
 
-use cluster::{Cluster, wait};
 use serde_json::{Value, json};
-use support::{get, new_job, post_json};
 
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    step,
+    support::{get, new_job, post_json},
+};
 
 #[test]
 fn a_new_cluster_goes_on_where_the_backup_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
 
-    step("one node with jobs in all states is backed up");
+    step("a folder that takes no files is told, with whose it is and what to do");
     let mut first = Cluster::formed(1);
+    a_backup_that_fails(&first);
+
+    step("one node with jobs in all states is backed up");
     for key in [
         "completed",
         "in_progress",
@@ -129,6 +124,42 @@ fn a_new_cluster_goes_on_where_the_backup_ends() {
     assert_eq!(answer.status, 201, "{answer:?}");
 }
 
+/// The kernel's settings are a folder that can be read, and where nobody makes files, whoever runs the test.
+fn a_backup_that_fails(cluster: &Cluster) {
+    let folder = cluster.data_dir(1).join("state_machine/backups");
+    let aside = folder.with_extension("aside");
+    fs::rename(&folder, &aside).unwrap();
+    for (place, status, words) in [
+        (
+            Some("/proc/sys/fs"),
+            507,
+            "node 1, which leads, could not write it: ",
+        ),
+        (None, 507, "No such file"),
+    ] {
+        if let Some(place) = place {
+            std::os::unix::fs::symlink(place, &folder).unwrap();
+        }
+        let failed = post_json(cluster.address(1), "/api/v1/backups", &json!({})).unwrap();
+        let told = failed.json();
+        assert_eq!(failed.status, status, "{told}");
+        assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+        assert!(
+            told["hint"]
+                .as_str()
+                .unwrap()
+                .contains("state_machine/backups"),
+            "{told}"
+        );
+        if place.is_some() {
+            fs::remove_file(&folder).unwrap();
+        }
+    }
+    let unread = get(cluster.address(1), "/api/v1/backups").unwrap();
+    assert_eq!(unread.status, 503, "{}", unread.text());
+    fs::rename(&aside, &folder).unwrap();
+}
+
 fn start_restored(cluster: &mut Cluster, backup: &Path) {
     cluster.start_restored(1, backup);
     cluster.start(2);
@@ -172,8 +203,4 @@ fn change(cluster: &Cluster, job: &str, what: &str, body: &Value) {
     let path = format!("/api/v1/jobs/{job}/{what}");
     let answer = post_json(cluster.address(1), &path, body).unwrap();
     assert_eq!(answer.status, 200, "{what}: {}", answer.text());
-}
-
-fn step(what: &str) {
-    eprintln!("{what}");
 }

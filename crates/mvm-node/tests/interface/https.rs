@@ -1,12 +1,5 @@
 //! HTTPS over a real socket: known by its authority, not by another; renewed without a restart.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::sync::Arc;
 
 use mvm_node::{
@@ -14,9 +7,12 @@ use mvm_node::{
     store::MemoryStore,
     tls::ServerTls,
 };
-use support::{get, request};
-use tls::Authority;
 use tokio::sync::oneshot;
+
+use crate::{
+    support::{get, request},
+    tls::Authority,
+};
 
 #[test]
 fn a_certificate_is_shown_checked_and_renewed() {

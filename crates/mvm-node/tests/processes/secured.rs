@@ -3,24 +3,13 @@
 //! What a green run does not prove: that hiqlite's own connections withstand somebody between the nodes; they are
 //! encrypted without certificates being checked.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
-use cluster::{Cluster, wait};
 use mvm_node::auth::{NewGrant, Scope, Token, append};
-use support::{Answer, get, request};
-use tls::Authority;
 
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    support::{Answer, get, request},
+    tls::Authority,
+};
 
 #[test]
 fn a_cluster_with_tls_and_tokens_forms_forwards_and_refuses() {

@@ -3,16 +3,9 @@
 //! A child is this test binary again, told by its environment to run a node instead of tests; see
 //! [`run_node_if_child`]. It dies with the thread that started it, and is killed when dropped.
 
-// Each test binary uses a part of this, and a failing one must show why.
-#![allow(
-    dead_code,
-    clippy::print_stderr,
-    reason = "shared by several test binaries"
-)]
-
 use std::{
     fs::File,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -22,7 +15,10 @@ use mvm_node::config::{Config, Settings, Sources};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 
-use crate::support::{Answer, get};
+use crate::{
+    ports::free_ports,
+    support::{Answer, get},
+};
 
 const CHILD: &str = "MVM_NODE_TEST_CHILD";
 
@@ -32,7 +28,7 @@ const RESTORE: &str = "MVM_NODE_TEST_RESTORE";
 /// No wait in these tests is expected to take a third of this.
 const HANG: Duration = Duration::from_secs(40);
 
-/// To be called by the one test of each binary that children run.
+/// To be called by the test that children run.
 pub(crate) fn run_node_if_child() {
     let Ok(parent) = std::env::var(CHILD) else {
         return;
@@ -315,16 +311,6 @@ impl Cluster {
 
 fn log_path(directory: &Path, id: usize) -> PathBuf {
     directory.join(format!("node{id}.log"))
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
 }
 
 /// Polls until there is a result; says what was seen last if there is none.

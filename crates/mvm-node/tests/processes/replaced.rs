@@ -2,22 +2,13 @@
 //!
 //! What a green run does not prove: a disk that comes back old instead of empty. No node can tell that.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-
 use std::collections::HashSet;
 
-use cluster::{Cluster, wait};
-use support::{get, new_job};
-
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
+use crate::{
+    cluster::{Cluster, wait},
+    step,
+    support::{get, new_job},
+};
 
 /// Everything in one test: forming takes most of the time.
 #[test]
@@ -137,8 +128,4 @@ fn wait_waiting(cluster: &Cluster, node: usize, reason: &str) {
             false => Err(detail),
         }
     });
-}
-
-fn step(what: &str) {
-    eprintln!("{what}");
 }

@@ -4,16 +4,11 @@
 //! What a green run does not prove: anything about networks that fail, lost power, or other programs as workers. The scenarios
 //! in machines have the same workload and the same checker.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-#[path = "support/loopback.rs"]
-mod loopback;
-
 use std::time::Duration;
 
-use loopback::Cluster;
 use mvm_check::{Drained, Ends, Fault, Plan, Recorder, Rules, Target, judge, run};
+
+use crate::loopback::{Cluster, Loopback};
 
 /// Of the nodes; more than the longest election.
 const LEASE: Duration = Duration::from_secs(2);
@@ -62,7 +57,7 @@ async fn nothing_is_lost_doubled_or_lied_about() {
     );
 }
 
-async fn misfortunes(cluster: &mut Cluster, target: &loopback::Loopback, recorder: &Recorder) {
+async fn misfortunes(cluster: &mut Cluster, target: &Loopback, recorder: &Recorder) {
     let note = |what: String| {
         println!("{}: {what}", target.now());
         recorder.fault(|| target.now(), Fault::Other { what });

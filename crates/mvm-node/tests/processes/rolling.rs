@@ -2,29 +2,19 @@
 //!
 //! What a green run does not prove: that two builds understand one another; both are this one.
 
-// Helpers of tests may unwrap and print as tests do.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
-
-#[path = "support/cluster.rs"]
-mod cluster;
-mod support;
-
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use cluster::Cluster;
-use support::{get, new_job};
+use crate::{
+    cluster::Cluster,
+    support::{get, new_job},
+};
 
 /// One election (0.8 s here) and 3 s are promised; a loaded host gets more.
 const REFUSAL_MAX: Duration = Duration::from_secs(15);
-
-#[test]
-fn node_process() {
-    cluster::run_node_if_child();
-}
 
 #[test]
 fn a_rolling_restart_refuses_no_local_read() {
