@@ -7,6 +7,7 @@
 pub mod topology;
 
 pub mod checkpoint;
+pub mod control;
 pub mod environment;
 pub mod greeting;
 pub mod lab;

@@ -1,10 +1,11 @@
 //! A machine of the lab by name: the verbs a scenario uses on it.
 //!
-//! How it comes up is in `start`; what a machine is made of lives in `mvm-machine`; several of them start together
+//! How it comes up is in `start`, its terminals and its console are in `terminal`; what a machine is made of lives in `mvm-machine`; several of them start together
 //! in `lab`.
 
 mod error;
 mod start;
+mod terminal;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +28,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 pub use self::error::NodeError;
 pub(crate) use self::start::copy_memory;
+pub use self::terminal::{Terminal, TerminalInput, TerminalOptions, WindowSize};
 use crate::{
     environment::Environment,
     event::{Event, MachineState, Recorder},
