@@ -1,6 +1,7 @@
 //! What can be typed: every command and flag. What they do is in [`crate::commands`].
 
 mod job;
+mod lab;
 mod node;
 mod value;
 
@@ -23,6 +24,7 @@ pub use self::{
         ClusterArgs, ClusterCommand, JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs,
         SubmitArgs, WaitArgs,
     },
+    lab::{AcceleratorArg, ConsoleArgs, LabArgs, RunArgs, SshArgs, UpArgs},
     node::NodeArgs,
     value::When,
 };
@@ -47,6 +49,12 @@ pub enum Command {
     Cluster(ClusterArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
+    /// Brings machines up and keeps them until Ctrl-C
+    Up(UpArgs),
+    /// Opens a terminal in a machine of a running lab
+    Ssh(SshArgs),
+    /// Attaches to the serial console of a machine of a running lab
+    Console(ConsoleArgs),
     /// Lists and removes what was made for machines: images, snapshots, checkpoints
     #[command(subcommand)]
     Image(ImageCommand),
@@ -156,12 +164,9 @@ pub struct TestArgs {
     /// Writes every event to standard output as a line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Boots every machine from its kernel's first instruction instead of using snapshots and checkpoints
+    /// After a scenario that did not pass, keeps its machines until Ctrl-C, to be looked at by `mvm-ci ssh`
     #[arg(long)]
-    pub cold: bool,
-    /// Records all that passes the network, and what is dropped and why, to network.pcapng in the run folder
-    #[arg(long)]
-    pub capture: bool,
+    pub pause_on_failure: bool,
     /// Keeps so many machines of each kind ready, so that a scenario that starts some gets them at once
     #[arg(
         long,
@@ -170,20 +175,9 @@ pub struct TestArgs {
         conflicts_with = "cold"
     )]
     pub warm: usize,
-    /// What executes the guests
-    #[arg(long, value_enum, default_value_t)]
-    pub accelerator: AcceleratorArg,
-    /// A kernel of your own (vmlinux or bzImage) instead of the distribution's
-    #[arg(long, value_name = "PATH")]
-    pub kernel: Option<PathBuf>,
-    /// Where run folders are made
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "mvm-ci-runs",
-        env = "MVM_CI_RUNS"
-    )]
-    pub runs: PathBuf,
+    /// How they are run
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// What to do with what was made for machines.
@@ -221,18 +215,6 @@ pub struct DoctorArgs {
     /// Writes the findings to standard output as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// The accelerators one can ask for.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum AcceleratorArg {
-    /// KVM if a probe guest boots with it, else TCG
-    #[default]
-    Auto,
-    /// The host's processor
-    Kvm,
-    /// QEMU's translator
-    Tcg,
 }
 
 /// Reads a whole number of days, hours or minutes.

@@ -1,23 +1,26 @@
 //! What the commands do.
 
+mod attach;
 mod cluster;
 mod connect;
 mod doctor;
 mod image;
 mod job;
 mod output;
+mod run;
 mod serve;
 mod test;
 mod token;
+mod up;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use mvm_client::{ClientError, OptionsError};
-use mvm_lab::verdict::Verdict;
+use mvm_lab::{topology::FileError as TopologyFileError, verdict::Verdict};
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
-use self::{connect::InputError, test::UnknownScenario};
+use self::{attach::AttachError, connect::InputError, test::UnknownScenario};
 use crate::{
     cli::{Cli, Command, LogFormat},
     exit_codes::{self, USAGE},
@@ -37,7 +40,13 @@ pub fn run(cli: Cli) -> ExitCode {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
         // Who runs a scenario has the report.
-        Command::Test(_) | Command::Image(_) | Command::Token(_) | Command::Doctor(_) => {
+        Command::Test(_)
+        | Command::Up(_)
+        | Command::Ssh(_)
+        | Command::Console(_)
+        | Command::Image(_)
+        | Command::Token(_)
+        | Command::Doctor(_) => {
             log(filter("warn"), LogFormat::Text);
         }
     }
@@ -58,6 +67,9 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Job(arguments) => job::job(arguments).await,
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
+            Command::Up(arguments) => up::up(arguments).await,
+            Command::Ssh(arguments) => attach::ssh(arguments).await,
+            Command::Console(arguments) => attach::console(arguments).await,
             Command::Image(command) => image::image(&command),
             Command::Token(command) => token::token(command),
             Command::Doctor(arguments) => doctor::doctor(arguments).await,
@@ -124,8 +136,12 @@ fn code(error: &anyhow::Error) -> u8 {
         || error.is::<UnknownScenario>()
         || error.is::<OptionsError>()
         || error.is::<InputError>()
+        || error.is::<TopologyFileError>()
     {
         return USAGE;
+    }
+    if error.is::<AttachError>() {
+        return exit_codes::DETACHED;
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);
