@@ -2,6 +2,7 @@
 
 mod cluster;
 mod job;
+mod lab;
 mod node;
 mod schedule;
 mod value;
@@ -13,8 +14,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mvm_lab::{environment::AcceleratorRequest, verdict::EXIT_CODES};
-use mvm_machine::accelerator::Accelerator;
+use mvm_lab::verdict::EXIT_CODES;
 use mvm_node::{
     auth::Scope,
     config::{AuthMode, Member},
@@ -24,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 pub use self::{
     cluster::{BackupCommand, ClusterArgs, ClusterCommand, DrainArgs, FetchArgs, OneNodeArgs},
     job::{JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs, SubmitArgs, WaitArgs, WorkArgs},
+    lab::{AcceleratorArg, ConsoleArgs, LabArgs, RunArgs, SshArgs, UpArgs},
     node::NodeArgs,
     schedule::{AddScheduleArgs, OneScheduleArgs, ScheduleArgs, ScheduleCommand},
     value::When,
@@ -53,6 +54,12 @@ pub enum Command {
     Test(TestArgs),
     /// Opens a prompt of Python's on a cluster, with the names of test scripts
     Repl(ReplArgs),
+    /// Brings machines up and keeps them until Ctrl-C
+    Up(UpArgs),
+    /// Opens a terminal in a machine of a running lab
+    Ssh(SshArgs),
+    /// Attaches to the serial console of a machine of a running lab
+    Console(ConsoleArgs),
     /// Lists and removes what was made for machines: images, snapshots, checkpoints
     #[command(subcommand)]
     Image(ImageCommand),
@@ -162,12 +169,9 @@ pub struct TestArgs {
     /// Writes every event to standard output as a line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Boots every machine from its kernel's first instruction instead of using snapshots and checkpoints
+    /// After a scenario that did not pass, keeps its machines until Ctrl-C, to be looked at by `mvm-ci ssh`
     #[arg(long)]
-    pub cold: bool,
-    /// Records all that passes the network, and what is dropped and why, to network.pcapng in the run folder
-    #[arg(long)]
-    pub capture: bool,
+    pub pause_on_failure: bool,
     /// Keeps so many machines of each kind ready, so that a scenario that starts some gets them at once
     #[arg(
         long,
@@ -176,20 +180,9 @@ pub struct TestArgs {
         conflicts_with = "cold"
     )]
     pub warm: usize,
-    /// What executes the guests
-    #[arg(long, value_enum, default_value_t)]
-    pub accelerator: AcceleratorArg,
-    /// A kernel of your own (vmlinux or bzImage) instead of the distribution's
-    #[arg(long, value_name = "PATH")]
-    pub kernel: Option<PathBuf>,
-    /// Where run folders are made
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "mvm-ci-runs",
-        env = "MVM_CI_RUNS"
-    )]
-    pub runs: PathBuf,
+    /// How they are run
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// Flags of `mvm-ci repl`.
@@ -198,20 +191,9 @@ pub struct ReplArgs {
     /// A folder with topology.toml, or NAME.toml; a script beside it can be run by test_script()
     #[arg(value_name = "PATH")]
     pub topology: PathBuf,
-    /// Boots every machine from its kernel's first instruction instead of using snapshots
-    #[arg(long)]
-    pub cold: bool,
-    /// What executes the guests
-    #[arg(long, value_enum, default_value_t)]
-    pub accelerator: AcceleratorArg,
-    /// Where run folders are made
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "mvm-ci-runs",
-        env = "MVM_CI_RUNS"
-    )]
-    pub runs: PathBuf,
+    /// How the lab is run
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// What to do with what was made for machines.
@@ -249,29 +231,6 @@ pub struct DoctorArgs {
     /// Writes the findings to standard output as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// The accelerators one can ask for.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum AcceleratorArg {
-    /// KVM if a probe guest boots with it, else TCG
-    #[default]
-    Auto,
-    /// The host's processor
-    Kvm,
-    /// QEMU's translator
-    Tcg,
-}
-
-impl AcceleratorArg {
-    /// What is asked of the lab.
-    pub fn request(self) -> AcceleratorRequest {
-        match self {
-            AcceleratorArg::Auto => AcceleratorRequest::Auto,
-            AcceleratorArg::Kvm => AcceleratorRequest::Only(Accelerator::Kvm),
-            AcceleratorArg::Tcg => AcceleratorRequest::Only(Accelerator::Tcg),
-        }
-    }
 }
 
 /// Reads a whole number of days, hours or minutes.

@@ -16,6 +16,9 @@ pub const REFUSED: u8 = 5;
 /// Stopped by Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
+/// Nobody to attach to, or no more. The same as ssh's.
+pub const DETACHED: u8 = 255;
+
 /// The table.
 pub const NODE_EXIT_CODES: &[(u8, &str)] = &[
     (

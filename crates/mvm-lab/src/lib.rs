@@ -7,6 +7,7 @@
 pub mod topology;
 
 pub mod checkpoint;
+pub mod control;
 pub mod environment;
 pub mod greeting;
 pub mod lab;
@@ -15,6 +16,7 @@ pub mod node;
 pub mod service;
 pub mod wait;
 
+pub mod durations;
 pub mod event;
 pub mod report;
 pub mod run_folder;

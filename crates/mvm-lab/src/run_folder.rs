@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::verdict::Verdict;
+use crate::{control::POINTER, verdict::Verdict};
 
 /// Why a run folder could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,11 @@ impl RunFolder {
     /// Returns the event file.
     pub fn events(&self) -> PathBuf {
         self.path.join("events.jsonl")
+    }
+
+    /// Returns the file that tells where the lab's control socket is while it runs.
+    pub fn control(&self) -> PathBuf {
+        self.path.join(POINTER)
     }
 
     /// Returns the file for a machine's serial console.

@@ -9,12 +9,13 @@ use std::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
+    control::Control,
     environment::{Environment, EnvironmentOptions},
     event::{EVENTS_VERSION, Event, Listener, Recorder},
     lab::{Lab, StartBy},
     prepared,
-    run_folder::{RunFolder, RunFolderError, VerdictFile},
-    scenario::{Failure, Outcome, Run, Scenario, milliseconds},
+    run_folder::{RunFolder, RunFolderError, VerdictFile, shell_line},
+    scenario::{Failure, Outcome, Preparation, Run, Scenario, milliseconds},
     seed::{SEED_VARIABLE, Seed, SeedError},
     topology::Topology,
     verdict::Verdict,
@@ -32,8 +33,23 @@ pub struct RunOptions {
     pub environment: EnvironmentOptions,
     /// How machines come up, and whether what was prepared once is used again.
     pub start: StartBy,
+    /// What random choices are made from, instead of what [`SEED_VARIABLE`] says or is drawn.
+    pub seed: Option<Seed>,
+    /// Whether the machines live on for a while when the scenario is done.
+    pub stay: Stay,
     /// Who hears of the events.
     pub listeners: Vec<Listener>,
+}
+
+/// Whether machines stay when their scenario is done, until a signal that would otherwise have ended the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// They never do.
+    Never,
+    /// They do after a scenario that did not pass, to be looked at.
+    Unpassed,
+    /// They do after a scenario that passed: it brought them up to be used.
+    Passed,
 }
 
 /// What a run came to.
@@ -77,7 +93,10 @@ pub enum RunError {
 /// Random choices are made from a seed, which is noted: [`SEED_VARIABLE`] with that seed makes them again.
 pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report, RunError> {
     let started = Instant::now();
-    let seed = Seed::of_environment()?;
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => Seed::of_environment()?,
+    };
     let command = with_seed(seed, &options.command);
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, &scenario.name)?;
@@ -100,12 +119,20 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
         text: format!("seed {seed}; {SEED_VARIABLE}={seed} repeats the network's random choices"),
     });
 
-    let outcome = tokio::select! {
-        outcome = attempt(scenario, &options, seed, &folder, &recorder) => outcome,
-        name = interrupts.next() => {
-            Err(Failure { verdict: Verdict::Interrupted, message: format!("stopped by {name}") })
-        }
+    let (run, mut outcome) = tokio::select! {
+        attempted = attempt(scenario, &options, seed, &folder, &recorder) => attempted,
+        name = interrupts.next() => (None, Err(interrupted(name))),
     };
+    if let Some(run) = run {
+        if options.stay.applies_to(&outcome) {
+            tell_attaching(&run, &outcome);
+            let _ = interrupts.next().await;
+        }
+        tokio::select! {
+            () = run.lab.end() => {}
+            name = interrupts.next() => outcome = outcome.and(Err(interrupted(name))),
+        }
+    }
     let (verdict, message) = match outcome {
         Ok(()) => (Verdict::Passed, None),
         Err(failure) => (failure.verdict, Some(failure.message)),
@@ -140,14 +167,70 @@ fn with_seed(seed: Seed, command: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Prepares, builds and runs; dropping the future kills the machines.
+fn interrupted(signal: &str) -> Failure {
+    Failure {
+        verdict: Verdict::Interrupted,
+        message: format!("stopped by {signal}"),
+    }
+}
+
+impl Stay {
+    fn applies_to(self, outcome: &Outcome) -> bool {
+        match self {
+            Stay::Never => false,
+            Stay::Unpassed => outcome.is_err(),
+            Stay::Passed => outcome.is_ok(),
+        }
+    }
+}
+
+/// Tells people how they come to machines that stay.
+fn tell_attaching(run: &Run, outcome: &Outcome) {
+    if let Err(failure) = outcome {
+        run.note(format!("{}: {}", failure.verdict.word(), failure.message));
+    }
+    let names: Vec<_> = run.lab.nodes().map(|node| node.name()).collect();
+    let folder = shell_line(&[run.folder.path().to_string_lossy().into_owned()]);
+    run.note(format!(
+        "the machines stay until Ctrl-C: {}",
+        names.join(", ")
+    ));
+    run.note(format!(
+        "a terminal in one: mvm-ci ssh --run {folder} {}; its serial console: mvm-ci console",
+        names.first().copied().unwrap_or_default()
+    ));
+}
+
+/// Prepares, builds and runs; dropping the future, or the run that comes with the outcome, kills the machines.
 async fn attempt(
     scenario: &Scenario,
     options: &RunOptions,
     seed: Seed,
     folder: &RunFolder,
     recorder: &Recorder,
-) -> Outcome {
+) -> (Option<Run>, Outcome) {
+    let (run, preparation) = match set_up(scenario, options, seed, folder, recorder).await {
+        Ok(set_up) => set_up,
+        Err(failure) => return (None, Err(failure)),
+    };
+    let steps = async {
+        if let Some(preparation) = preparation {
+            (preparation.run)(&run).await?;
+        }
+        (scenario.run)(&run).await
+    };
+    let outcome = steps.await;
+    (Some(run), outcome)
+}
+
+/// Looks at the host and builds the lab; returns it with the preparation that is still to be done.
+async fn set_up<'a>(
+    scenario: &'a Scenario,
+    options: &RunOptions,
+    seed: Seed,
+    folder: &RunFolder,
+    recorder: &Recorder,
+) -> Outcome<(Run, Option<&'a Preparation>)> {
     let topology = &scenario.topology;
     let environment = Environment::prepare(&options.environment, &topology.image, folder.path())
         .await
@@ -168,21 +251,13 @@ async fn attempt(
         folder,
         recorder,
     };
-    let run = match (&scenario.prepare, options.start) {
+    Ok(match (&scenario.prepare, options.start) {
         (Some(preparation), StartBy::Snapshot) => {
-            prepared::prepared(&stage, topology, preparation).await?
+            let run = prepared::prepared(&stage, topology, preparation).await?;
+            (run, None)
         }
-        (preparation, _) => {
-            let run = stage.build(topology).await?;
-            if let Some(preparation) = preparation {
-                (preparation.run)(&run).await?;
-            }
-            run
-        }
-    };
-    let outcome = (scenario.run)(&run).await;
-    run.lab.end().await;
-    outcome
+        (preparation, _) => (stage.build(topology).await?, preparation.as_ref()),
+    })
 }
 
 /// What a run's labs are built from.
@@ -204,9 +279,16 @@ impl Stage<'_> {
         if self.capture {
             lab.capture_all()?;
         }
+        let control = Control::open(lab.nodes(), self.folder);
+        let control = control.inspect_err(|error| {
+            self.recorder.record(Event::Warning {
+                text: format!("nobody can attach to the machines: {error}"),
+            });
+        });
         Ok(Run {
             lab,
             folder: self.folder.clone(),
+            control: control.ok(),
             recorder: self.recorder.clone(),
         })
     }

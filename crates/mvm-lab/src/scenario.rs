@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     checkpoint::CheckpointError,
+    control::Control,
     event::{Event, Recorder, StepOutcome},
     lab::{Lab, LabError},
     network::NetworkError,
@@ -133,6 +134,8 @@ pub struct Run {
     pub lab: Lab,
     /// Where it leaves its files.
     pub folder: RunFolder,
+    /// Where other processes ask for it, if it could be opened.
+    pub control: Option<Control>,
     pub(crate) recorder: Recorder,
 }
 

@@ -1,6 +1,11 @@
-//! Folders for what must not outlive a run: removed when dropped, and by the watcher if we are killed.
+//! Folders for what must not outlive a run: for the user alone, removed when dropped, and by the watcher if we are killed.
 
-use std::{io, path::Path};
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use mvm_machine::{
     cache::Cache,
@@ -23,10 +28,29 @@ pub(crate) fn folder_in(cache: &Cache) -> io::Result<PathGuard> {
     })
 }
 
+/// Makes a new folder whose path has at most so many bytes, as the addresses of sockets want it.
+pub(crate) fn folder_with_short_path(path_bytes_max: usize) -> io::Result<PathGuard> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let parents = runtime
+        .filter(|folder| folder.is_absolute())
+        .into_iter()
+        .chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
+    let mut last = io::Error::from(io::ErrorKind::InvalidFilename);
+    for parent in parents {
+        match guarded(&parent) {
+            Ok(folder) if folder.path().as_os_str().len() <= path_bytes_max => return Ok(folder),
+            Ok(_) => {}
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 fn guarded(parent: &Path) -> io::Result<PathGuard> {
     let keeper = Keeper::get().map_err(io::Error::other)?;
     let folder = tempfile::Builder::new()
         .prefix(&format!("mvm-ci-{}-", std::process::id()))
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(parent)?;
     keeper.guard_path(&folder.keep()).map_err(io::Error::other)
 }

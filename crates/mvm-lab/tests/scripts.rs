@@ -15,7 +15,7 @@ use mvm_lab::{
     event::{Event, StepOutcome},
     lab::StartBy,
     report::{self, Colours},
-    runner::{self, Report, RunOptions},
+    runner::{self, Report, RunOptions, Stay},
     script::ScriptTest,
     verdict::Verdict,
 };
@@ -61,6 +61,8 @@ fn run(test: ScriptTest) -> Told {
         command: vec!["cargo".to_owned(), "test".to_owned(), test.name.clone()],
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
+        seed: None,
+        stay: Stay::Never,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| heard.lock().unwrap().push(stamped.event.clone())),

@@ -15,7 +15,7 @@ use mvm_lab::{
     environment::EnvironmentOptions,
     event::{Event, Way},
     lab::StartBy,
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     scenario::{Outcome, Run, Scenario, ScenarioFuture},
     topology::MemoryPlan,
     verdict::Verdict,
@@ -81,6 +81,8 @@ async fn check(memory: MemoryPlan) {
                 ..EnvironmentOptions::default()
             },
             start: StartBy::Snapshot,
+            seed: None,
+            stay: Stay::Never,
             listeners: vec![Box::new(move |stamped| {
                 if let Event::CameUp { way, .. } = &stamped.event {
                     heard.lock().unwrap().push(*way);

@@ -1,7 +1,10 @@
-//! A machine's serial console: stamped line by line into a file, its tail kept at hand.
+//! A machine's serial console: stamped line by line into a file, its tail kept at hand, its raw bytes for those who
+//! listen live ([`live`]).
 //!
 //! What the guest prints is untrusted: lines are bounded and control characters do not reach the file.
 //! Who shows consoles to people is the lab's affair.
+
+mod live;
 
 use std::{
     collections::VecDeque,
@@ -17,6 +20,8 @@ use tokio::{
     sync::mpsc,
 };
 
+pub use self::live::{Listener, Said};
+use self::live::{Live, Typed};
 use crate::recording::{Move, Recording};
 
 /// Lines kept in memory for error messages.
@@ -32,6 +37,7 @@ pub struct Console {
     path: PathBuf,
     origin: Instant,
     tail: Arc<Mutex<VecDeque<String>>>,
+    live: Arc<Live>,
 }
 
 impl Console {
@@ -41,6 +47,7 @@ impl Console {
             path,
             origin,
             tail: Arc::default(),
+            live: Arc::new(Live::new()),
         }
     }
 
@@ -56,6 +63,17 @@ impl Console {
             .skip(tail.len().saturating_sub(lines))
             .cloned()
             .collect()
+    }
+
+    /// Begins to listen to the raw bytes that the guest says, across restarts of its machine.
+    pub fn listen(&self) -> Listener {
+        self.live.listen()
+    }
+
+    /// Types `bytes` on the console, as fast as the machine takes them; false if it is off. What is typed while
+    /// nobody in the guest reads the console waits, and then holds up who types.
+    pub async fn write(&self, bytes: &[u8]) -> bool {
+        self.live.write(bytes).await
     }
 
     /// Returns the file the recording goes to.
@@ -118,23 +136,31 @@ impl OpenConsole {
     }
 }
 
-/// Records until the stream closes. What was kept at one place goes along to the next, stamped when it gets there.
+/// Records until the stream closes, and passes on what is typed. What was kept at one place goes along to the next,
+/// stamped when it gets there.
 async fn record(
     mut stream: UnixStream,
     mut console: OpenConsole,
     mut moves: mpsc::Receiver<Move<OpenConsole>>,
 ) {
+    let (mut said, mut heard) = stream.split();
     let mut splitter = LineSplitter::default();
     let mut buffer = [0; 4096];
+    let mut typed = Typed::plug_into(&console.console.live);
     loop {
         tokio::select! {
-            read = stream.read(&mut buffer) => match read {
-                Ok(read @ 1..) => console.keep(splitter.push(&buffer[..read])).await,
+            read = said.read(&mut buffer) => match read {
+                Ok(read @ 1..) => {
+                    console.console.live.say(&buffer[..read]);
+                    console.keep(splitter.push(&buffer[..read])).await;
+                }
                 Ok(0) | Err(_) => break,
             },
+            () = typed.write_to(&mut heard) => {}
             Some(Move { target, moved }) = moves.recv() => {
                 let before = console.console.tail(TAIL_LINES);
                 console = target;
+                typed = Typed::plug_into(&console.console.live);
                 console.keep(before).await;
                 // Whoever asked for it may have given up.
                 let _ = moved.send(());
@@ -249,6 +275,47 @@ mod tests {
         let text = std::fs::read_to_string(second.path()).unwrap();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(!recording.move_to(first.open().await.unwrap()).await);
+    }
+
+    #[tokio::test]
+    async fn a_console_is_listened_to_and_typed_on_while_its_machine_is_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = Console::new(folder.path().join("console"), Instant::now());
+        assert!(!console.write(b"nobody").await);
+        let mut listener = console.listen();
+        for _start in 0..2 {
+            let (ours, mut guest) = UnixStream::pair().unwrap();
+            let mut recording = console.record(ours).await.unwrap();
+            guest.write_all(b"\x1b[1mlogin: ").await.unwrap();
+            let Some(Said::Bytes(bytes)) = listener.next().await else {
+                panic!("nothing was heard");
+            };
+            assert_eq!(&*bytes, b"\x1b[1mlogin: ");
+            assert!(console.write(b"root\r").await);
+            let mut typed = [0; 5];
+            guest.read_exact(&mut typed).await.unwrap();
+            assert_eq!(&typed, b"root\r");
+            drop(guest);
+            recording.ended(std::time::Duration::from_secs(10)).await;
+            assert!(!console.write(b"nobody").await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_reads_nothing_is_still_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let console = Console::new(folder.path().join("console"), Instant::now());
+        let mut listener = console.listen();
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        let _recording = console.record(ours).await.unwrap();
+        let much = vec![b'x'; 1 << 20];
+        tokio::select! {
+            _ = console.write(&much) => panic!("a guest took what it did not read"),
+            heard = async {
+                guest.write_all(b"still here").await.unwrap();
+                listener.next().await
+            } => assert!(matches!(heard, Some(Said::Bytes(_)))),
+        }
     }
 
     #[test]

@@ -315,6 +315,8 @@ fn skeleton(tree: &mut Tree) {
         0o644,
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     );
+    // Who has terminals in several machines wants to know where he is.
+    tree.file("/etc/profile", 0o644, "PS1='\\h:\\w\\$ '\n");
     tree.file("/etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n");
     tree.file(
         "/etc/nsswitch.conf",

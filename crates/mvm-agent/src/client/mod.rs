@@ -16,6 +16,7 @@ mod handshake;
 mod machine;
 mod service;
 mod tcp;
+mod terminal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub use self::command::{
 pub use self::error::{AgentError, ChannelEnd};
 pub use self::service::{FollowedService, ServiceCommand, ServiceEvent};
 pub use self::tcp::{DialedStream, Forward};
-pub use crate::protocol::{ExitStatus, Identity, Interface, ServiceInfo, ServiceState};
+pub use self::terminal::{Terminal, TerminalInput, TerminalOptions};
+pub use crate::protocol::{ExitStatus, Identity, Interface, ServiceInfo, ServiceState, WindowSize};
 use crate::protocol::{GuestInfo, Reply, Request};
 
 /// How long a guest may take for what it does without waiting for anybody.
@@ -107,7 +109,7 @@ impl Agent {
     /// [`Agent::connect`] is dropped. Services and detached commands live on; every later call on a clone
     /// ends with [`ChannelEnd::Parted`]. A [`FollowedService`] still yields what had come before that.
     ///
-    /// The guest refuses while a command, a transfer, a connection or a wait for a port is open; nothing is
+    /// The guest refuses while a command, a terminal, a transfer, a connection or a wait for a port is open; nothing is
     /// disturbed then. To part again is no error. Whether the conversation ended is unknown when the future
     /// is dropped.
     ///

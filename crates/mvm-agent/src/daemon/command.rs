@@ -47,6 +47,13 @@ pub(super) enum Begun {
 /// Prepares a program, as the leader of a process group of its own. `base` is added to its environment
 /// before its own variables.
 pub(super) fn prepare(program: &Program, base: &[(&str, &str)]) -> Result<Command, Failure> {
+    let mut command = prepare_member(program, base)?;
+    command.process_group(0);
+    Ok(command)
+}
+
+/// [`prepare`] for a program that stays in the daemon's process group until it makes its own.
+pub(super) fn prepare_member(program: &Program, base: &[(&str, &str)]) -> Result<Command, Failure> {
     let directory = program.directory.as_deref().unwrap_or("/");
     // The kernel's error for a missing directory would read as if the program were missing.
     if !Path::new(directory).is_dir() {
@@ -59,8 +66,7 @@ pub(super) fn prepare(program: &Program, base: &[(&str, &str)]) -> Result<Comman
     command
         .args(&program.arguments)
         .envs(base.iter().copied())
-        .current_dir(directory)
-        .process_group(0);
+        .current_dir(directory);
     command.envs(
         program
             .environment
@@ -221,6 +227,8 @@ impl Work for CommandWork {
             Input::Data(chunk) => self.pending.push(chunk),
             Input::End => self.pending.end(),
             Input::Signal(signal) => self.signal(signal),
+            // A pipe has no size.
+            Input::Resize(_) => {}
             Input::Kill => {
                 self.killed = true;
                 self.signal(libc::SIGKILL);

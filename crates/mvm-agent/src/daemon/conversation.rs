@@ -14,6 +14,7 @@ use super::follow::Follow;
 use super::outbox::Outbox;
 use super::services::{Place, Services};
 use super::tcp::{Dial, PortWait};
+use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
 use super::{identity, server::Authority};
@@ -106,6 +107,7 @@ impl Conversation {
             }
             ToGuest::End => self.input(stream, Input::End),
             ToGuest::Signal(signal) => self.input(stream, Input::Signal(signal)),
+            ToGuest::Resize(size) => self.input(stream, Input::Resize(size)),
             ToGuest::Kill => self.input(stream, Input::Kill),
             ToGuest::Close => drop(self.streams.remove(&stream)),
             ToGuest::KeepAlive => {}
@@ -216,6 +218,10 @@ impl Conversation {
         Ok(match request {
             Request::Ping => Opened::Answered(Reply::Nothing),
             Request::Run(run) => self.run(&run)?,
+            Request::Terminal(run) => {
+                let work = TerminalWork::begin(&run, self.authority.environment())?;
+                Opened::Work(Box::new(work))
+            }
             Request::Upload { path, mode } => {
                 Opened::Work(Box::new(Upload::begin(&path, mode, stream)?))
             }
@@ -281,6 +287,7 @@ impl Conversation {
     fn check_idle(&self) -> Result<(), Failure> {
         let open: Vec<String> = [
             (Kind::Command, "command", "commands"),
+            (Kind::Terminal, "terminal", "terminals"),
             (Kind::Transfer, "transfer", "transfers"),
             (Kind::PortWait, "wait for a port", "waits for ports"),
             (Kind::Connection, "connection", "connections"),
@@ -324,6 +331,7 @@ impl Conversation {
 fn changes_machine(request: &Request) -> bool {
     match request {
         Request::Run(_)
+        | Request::Terminal(_)
         | Request::Upload { .. }
         | Request::StartService { .. }
         | Request::SignalService { .. }

@@ -1,7 +1,7 @@
 //! The guest's side: the daemon that the `mvm-agent` binary is.
 //!
 //! One thread and one `poll` loop ([`server`]) serve the channel. A conversation has streams
-//! ([`conversation`]); what a stream does is a [`work::Work`]: a command, a transfer, a connection. Services
+//! ([`conversation`]); what a stream does is a [`work::Work`]: a command, a terminal, a transfer, a connection. Services
 //! ([`services`]) belong to no conversation. As PID 1 the daemon first makes the system usable ([`init`])
 //! and at the end stops it ([`shutdown`]).
 //!
@@ -30,6 +30,7 @@ mod services;
 mod shutdown;
 mod sys;
 mod tcp;
+mod terminal;
 mod transfer;
 mod watcher;
 mod work;

@@ -1,7 +1,7 @@
 //! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
 #![expect(
     unsafe_code,
-    reason = "signalfd, the signal mask of children, signals by number, ioctls of the random device and of disks, packet addresses and adopting an inherited descriptor"
+    reason = "signalfd, the signal mask of children, sessions of children, signals by number, ioctls of the random device and of disks, packet addresses and adopting an inherited descriptor"
 )]
 
 use std::io;
@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, ioctl_tiocsctty, setsid};
+use rustix::stdio::stdin;
 
 /// Adopts a descriptor that the process inherited.
 ///
@@ -65,6 +66,18 @@ pub(super) fn unblock_signals(command: &mut Command) {
     };
     // SAFETY: the closure makes two async-signal-safe calls and allocates nothing.
     unsafe { command.pre_exec(unblock) };
+}
+
+/// Has a program lead a session of its own, with its standard input, which is to be a terminal, as that session's
+/// terminal.
+pub(super) fn lead_session(command: &mut Command) {
+    let lead = || {
+        setsid()?;
+        ioctl_tiocsctty(stdin())?;
+        Ok(())
+    };
+    // SAFETY: the closure makes two system calls and allocates nothing; descriptor 0 is set by then.
+    unsafe { command.pre_exec(lead) };
 }
 
 /// Sends a signal, by its number, to a process group.

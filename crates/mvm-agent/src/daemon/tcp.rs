@@ -272,7 +272,7 @@ impl Work for Dial {
         match input {
             Input::Data(chunk) => self.pending.push(chunk),
             Input::End => self.pending.end(),
-            Input::Signal(_) | Input::Kill => {}
+            Input::Signal(_) | Input::Resize(_) | Input::Kill => {}
         }
     }
 

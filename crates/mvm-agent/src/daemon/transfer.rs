@@ -107,7 +107,7 @@ impl Work for Upload {
             Input::Data(chunk) => self.chunks.push(chunk),
             Input::End => self.ended = true,
             Input::Kill => self.refused = true,
-            Input::Signal(_) => {}
+            Input::Signal(_) | Input::Resize(_) => {}
         }
     }
 

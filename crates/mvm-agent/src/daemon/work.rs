@@ -14,11 +14,11 @@ use super::outbox::Outbox;
 use super::services::{Place, Services};
 use crate::protocol::{
     self, Cause, DATA_BYTES_MAX, ExitStatus, FRAME_COST, Failure, GRANT_AT, Lane, Reply, StreamId,
-    ToHost, WINDOW,
+    ToHost, WINDOW, WindowSize,
 };
 
-/// Something a stream does. Dropping it undoes what is unfinished: kills the command, removes the
-/// half-written file.
+/// Something a stream does. Dropping it undoes what is unfinished: kills the command, hangs up the terminal,
+/// removes the half-written file.
 pub(super) trait Work {
     /// What it counts as when the host wants to part.
     fn kind(&self) -> Kind;
@@ -56,6 +56,7 @@ pub(super) trait Work {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Command,
+    Terminal,
     Transfer,
     PortWait,
     Connection,
@@ -69,6 +70,7 @@ pub(super) enum Input {
     Data(Vec<u8>),
     End,
     Signal(i32),
+    Resize(WindowSize),
     Kill,
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::request::{
     BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Lifetime, MachineEnd,
     Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo, ServiceState,
-    StdinSource, is_service_name,
+    StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
 };
 use crate::wire;
 
@@ -119,7 +119,7 @@ pub enum Packet<M> {
 pub enum ToGuest {
     /// Opens the stream.
     Open(Request),
-    /// Bytes for standard input, a file or a socket; at least one.
+    /// Bytes for standard input, a terminal, a file or a socket; at least one.
     Data,
     /// No more bytes will come.
     End,
@@ -127,10 +127,13 @@ pub enum ToGuest {
     Grant(u32),
     /// Sends a signal to the command's process group.
     Signal(i32),
+    /// The terminal has another size now.
+    Resize(WindowSize),
     /// Kills the command's process group and ends the stream without waiting for whoever still holds its
     /// output.
     Kill,
-    /// The host has no more interest: the guest drops the stream, kills its command, and answers nothing.
+    /// The host has no more interest: the guest drops the stream, kills its command or hangs up its terminal,
+    /// and answers nothing.
     Close,
     /// Says nothing; a guest that lost the conversation answers [`Packet::Gone`].
     KeepAlive,
@@ -166,7 +169,8 @@ pub enum ToHost {
 /// Which of a stream's outputs a piece of data belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lane {
-    /// Standard output, both outputs of a service, the content of a file, the bytes of a connection.
+    /// Standard output, both outputs of a service, what a terminal shows, the content of a file, the bytes of a
+    /// connection.
     Main,
     /// Standard error.
     Error,
@@ -394,15 +398,31 @@ mod tests {
             });
         let service = ("[a-z.@_-]{1,9}", program.clone())
             .prop_map(|(name, (program, _))| Request::StartService { name, program });
-        let run = program.prop_map(|(program, output)| {
+        let run = program.clone().prop_map(|(program, output)| {
             Request::Run(Run {
                 program,
                 stdin: StdinSource::Stream,
                 lifetime: Lifetime::Detached { output },
             })
         });
+        let size =
+            (any::<u16>(), any::<u16>()).prop_map(|(columns, rows)| WindowSize { columns, rows });
+        let terminal = prop_oneof![
+            Just(TerminalProgram::LoginShell),
+            program
+                .clone()
+                .prop_map(|(program, _)| TerminalProgram::Program(program)),
+        ];
+        let terminal = (terminal, "\\PC{0,9}", size).prop_map(|(program, term, size)| {
+            Request::Terminal(TerminalRun {
+                program,
+                term,
+                size,
+            })
+        });
         prop_oneof![
             run,
+            terminal,
             // IPv6 scopes and flow labels, which only the host knows, do not travel.
             (any::<IpAddr>(), any::<u16>())
                 .prop_map(|(ip, port)| Request::Dial(SocketAddr::new(ip, port))),
@@ -523,6 +543,16 @@ mod tests {
             let expected = Frame {
                 nonce: Nonce(nonce), sequence, stream: StreamId(stream), message: answer, payload: payload_again,
             };
+            prop_assert_eq!(read, Packet::Frame(expected));
+        }
+
+        #[test]
+        fn sizes_read_back(columns: u16, rows: u16) {
+            let message = ToGuest::Resize(WindowSize { columns, rows });
+            let read = through_the_wire(|bytes| {
+                write_frame(Nonce(1), 2, StreamId(3), &message, &[], bytes).expect("fits");
+            });
+            let expected = Frame { nonce: Nonce(1), sequence: 2, stream: StreamId(3), message, payload: vec![] };
             prop_assert_eq!(read, Packet::Frame(expected));
         }
 

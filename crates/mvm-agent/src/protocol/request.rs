@@ -16,6 +16,8 @@ pub enum Request {
     Ping,
     /// Run a program.
     Run(Run),
+    /// Run a program in a session of its own, on a terminal.
+    Terminal(TerminalRun),
     /// Write the bytes that follow to a file.
     Upload {
         /// The absolute path.
@@ -121,6 +123,35 @@ pub struct Run {
     pub stdin: StdinSource,
     /// Whether it outlives the conversation.
     pub lifetime: Lifetime,
+}
+
+/// A program to run on a terminal: one lane of bytes each way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalRun {
+    /// What runs on it.
+    pub program: TerminalProgram,
+    /// What `TERM` is: the kind of terminal on the host.
+    pub term: String,
+    /// How large it is at first.
+    pub size: WindowSize,
+}
+
+/// What runs on a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TerminalProgram {
+    /// The shell of the agent's user, as at a login: in the user's home, with the files it reads then.
+    LoginShell,
+    /// This one.
+    Program(Program),
+}
+
+/// How large a terminal is, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Characters in a row.
+    pub columns: u16,
+    /// How many rows.
+    pub rows: u16,
 }
 
 /// Where a command's standard input comes from.

@@ -1,5 +1,6 @@
 //! What the commands do.
 
+mod attach;
 mod cluster;
 mod connect;
 mod doctor;
@@ -7,10 +8,12 @@ mod image;
 mod job;
 mod output;
 mod repl;
+mod run;
 mod schedule;
 mod serve;
 mod test;
 mod token;
+mod up;
 mod work;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
@@ -18,12 +21,15 @@ use std::{io::IsTerminal, process::ExitCode, time::Duration};
 use mvm_client::{ClientError, OptionsError};
 use mvm_lab::{
     script::{PythonError, ScriptError},
+    topology::FileError as TopologyFileError,
     verdict::Verdict,
 };
 use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
-use self::{connect::InputError, schedule::UnknownSchedule, test::UnknownScenario};
+use self::{
+    attach::AttachError, connect::InputError, schedule::UnknownSchedule, test::UnknownScenario,
+};
 use crate::{
     cli::{Cli, Command, LogFormat},
     exit_codes::{self, USAGE},
@@ -45,6 +51,9 @@ pub fn run(cli: Cli) -> ExitCode {
         // Who runs a scenario has the report.
         Command::Test(_)
         | Command::Repl(_)
+        | Command::Up(_)
+        | Command::Ssh(_)
+        | Command::Console(_)
         | Command::Image(_)
         | Command::Token(_)
         | Command::Doctor(_) => {
@@ -70,6 +79,9 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Repl(arguments) => repl::repl(arguments).await,
+            Command::Up(arguments) => up::up(arguments).await,
+            Command::Ssh(arguments) => attach::ssh(arguments).await,
+            Command::Console(arguments) => attach::console(arguments).await,
             Command::Image(command) => image::image(&command),
             Command::Token(command) => token::token(command),
             Command::Doctor(arguments) => doctor::doctor(arguments).await,
@@ -136,6 +148,7 @@ fn code(error: &anyhow::Error) -> u8 {
         || error.is::<UnknownScenario>()
         || error.is::<OptionsError>()
         || error.is::<InputError>()
+        || error.is::<TopologyFileError>()
     {
         return USAGE;
     }
@@ -149,6 +162,9 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     if error.is::<UnknownSchedule>() {
         return exit_codes::REFUSED;
+    }
+    if error.is::<AttachError>() {
+        return exit_codes::DETACHED;
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);

@@ -10,12 +10,9 @@ use std::{
 use anyhow::Context;
 use indicatif::MultiProgress;
 use mvm_lab::{
-    environment::EnvironmentOptions,
     event::Listener,
-    lab::StartBy,
-    report::{self, Colours},
-    run_folder::shell_line,
-    runner::{self, RunOptions},
+    report,
+    runner::{self, RunOptions, Stay},
     scenario::Scenario,
     script::ScriptTest,
     verdict::Verdict,
@@ -23,7 +20,7 @@ use mvm_lab::{
 };
 use mvm_machine::pool::Pool;
 
-use super::no_colour;
+use super::run;
 use crate::{cli::TestArgs, scenarios};
 
 /// Nothing can be run under this name.
@@ -48,9 +45,10 @@ pub(super) async fn test(arguments: TestArgs) -> anyhow::Result<ExitCode> {
         machines => Some(warm::pool(machines)?),
     };
     let mut worst = Verdict::Passed;
-    for (name, scenario) in arguments.scenarios.iter().zip(&chosen) {
-        let report = runner::run(scenario, options(&arguments, name, warm.as_ref())).await?;
-        tell_folder(&arguments, &report)?;
+    for scenario in chosen {
+        let report =
+            runner::run(scenario, options(&arguments, scenario.name, warm.as_ref())).await?;
+        run::tell_folder(arguments.json, &report)?;
         if report.verdict != Verdict::Passed {
             worst = report.verdict;
         }
@@ -92,63 +90,23 @@ fn choose(program: &Path, name: &str) -> anyhow::Result<Scenario> {
 }
 
 fn options(arguments: &TestArgs, scenario: &str, warm: Option<&Arc<Pool>>) -> RunOptions {
-    let mut command: Vec<String> = std::env::args().take(1).collect();
-    command.extend(["test".to_owned(), scenario.to_owned()]);
-    if arguments.cold {
-        command.push("--cold".to_owned());
-    }
-    if arguments.capture {
-        command.push("--capture".to_owned());
-    }
+    let mut command = vec!["test".to_owned(), scenario.to_owned()];
     if arguments.warm > 0 {
         command.extend(["--warm".to_owned(), arguments.warm.to_string()]);
     }
-    if let Some(kernel) = &arguments.kernel {
-        command.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
+    let mut options = run::options(&arguments.run, command, listener(arguments));
+    options.environment.warm = warm.cloned();
+    if arguments.pause_on_failure {
+        options.stay = Stay::Unpassed;
     }
-    RunOptions {
-        runs: arguments.runs.clone(),
-        capture: arguments.capture,
-        command,
-        environment: EnvironmentOptions {
-            accelerator: arguments.accelerator.request(),
-            kernel: arguments.kernel.clone(),
-            warm: warm.cloned(),
-        },
-        start: match arguments.cold {
-            true => StartBy::ColdBoot,
-            false => StartBy::Snapshot,
-        },
-        listeners: vec![listener(arguments)],
-    }
+    options
 }
 
 fn listener(arguments: &TestArgs) -> Listener {
     if arguments.json {
         return report::json_lines(std::io::stdout());
     }
-    let colours = if std::io::stdout().is_terminal() && !no_colour() {
-        Colours::On
-    } else {
-        Colours::Off
-    };
     let live = (std::io::stdout().is_terminal() && std::io::stderr().is_terminal())
         .then(MultiProgress::new);
-    report::terminal(std::io::stdout(), colours, live)
-}
-
-/// Every run ends with where its files are; with `--json` that is talk, for standard error.
-fn tell_folder(arguments: &TestArgs, report: &runner::Report) -> anyhow::Result<()> {
-    let line = format!(
-        "run folder: {}\n",
-        shell_line(&[report.folder.to_string_lossy().into_owned()])
-    );
-    let written = match arguments.json {
-        true => std::io::stderr().write_all(line.as_bytes()),
-        false => std::io::stdout().write_all(line.as_bytes()),
-    };
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    report::terminal(std::io::stdout(), run::colours(), live)
 }

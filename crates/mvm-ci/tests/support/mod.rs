@@ -10,7 +10,7 @@ use mvm_lab::{
     environment::EnvironmentOptions,
     lab::StartBy,
     report::{self, Colours},
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     verdict::Verdict,
 };
 
@@ -29,6 +29,8 @@ pub(crate) fn check(name: &str, start: StartBy) {
         ],
         environment: EnvironmentOptions::default(),
         start,
+        seed: None,
+        stay: Stay::Never,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -10,7 +10,7 @@ use mvm_lab::{
     environment::EnvironmentOptions,
     event::{Event, Stamped},
     lab::StartBy,
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     scenario::{Outcome, Preparation, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{MachineConfig, Topology},
@@ -146,6 +146,8 @@ async fn run(scenario: Scenario) -> Vec<Stamped> {
             .into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
+        seed: None,
+        stay: Stay::Never,
         listeners: vec![Box::new(move |stamped| {
             heard.lock().unwrap().push(stamped.clone());
         })],

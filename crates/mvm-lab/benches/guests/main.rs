@@ -19,7 +19,7 @@ use std::{
 use mvm_lab::{
     environment::EnvironmentOptions,
     lab::StartBy,
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     scenario::{Failure, Outcome, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{ImageContents, MachineConfig, SegmentConfig, Topology},
@@ -148,6 +148,8 @@ async fn throughput(mtu: u64) -> f64 {
             .into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
+        seed: None,
+        stay: Stay::Never,
         listeners: Vec::new(),
     };
     let report = runner::run(&scenario, options).await.unwrap();

@@ -20,6 +20,12 @@ pub enum NodeError {
         /// The machine.
         machine: String,
     },
+    /// The machine's processors are stopped.
+    #[error("could not use machine {machine}: it is paused")]
+    Paused {
+        /// The machine.
+        machine: String,
+    },
     /// It is on already.
     #[error("could not start machine {machine}: it is on")]
     On {

@@ -1,11 +1,12 @@
 //! A machine of the lab by name: the verbs a scenario uses on it.
 //!
-//! How it comes up is in `start`; what a machine is made of lives in `mvm-machine`; several of them start together
+//! How it comes up is in `start`, its terminals and its console are in `terminal`; what a machine is made of lives in `mvm-machine`; several of them start together
 //! in `lab`.
 
 mod ending;
 mod error;
 mod start;
+mod terminal;
 mod units;
 
 use std::{
@@ -28,7 +29,11 @@ use mvm_machine::{
 use tokio::sync::{Mutex, Semaphore};
 
 pub(crate) use self::start::copy_memory;
-pub use self::{error::NodeError, units::UnitState};
+pub use self::{
+    error::NodeError,
+    terminal::{Terminal, TerminalInput, TerminalOptions, WindowSize},
+    units::UnitState,
+};
 use crate::{
     environment::Environment,
     event::{Event, MachineState, Recorder},

@@ -1,9 +1,13 @@
 //! What people and programs read of a run: functions of its events.
 
 mod json;
+mod junit;
 mod lines;
+mod prefixed;
 mod terminal;
 
 pub use json::json_lines;
+pub use junit::Junit;
 pub use lines::Lines;
+pub use prefixed::Prefixed;
 pub use terminal::{Colours, terminal};

@@ -12,7 +12,10 @@ use super::{
     session::Session,
     wire::{Done, MachineVerb, Refusal},
 };
-use crate::node::{Node, NodeError, lock};
+use crate::{
+    node::{Node, NodeError, lock},
+    run_folder::shell_line,
+};
 
 /// A machine and what the script does with it.
 pub(super) struct Driven {
@@ -48,7 +51,7 @@ impl Driven {
 impl Session<'_> {
     pub(super) async fn machine_verb(&self, machine: &Arc<Driven>, verb: MachineVerb) -> Done {
         match verb {
-            MachineVerb::Start { allow_reboot: _ } => {
+            MachineVerb::Start => {
                 self.start(machine).await;
                 Ok(Value::Null)
             }
@@ -150,10 +153,32 @@ impl Session<'_> {
                 let answer = machine.up().await?.monitor_command(&command).await?;
                 Ok(json!(answer))
             }
-            MachineVerb::SendConsole { .. }
-            | MachineVerb::AttachCommand { .. }
-            | MachineVerb::QmpEvents => Err(Refusal::machine("not there yet")),
+            MachineVerb::SendConsole { text } => {
+                let typed = machine.up().await?.console().send(text.as_bytes()).await;
+                typed.map_err(|error| {
+                    let name = machine.node.name();
+                    Refusal::machine(format!("could not type on the console of {name}: {error}"))
+                })?;
+                Ok(Value::Null)
+            }
+            MachineVerb::AttachCommand { kind } => self.attach_command(machine, &kind),
         }
+    }
+
+    /// The command that attaches a terminal to a machine.
+    fn attach_command(&self, machine: &Driven, kind: &str) -> Done {
+        let control = self.run.control.as_ref().ok_or_else(|| {
+            Refusal::machine("machines cannot be attached to: the run has no control socket")
+        })?;
+        let program = std::env::current_exe().unwrap_or_else(|_| "mvm-ci".into());
+        let command = [
+            program.to_string_lossy().into_owned(),
+            kind.to_owned(),
+            "--control".to_owned(),
+            control.socket().to_string_lossy().into_owned(),
+            machine.node.name().to_owned(),
+        ];
+        Ok(json!({ "command": command, "shown": shell_line(&command) }))
     }
 
     /// Starts a machine, unless it is up or starting; returns once it is under way.

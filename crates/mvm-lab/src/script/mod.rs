@@ -150,11 +150,20 @@ impl Prompt {
     }
 }
 
+/// The topology's file that a path names: itself, or that of a folder.
+pub fn topology_file(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join(TOPOLOGY_FILE),
+        false => path.with_extension("toml"),
+    }
+}
+
 /// Reads the topology of a test; returns it with the test's name and where its script would be.
 fn read(path: &Path) -> Result<(String, Topology, PathBuf), FileError> {
-    let (file, script) = match path.is_dir() {
-        true => (path.join(TOPOLOGY_FILE), path.join(SCRIPT_FILE)),
-        false => (path.with_extension("toml"), path.with_extension("py")),
+    let file = topology_file(path);
+    let script = match path.is_dir() {
+        true => path.join(SCRIPT_FILE),
+        false => path.with_extension("py"),
     };
     let topology = Topology::read(&file)?.for_scripts();
     let script = match &topology.script.path {

@@ -229,9 +229,8 @@ fn program() -> OsString {
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(program());
     command
-        .args(["-I", "-B", "-X", "utf8"])
-        .arg(folder)
-        .env("PYTHONUNBUFFERED", "1");
+        .args(["-I", "-B", "-u", "-X", "utf8"])
+        .arg(folder);
     command
 }
 

@@ -39,9 +39,7 @@ pub(super) enum What {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum MachineVerb {
-    Start {
-        allow_reboot: bool,
-    },
+    Start,
     Connect,
     Shutdown,
     WaitForShutdown {
@@ -130,7 +128,6 @@ pub(super) enum MachineVerb {
     Block {
         blocked: bool,
     },
-    QmpEvents,
 }
 
 /// What is asked of the network.

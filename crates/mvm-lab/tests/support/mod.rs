@@ -15,7 +15,7 @@ use mvm_lab::{
     event::Event,
     lab::StartBy,
     report::{self, Colours},
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     scenario::{Run, Scenario, ScenarioFuture},
     topology::{MachineConfig, MemoryPlan, Topology},
     verdict::Verdict,
@@ -64,6 +64,8 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
         command: ["cargo", "test", &scenario.name].map(str::to_owned).into(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
+        seed: None,
+        stay: Stay::Never,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {

@@ -2,6 +2,7 @@
 socket."""
 
 import builtins
+import io
 import os
 import sys
 from typing import List
@@ -19,6 +20,8 @@ def main(arguments: List[str]) -> int:
         return 0 if problem is None else 1
     engine = Engine(int(os.environ.pop("MVM_CI_ENGINE")))
     names = World(engine).names()
+    if arguments[0] == "run":
+        sys.stdout = Printed(engine)
     names["__name__"] = "__main__"
     names["__builtins__"] = builtins
     path = arguments[1] if len(arguments) > 1 else None
@@ -34,6 +37,31 @@ def main(arguments: List[str]) -> int:
     flush()
     engine.tell("test", {"finished": {"verdict": verdict, "message": message}})
     return 0 if verdict == "passed" else 1
+
+
+class Printed(io.TextIOBase):
+    """What the script prints, told by the engine in its place among what machines say."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        if lines:
+            self._tell("\n".join(lines))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._begun:
+            self._tell(self._begun)
+            self._begun = ""
+
+    def _tell(self, text: str) -> None:
+        self._engine.tell("test", {"log": {"level": "info", "text": text, "machine": None}})
 
 
 def flush() -> None:

@@ -10,7 +10,6 @@ from duration import DEFAULT, Duration, seconds
 from engine import Engine
 from errors import RequestedAssertionFailed, not_there
 from log import Logger
-from waiting import retry
 
 # Statuses that no command has, for those that were not asked for.
 STATUS_UNCHECKED = -1
@@ -69,8 +68,11 @@ class Machine:
     # Life
 
     def start(self, allow_reboot: bool = False) -> None:
-        """Starts the machine, without waiting until it is up. No effect if it was started."""
-        self._ask("start", allow_reboot=allow_reboot)
+        """Starts the machine, without waiting until it is up. No effect if it was started.
+
+        A guest that reboots ends its machine, which the next command starts again, whatever `allow_reboot` says.
+        """
+        self._ask("start")
 
     def connect(self) -> None:
         """Waits until the machine is up; starts it if needed, as every command does."""
@@ -370,18 +372,7 @@ class Machine:
         raise not_there("switch_root()", "machines have one stage of booting")
 
     def wait_for_qmp_event(self, event_filter: Any, timeout: Duration = DEFAULT) -> Dict[str, Any]:
-        """Waits for an event of QEMU's that the filter takes."""
-        found: List[Dict[str, Any]] = []
-
-        def look(_last: bool) -> bool:
-            for event in self._ask("qmp_events"):
-                if event_filter(event):
-                    found.append(event)
-                    return True
-            return False
-
-        retry(look, timeout=timeout)
-        return found[0]
+        raise not_there("wait_for_qmp_event()", "QEMU's events are the engine's; wait_for_shutdown() waits for the end")
 
     def create_efi_vars(self, *_arguments: Any) -> None:
         raise not_there("create_efi_vars()", UEFI)
