@@ -9,6 +9,7 @@ mod value;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
     path::PathBuf,
     time::Duration,
 };
@@ -160,12 +161,27 @@ fn log_filter(text: &str) -> Result<String, String> {
 /// Flags of `mvm-ci test`.
 #[derive(Debug, Args)]
 pub struct TestArgs {
-    /// What to run, one after the other: scenarios by name, folders with topology.toml and test.py, or NAME.toml with NAME.py beside it
-    #[arg(required_unless_present = "list")]
+    /// What to run: scenarios by name, folders with topology.toml and test.py, or NAME.toml with NAME.py beside it
+    #[arg(required_unless_present_any = ["list", "filter"])]
     pub scenarios: Vec<String>,
-    /// Lists the scenarios there are
+    /// Lists what would be run, or all scenarios there are
     #[arg(long)]
     pub list: bool,
+    /// Only what has this in its name; of all scenarios where none are named
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// How many run at once, the longest first [default: half as many as there are processors]
+    #[arg(long, value_name = "RUNS")]
+    pub jobs: Option<NonZeroUsize>,
+    /// How often each is run
+    #[arg(long, value_name = "TIMES", default_value = "1")]
+    pub repeat: NonZeroUsize,
+    /// What the network's random choices are made from, as a failed run tells it [default: drawn for each run]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Writes what became of runs and steps to this file, as JUnit XML
+    #[arg(long, value_name = "PATH")]
+    pub junit: Option<PathBuf>,
     /// Writes every event to standard output as a line of JSON
     #[arg(long)]
     pub json: bool,

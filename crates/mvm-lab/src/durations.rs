@@ -36,12 +36,14 @@ impl Durations {
         self.ms_by_name.insert(name.to_owned(), ms);
     }
 
-    /// Writes what is known for later runs.
-    ///
-    /// # Errors
-    ///
-    /// If the cache cannot be written.
-    pub fn save(&self) -> io::Result<()> {
+    /// Writes what is known for later runs, if the cache can be written.
+    pub fn save(&self) {
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "could not remember how long tests take");
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(std::path::Path::new("."));
         let file = tempfile::NamedTempFile::new_in(folder)?;
         serde_json::to_writer(&file, &self.ms_by_name)?;

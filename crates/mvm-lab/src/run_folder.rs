@@ -46,13 +46,24 @@ impl RunFolder {
     /// Makes a new folder in `root`, named after the scenario, the time and this process.
     pub fn create(root: &Path, scenario: &str) -> Result<RunFolder, RunFolderError> {
         let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-        let path = std::path::absolute(root)
-            .unwrap_or_else(|_| root.to_owned())
-            .join(format!("{scenario}-{now}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).map_err(|source| RunFolderError {
-            path: path.clone(),
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let name = format!("{scenario}-{now}-{}", std::process::id());
+        let failed = |path: &Path, source| RunFolderError {
+            path: path.to_owned(),
             source,
-        })?;
+        };
+        std::fs::create_dir_all(&root).map_err(|source| failed(&root, source))?;
+        let mut path = root.join(&name);
+        for more in 2.. {
+            match std::fs::create_dir(&path) {
+                Ok(()) => break,
+                // The same scenario may run twice at once.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    path = root.join(format!("{name}-{more}"));
+                }
+                Err(source) => return Err(failed(&path, source)),
+            }
+        }
         Ok(RunFolder { path })
     }
 

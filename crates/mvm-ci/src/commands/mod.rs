@@ -28,7 +28,10 @@ use mvm_node::{ServeError, config::ConfigError};
 use tracing_subscriber::EnvFilter;
 
 use self::{
-    attach::AttachError, connect::InputError, schedule::UnknownSchedule, test::UnknownScenario,
+    attach::AttachError,
+    connect::InputError,
+    schedule::UnknownSchedule,
+    test::{NothingLeft, UnknownScenario},
 };
 use crate::{
     cli::{Cli, Command, LogFormat},
@@ -146,6 +149,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn code(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>()
         || error.is::<UnknownScenario>()
+        || error.is::<NothingLeft>()
         || error.is::<OptionsError>()
         || error.is::<InputError>()
         || error.is::<TopologyFileError>()

@@ -148,6 +148,7 @@ impl Session for Command {
             match self.running.next_event().await {
                 Ok(Some(Event::Stdout(bytes))) => return Frame::Data(bytes.into()),
                 Ok(Some(Event::Stderr(bytes))) => return Frame::Error(bytes.into()),
+                Ok(Some(Event::StdoutClosed)) => {}
                 Ok(Some(Event::Exit(status))) => self.status = Some(status),
                 Ok(None) => {
                     let status = self.status.unwrap_or(ExitStatus::TimedOut);

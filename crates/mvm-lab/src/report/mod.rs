@@ -6,7 +6,7 @@ mod lines;
 mod prefixed;
 mod terminal;
 
-pub use json::json_lines;
+pub use json::{json_lines, json_lines_of};
 pub use junit::Junit;
 pub use lines::Lines;
 pub use prefixed::Prefixed;

@@ -154,12 +154,14 @@ impl Session<'_> {
                 Ok(json!(answer))
             }
             MachineVerb::SendConsole { text } => {
-                let typed = machine.up().await?.console().send(text.as_bytes()).await;
-                typed.map_err(|error| {
-                    let name = machine.node.name();
-                    Refusal::machine(format!("could not type on the console of {name}: {error}"))
-                })?;
-                Ok(Value::Null)
+                let node = machine.up().await?;
+                match node.console().write(text.as_bytes()).await {
+                    true => Ok(Value::Null),
+                    false => Err(Refusal::machine(format!(
+                        "could not type on the console of {}: it is off",
+                        node.name()
+                    ))),
+                }
             }
             MachineVerb::AttachCommand { kind } => self.attach_command(machine, &kind),
         }

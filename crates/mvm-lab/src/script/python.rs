@@ -228,9 +228,7 @@ fn program() -> OsString {
 /// is written beside sources.
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(program());
-    command
-        .args(["-I", "-B", "-u", "-X", "utf8"])
-        .arg(folder);
+    command.args(["-I", "-B", "-u", "-X", "utf8"]).arg(folder);
     command
 }
 
