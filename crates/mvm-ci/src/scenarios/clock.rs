@@ -1,25 +1,25 @@
-//! Wall clocks that jump, while a workload runs. Leases, timeouts and pauses are the leader's monotonic clock's, so that nothing
-//! may come of it.
+//! Wall clocks that jump. Leases, timeouts and pauses are counted on the leader's monotonic clock, so nothing may come of it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mvm_lab::{
     ensure,
     scenario::{Failure, Outcome},
-    wait::{self, Seen},
 };
 
-use super::{api, cluster_nodes::AGREE_ALLOWED, judged::Judged};
+use super::{cluster_nodes::AGREE_ALLOWED, judged::Judged};
 
-/// How far a clock jumps.
+/// How far a clock jumps, in seconds.
 const HOUR: i64 = 3_600;
-/// What a guest's clock may differ from what it was set to: commands take their time.
+/// What a guest's clock may differ from what it was set to, in seconds: commands take their time.
 const TOLERANCE: u64 = 60;
-/// So many more jobs show that the cluster goes on.
-const JOBS: u64 = 5;
+/// Whoever looked at a wall clock would have acted by then: leases are looked at every few hundred milliseconds.
+const BETWEEN: Duration = Duration::from_secs(2);
+/// How long [`jumps`] takes at least.
+pub(super) const JUMPS_TAKE: Duration = Duration::from_secs(4 * BETWEEN.as_secs());
 
-/// Sets clocks an hour forth and back, the leader's first, and leaves them hours apart. After each jump jobs go on completing,
-/// under the same leader.
+/// Sets the leader's clock an hour forth, then an hour back behind the right time, and the others' one each way. There they
+/// stay. The leader does.
 pub(super) async fn jumps(judged: &Judged<'_>) -> Outcome {
     let cluster = judged.cluster;
     let before = cluster.agree(&cluster.names(), AGREE_ALLOWED).await?;
@@ -28,20 +28,11 @@ pub(super) async fn jumps(judged: &Judged<'_>) -> Outcome {
     for (name, hours) in [
         (leader.as_str(), 1),
         (&leader, -1),
-        (others[0], -1),
         (others[0], 1),
-        (others[1], 1),
         (others[1], -1),
     ] {
-        let role = match name == leader {
-            true => "the leader",
-            false => "a follower",
-        };
-        let what = format!("the clock of {name}, {role}, is {hours:+} h off");
-        judged.happens(what.clone());
         set(judged, name, hours).await?;
-        goes_on(judged, name).await?;
-        judged.run.note(format!("{what}: jobs go on completing"));
+        tokio::time::sleep(BETWEEN).await;
     }
     let after = cluster.agree(&cluster.names(), AGREE_ALLOWED).await?;
     ensure!(
@@ -67,29 +58,8 @@ async fn set(judged: &Judged<'_>, name: &str, hours: i64) -> Outcome {
         is.abs_diff(wanted) < TOLERANCE,
         "the clock of {name} was set to {wanted} and is {is}"
     );
+    let what = format!("the clock of {name} is {hours:+} h off");
+    judged.happens(what.clone());
+    judged.run.note(what);
     Ok(())
-}
-
-/// Waits until more jobs have completed, as the node itself sees it.
-async fn goes_on(judged: &Judged<'_>, name: &str) -> Outcome {
-    let at_least = |wanted: u64| async move {
-        match completed(judged, name).await {
-            Ok(count) if count >= wanted => Seen::Done(count),
-            Ok(count) => Seen::NotYet(format!("{count} jobs have completed, not {wanted}")),
-            Err(seen) => Seen::NotYet(seen),
-        }
-    };
-    let before = wait::until("it tells", AGREE_ALLOWED, || at_least(0)).await?;
-    wait::until("jobs go on completing", AGREE_ALLOWED, || {
-        at_least(before + JOBS)
-    })
-    .await?;
-    Ok(())
-}
-
-async fn completed(judged: &Judged<'_>, name: &str) -> Result<u64, String> {
-    let answer = api::get(judged.cluster.node(name), "/api/v1/stats").await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let count = answer.body["counts"]["completed"].as_u64();
-    count.ok_or_else(|| format!("{name} answered {}: {}", answer.status, answer.body))
 }

@@ -1,4 +1,4 @@
-//! `elections`: the leader is lost in five ways, one after the other, and clocks jump, under submitters and workers.
+//! `elections`: the leader is lost in five ways, one after the other, under submitters and workers.
 
 use std::{
     path::Path,
@@ -12,7 +12,6 @@ use mvm_lab::{
 };
 
 use super::{
-    clock,
     cluster_nodes::{AGREE_ALLOWED, Cluster, FORM_ALLOWED, LEASE, SERVICE, three_with_workers},
     judged::Judged,
 };
@@ -42,7 +41,7 @@ pub(super) fn scenario(program: &Path) -> Scenario {
     three_with_workers(
         program,
         "elections",
-        "the leader crashes, is paused beyond its lease, deaf, mute, killed; clocks jump by an hour: jobs complete once",
+        "the leader crashes, is paused beyond its lease, deaf, mute, killed: jobs complete once",
         |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
     )
 }
@@ -69,14 +68,13 @@ async fn steps(run: &Run) -> Outcome {
         ends: Ends::Completed,
     };
     run.step(
-        "five leaders are lost and clocks jump under submitters and workers: every job completes once",
+        "five leaders are lost under submitters and workers: every job completes once",
         async {
             let rounds = async {
                 for loss in ROUNDS {
                     round(judged, loss).await?;
                 }
-                // What they leave behind is worked off with clocks that differ by hours.
-                clock::jumps(judged).await
+                Ok(())
             };
             judged.during(&plan, rules, rounds).await?;
             Ok(())

@@ -1,5 +1,5 @@
 //! `steal`: all jobs are submitted to a node that runs none. The others run them; one dies in mid-job, first a follower, then the
-//! leader, and the other takes over.
+//! leader, and the other takes over. In between clocks jump.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use mvm_lab::{
 use serde_json::json;
 
 use super::{
-    api,
+    api, clock,
     cluster_nodes::{
         AGREE_ALLOWED, Cluster, FORM_ALLOWED, LEASE, SERVICE, SLOTS, three_with_workers,
     },
@@ -28,13 +28,12 @@ use super::{
 const TAKES: &str = "node1";
 /// Those that run them.
 const WORK: [&str; 2] = ["node2", "node3"];
-/// How long a job of the first batch runs: it must be at it when its node dies.
+/// How long a job runs that must be at it when its node dies, or when clocks jump.
 const LONG: Duration = Duration::from_secs(10);
+const _: () = assert!(LONG.as_secs() > clock::JUMPS_TAKE.as_secs());
 const SHORT: Duration = Duration::from_secs(1);
 /// That a lease has ended, and that there is a job to take, is noticed within this.
 const NOTICED: Duration = Duration::from_secs(2);
-/// As nodes have it unless they are told otherwise.
-const ELECTION: Duration = Duration::from_millis(1_600);
 /// Only a hang takes this long.
 const HANG: Duration = Duration::from_secs(60);
 /// Where jobs leave a line when they begin and when they are done.
@@ -44,7 +43,7 @@ pub(super) fn scenario(program: &Path) -> Scenario {
     three_with_workers(
         program,
         "steal",
-        "all jobs on a node that runs none: others run them, a follower and a leader die in mid-job, each completes once",
+        "all jobs on a node that runs none: others run them, a follower and a leader die in mid-job, clocks jump, each completes once",
         |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
     )
 }
@@ -88,7 +87,12 @@ async fn story(judged: &Judged<'_>) -> Outcome {
     )
     .await?;
     run.step(
-        "so does the leader, which runs jobs: the other takes them over",
+        "wall clocks jump an hour forth and back while jobs run: none is lost, doubled or late",
+        clocks_jump(judged),
+    )
+    .await?;
+    run.step(
+        "the leader, which runs jobs, dies, while clocks are hours apart: the other takes them over",
         async {
             let leader = a_worker_leads(judged).await?;
             dies_in_mid_job(judged, &leader, Role::Leader).await
@@ -105,7 +109,28 @@ async fn story(judged: &Judged<'_>) -> Outcome {
         Ok(())
     })
     .await?;
-    run.step("each job was done once", effects(judged)).await
+    run.step("each job was done once", done_once(judged)).await
+}
+
+/// Leases that any wall clock ends would be given anew, and their jobs begun again.
+async fn clocks_jump(judged: &Judged<'_>) -> Outcome {
+    submit(judged, "clock", SLOTS, LONG).await?;
+    wait::until("all jobs run", AGREE_ALLOWED, || {
+        all_of(judged, "clock", "in_progress")
+    })
+    .await?;
+    clock::jumps(judged).await?;
+    wait::until("all jobs complete", AGREE_ALLOWED, || {
+        all(judged, "completed")
+    })
+    .await?;
+    let lines = effects(judged).await?;
+    let begun = |number| lines.get(&format!("begun clock-{number}")).copied();
+    ensure!(
+        (0..SLOTS).all(|number| begun(number) == Some(1)),
+        "a job was begun more than once: {lines:?}"
+    );
+    Ok(())
 }
 
 /// What the one that dies is.
@@ -120,15 +145,6 @@ impl Role {
         match self {
             Self::Follower => "a follower",
             Self::Leader => "which led",
-        }
-    }
-
-    /// When its jobs run elsewhere at the latest.
-    const fn promise(self) -> Duration {
-        match self {
-            Self::Follower => LEASE.saturating_add(NOTICED),
-            // The next leader gives every lease anew.
-            Self::Leader => LEASE.saturating_add(NOTICED).saturating_add(ELECTION),
         }
     }
 }
@@ -167,6 +183,14 @@ async fn dies_in_mid_job(judged: &Judged<'_>, dies: &str, role: Role) -> Outcome
     judged.happens(format!("{dies} crashes"));
     let began = Instant::now();
     cluster.node(dies).crash().await;
+    let election = match role {
+        Role::Follower => Duration::ZERO,
+        // The next leader gives every lease anew.
+        Role::Leader => {
+            cluster.agree(&cluster.others(dies), AGREE_ALLOWED).await?;
+            began.elapsed()
+        }
+    };
     let taken_over = format!("the jobs of {dies} are on {heir}");
     wait::until(&taken_over, HANG, || {
         all_on(
@@ -177,12 +201,13 @@ async fn dies_in_mid_job(judged: &Judged<'_>, dies: &str, role: Role) -> Outcome
         )
     })
     .await?;
-    let (took, promise) = (began.elapsed(), role.promise());
+    let (took, promise) = (began.elapsed(), election + LEASE + NOTICED);
     judged.run.note(format!(
-        "{dies} crashed, {}; its jobs ran on {heir} {:.1} s later; promised are {:.1} s",
+        "{dies} crashed, {}; its jobs ran on {heir} {:.1} s later; promised are {:.1} s, an election of {:.1} s among them",
         role.told(),
         took.as_secs_f64(),
-        promise.as_secs_f64()
+        promise.as_secs_f64(),
+        election.as_secs_f64()
     ));
     if took > promise {
         // On a host that stalls its guests nobody can tell.
@@ -258,10 +283,19 @@ async fn list(judged: &Judged<'_>, consistency: Consistency) -> Result<Vec<JobSe
 }
 
 async fn all(judged: &Judged<'_>, state: &str) -> Seen<()> {
-    match list(judged, Consistency::Linearizable).await {
-        Ok(jobs) if jobs.iter().all(|job| job.state == state) => Seen::Done(()),
-        Ok(jobs) => Seen::NotYet(format!("{jobs:?}")),
-        Err(seen) => Seen::NotYet(seen),
+    all_of(judged, "", state).await
+}
+
+/// Whether all jobs of a batch are in a state.
+async fn all_of(judged: &Judged<'_>, batch: &str, state: &str) -> Seen<()> {
+    let jobs = match list(judged, Consistency::Linearizable).await {
+        Ok(jobs) => jobs.into_iter().filter(|job| job.key.starts_with(batch)),
+        Err(seen) => return Seen::NotYet(seen),
+    };
+    let others: Vec<JobSeen> = jobs.filter(|job| job.state != state).collect();
+    match others.is_empty() {
+        true => Seen::Done(()),
+        false => Seen::NotYet(format!("{others:?}")),
     }
 }
 
@@ -297,16 +331,9 @@ fn told(holders: &BTreeMap<String, usize>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// What jobs left on the machines' disks: each was done once. Begun it was again where its node died.
-async fn effects(judged: &Judged<'_>) -> Outcome {
-    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
-    for name in judged.cluster.names() {
-        let command = format!("cat {EFFECTS} 2> /dev/null || true");
-        let told = judged.cluster.node(name).succeed(&command).await?;
-        for line in told.lines() {
-            *lines.entry(line.to_owned()).or_default() += 1;
-        }
-    }
+/// Each job was done once. Begun it was again where its node died.
+async fn done_once(judged: &Judged<'_>) -> Outcome {
+    let lines = effects(judged).await?;
     let jobs = list(judged, Consistency::Linearizable).await;
     for job in jobs.map_err(Failure::broken)? {
         let done = lines.get(&format!("done {}", job.key)).copied();
@@ -317,4 +344,17 @@ async fn effects(judged: &Judged<'_>) -> Outcome {
         );
     }
     Ok(())
+}
+
+/// What jobs left on the machines' disks, and how often.
+async fn effects(judged: &Judged<'_>) -> Outcome<BTreeMap<String, usize>> {
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    for name in judged.cluster.names() {
+        let command = format!("cat {EFFECTS} 2> /dev/null || true");
+        let told = judged.cluster.node(name).succeed(&command).await?;
+        for line in told.lines() {
+            *lines.entry(line.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(lines)
 }
