@@ -149,7 +149,7 @@ async fn attempt(
     recorder: &Recorder,
 ) -> Outcome {
     let topology = &scenario.topology;
-    let environment = Environment::prepare(&options.environment, &topology.image, folder.path())
+    let environment = Environment::prepare(&options.environment, topology, folder.path())
         .await
         .map_err(|error| Failure {
             verdict: Verdict::Unfit,

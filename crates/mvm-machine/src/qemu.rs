@@ -15,6 +15,8 @@ use crate::{
 
 /// The serial number by which the guest finds the read-only disk shared by all machines.
 pub(crate) const SHARED_SERIAL: &str = "shared";
+/// The serial number by which the guest finds the read-only disk with its root, if it has one.
+pub(crate) const ROOT_SERIAL: &str = "root";
 /// The serial number by which the guest finds its private disk.
 pub(crate) const DATA_SERIAL: &str = "data";
 /// What QEMU calls the private disk.
@@ -158,16 +160,18 @@ pub(crate) fn arguments(
     );
     line.option("-device", "virtio-rng-pci");
 
-    if let Some(shared) = &spec.image.shared {
+    let read_only = [
+        (SHARED_SERIAL, &spec.image.shared),
+        (ROOT_SERIAL, &spec.image.root),
+    ];
+    for (serial, disk) in read_only {
+        let Some(disk) = disk else { continue };
         // Nobody writes it, so no lock is needed, and many machines share it.
-        line.path(
-            "-drive",
-            "if=none,id=shared,format=raw,readonly=on,file.locking=off,file=",
-            shared,
-        );
+        let prefix = format!("if=none,id={serial},format=raw,readonly=on,file.locking=off,file=");
+        line.path("-drive", &prefix, disk);
         line.option(
             "-device",
-            format!("virtio-blk-pci,drive=shared,serial={SHARED_SERIAL}"),
+            format!("virtio-blk-pci,drive={serial},serial={serial}"),
         );
     }
     if let Some(data) = &spec.data_disk {

@@ -41,14 +41,14 @@ impl Authority {
     /// What commands get besides the agent's own environment.
     pub(super) fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Init => &[
+            Self::Init | Self::Service => &[
                 (
                     "PATH",
                     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 ),
                 ("HOME", "/root"),
             ],
-            Self::Service | Self::Hosted => &[],
+            Self::Hosted => &[],
         }
     }
 

@@ -14,15 +14,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::request::{
-    BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Lifetime, MachineEnd,
-    Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo, ServiceState,
-    StdinSource, is_service_name,
+    BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Layers, Lifetime,
+    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo,
+    ServiceState, StdinSource, is_service_name,
 };
 use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;
@@ -464,6 +464,10 @@ mod tests {
                     .collect(),
                 interfaces,
                 machine_id,
+                layers: mounts.first().cloned().map(|disk| Layers {
+                    disk,
+                    folders: vec!["/var".to_owned()],
+                }),
                 mounts,
             })
     }

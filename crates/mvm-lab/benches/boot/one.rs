@@ -195,6 +195,7 @@ async fn become_somebody(running: &Running) {
         interfaces: Vec::new(),
         hosts: Vec::new(),
         name_servers: Vec::new(),
+        layers: None,
         mounts: Vec::new(),
     };
     running.agent().configure(identity).await.unwrap();

@@ -42,6 +42,16 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of the host that is to be put into the machine could not be read.
+    #[error("could not read {path:?}, a file for machine {machine}: {source}")]
+    File {
+        /// The machine.
+        machine: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// QEMU did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),

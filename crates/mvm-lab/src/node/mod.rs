@@ -4,7 +4,9 @@
 //! in `lab`.
 
 mod error;
+mod provision;
 mod start;
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +29,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 pub use self::error::NodeError;
 pub(crate) use self::start::copy_memory;
+pub use self::units::UnitState;
 use crate::{
     environment::Environment,
     event::{Event, MachineState, Recorder},
@@ -153,7 +156,10 @@ impl Node {
         command: &str,
         timeout: Duration,
     ) -> Result<Output, NodeError> {
-        let shell = self.agent()?.shell(command).timeout(timeout);
+        let mut shell = self.agent()?.shell(command).timeout(timeout);
+        for (name, value) in &self.member.config.provision.environment {
+            shell = shell.env(name, value);
+        }
         shell
             .output()
             .await

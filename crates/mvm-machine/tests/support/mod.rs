@@ -90,6 +90,7 @@ pub(crate) fn sibling(number: u8) -> Identity {
             announce: true,
         }],
         name_servers: Vec::new(),
+        layers: None,
         hosts: vec![(
             format!("192.168.1.{number}").parse().unwrap(),
             format!("sibling{number}"),

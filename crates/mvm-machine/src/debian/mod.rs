@@ -1,0 +1,109 @@
+//! The root of a Debian image: a suite with systemd and packages, on one compressed read-only disk, and how its machines
+//! get from the initramfs to a systemd that holds the packages' services back.
+//!
+//! Building it is [`build`]'s, from what [`recipe`] says and [`sources`] finds. What a machine does with it is the agent's
+//! (`mvm_agent::daemon`); who it is it learns afterwards, and only then are the services started.
+
+mod build;
+mod recipe;
+mod sources;
+
+use std::path::PathBuf;
+
+use mvm_agent::boot::{AGENT_PATH, INIT_PATH, PlannedFile, RootPlan};
+
+pub use self::build::DebianError;
+use self::recipe::Recipe;
+use crate::{
+    cache::{Cache, ContentKey, Shelf},
+    kernel::Kernel,
+    qemu::ROOT_SERIAL,
+};
+
+/// Built in a minute or two, and not without a network.
+pub const ROOTS: Shelf = Shelf {
+    name: "debian-roots",
+    unused_max: Some(std::time::Duration::from_secs(60 * 24 * 3600)),
+};
+const ROOT_NAME: &str = "root.squashfs";
+/// What the way to the root takes, beside what every machine does.
+pub(crate) const MODULES: &[&str] = &["squashfs", "overlay"];
+/// What systemd starts at boot. It is reached when all is there that services of packages count on.
+pub(crate) const HELD_TARGET: &str = "mvm-held.target";
+const HELD_UNIT: &str = "\
+[Unit]
+Description=The system, with the services of packages held back
+Requires=sysinit.target
+Wants=dbus.socket
+After=sysinit.target dbus.socket
+AllowIsolate=yes
+";
+const AGENT_UNIT: &str = "\
+[Unit]
+Description=The agent of the machine's host
+DefaultDependencies=no
+IgnoreOnIsolate=yes
+# Services that it runs are somebody else's business.
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/run/mvm/agent service
+Restart=on-failure
+TasksMax=infinity
+";
+const UNITS: &str = "/run/systemd/system";
+const AGENT_UNIT_NAME: &str = "mvm-agent.service";
+
+/// A root in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) key: ContentKey,
+}
+
+/// Builds a root or finds it in the cache. Blocks, for minutes where it is built.
+pub(crate) fn root(
+    cache: &Cache,
+    kernel: &Kernel,
+    suite: &str,
+    packages: &[String],
+) -> Result<Root, DebianError> {
+    let recipe = Recipe::new(suite, packages, kernel);
+    let key = recipe.key(cache)?;
+    let entry = cache.entry::<DebianError>(ROOTS, &key, |place| {
+        build::build(&recipe, place, &place.join(ROOT_NAME))
+    })?;
+    Ok(Root {
+        path: entry.join(ROOT_NAME),
+        key,
+    })
+}
+
+/// How the agent gets to the root and what it puts there, with links to what lies beside it.
+pub(crate) fn plan(links: impl Iterator<Item = (String, String)>) -> RootPlan {
+    let unit = |name: &str, content: &str| PlannedFile {
+        path: format!("{UNITS}/{name}"),
+        content: content.to_owned(),
+    };
+    let own_links = [
+        // What runs the agent's program in machines of either kind finds it there.
+        (INIT_PATH.to_owned(), AGENT_PATH.to_owned()),
+        (
+            format!("{UNITS}/sysinit.target.wants/{AGENT_UNIT_NAME}"),
+            format!("../{AGENT_UNIT_NAME}"),
+        ),
+    ];
+    RootPlan {
+        disk: ROOT_SERIAL.to_owned(),
+        filesystem: "squashfs".to_owned(),
+        links: own_links.into_iter().chain(links).collect(),
+        files: vec![
+            unit(AGENT_UNIT_NAME, AGENT_UNIT),
+            unit(HELD_TARGET, HELD_UNIT),
+        ],
+        init: vec![
+            "/lib/systemd/systemd".to_owned(),
+            format!("--unit={HELD_TARGET}"),
+        ],
+    }
+}
