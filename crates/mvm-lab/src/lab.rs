@@ -278,6 +278,7 @@ fn node(
     let spec = MachineSpec {
         name: name.clone(),
         memory_mib: member.config.memory_mib,
+        cpus: member.config.cpus,
         memory: Memory::Anonymous,
         image: Arc::clone(environment.image(&member.image)),
         nics: member

@@ -81,6 +81,7 @@ impl Host {
         MachineSpec {
             name: name.to_owned(),
             memory_mib: 256,
+            cpus: 1,
             image: Arc::clone(&self.image),
             nics: Vec::new(),
             gateway: None,

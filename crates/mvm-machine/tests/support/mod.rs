@@ -53,6 +53,7 @@ impl Host {
         MachineSpec {
             name: "one".to_owned(),
             memory_mib: 128,
+            cpus: 1,
             memory: Memory::Anonymous,
             image: Arc::new(image),
             nics: Vec::new(),
