@@ -16,7 +16,7 @@ use super::services::{Place, Services};
 use super::tcp::{Dial, PortWait};
 use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
-use super::{identity, server::Authority};
+use super::{identity, release, server::Authority};
 use crate::protocol::{
     ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId,
     ToGuest, ToHost,
@@ -237,6 +237,11 @@ impl Conversation {
                 identity::set_clock(since_epoch)?;
                 Opened::Answered(Reply::Nothing)
             }
+            Request::Release => {
+                self.authority.check_systemd()?;
+                release::release()?;
+                Opened::Answered(Reply::Nothing)
+            }
             Request::Reseed { entropy } => {
                 self.authority
                     .check_owner("reseed the kernel's random pool")?;
@@ -327,6 +332,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Upload { .. }
         | Request::StartService { .. }
         | Request::SignalService { .. }
+        | Request::Release
         | Request::Configure { .. } => true,
         Request::Ping
         | Request::Download { .. }

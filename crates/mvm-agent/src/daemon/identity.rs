@@ -129,7 +129,7 @@ pub(super) fn set_clock(since_epoch: Duration) -> Result<(), Failure> {
     step("set the clock", set_realtime(since_epoch))
 }
 
-pub(super) fn step(operation: &str, result: io::Result<()>) -> Result<(), Failure> {
+pub(super) fn step<T>(operation: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| failure(operation, &error))
 }
 

@@ -27,6 +27,7 @@ mod network;
 mod new_root;
 mod outbox;
 mod port;
+mod release;
 mod server;
 mod services;
 mod shutdown;

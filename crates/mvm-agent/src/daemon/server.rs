@@ -52,6 +52,16 @@ impl Authority {
         }
     }
 
+    /// Refuses what only works in a machine of ours whose PID 1 is systemd.
+    pub(super) fn check_systemd(self) -> Result<(), Failure> {
+        match self {
+            Self::Service => Ok(()),
+            Self::Init | Self::Hosted => {
+                Err(refusal("let services go", "no systemd holds any back here"))
+            }
+        }
+    }
+
     /// Refuses what only the machine's own agent may do.
     pub(super) fn check_owner(self, operation: &str) -> Result<(), Failure> {
         match self {

@@ -1,8 +1,6 @@
 //! What makes a machine that is somebody one that does something: its files, users and units; and with systemd, the
 //! services that were held back until it knew who it is.
 
-use std::time::Duration;
-
 use super::{Node, NodeError};
 use crate::{
     run_folder::shell_line,
@@ -10,8 +8,6 @@ use crate::{
     topology::GuestContent,
 };
 
-/// systemd executes itself again within a second, even under an emulator; a loaded host may need a hundred times that.
-const RELEASE_ALLOWED: Duration = Duration::from_secs(120);
 /// Where units of the machine's own go.
 const UNITS: &str = "/etc/systemd/system";
 /// What services are told of the environment, and what logins are.
@@ -21,21 +17,6 @@ const ENVIRONMENT_FILES: [&str; 2] = [
 ];
 /// The service by which the journal comes to the run folder.
 const JOURNAL: &str = "journal";
-/// Has systemd learn who the machine is, and start what was held back. Nobody must have the keys of a sibling, so they are
-/// made here; and nothing that was said before is of this machine.
-const RELEASE: &str = "\
-set -e
-mkdir -p /var/log/journal
-rm -rf /run/log/journal/*
-if [ -x /usr/sbin/sshd ] && ! [ -e /etc/ssh/ssh_host_ed25519_key ]; then
-    ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
-fi
-systemctl daemon-reexec
-until systemctl is-active -q mvm-held.target 2>/dev/null; do sleep 0.05; done
-systemctl restart systemd-journald
-exec systemctl start --no-block default.target
-";
-
 impl Node {
     /// Puts into the machine what its configuration says, and lets its services go.
     pub(super) async fn provision(&self) -> Result<(), NodeError> {
@@ -43,7 +24,8 @@ impl Node {
         self.make_users().await?;
         if self.has_systemd() {
             self.put_units().await?;
-            self.run(RELEASE).await?;
+            let released = self.agent()?.release().await;
+            released.map_err(|source| self.agent_error(source))?;
             self.follow_journal().await?;
         }
         Ok(())
@@ -110,7 +92,7 @@ impl Node {
 
     /// Runs a command of ours that must succeed.
     async fn run(&self, command: &str) -> Result<(), NodeError> {
-        let output = self.execute_within(command, RELEASE_ALLOWED).await?;
+        let output = self.execute(command).await?;
         match output.success() {
             true => Ok(()),
             false => Err(self.command_error(command, &output)),

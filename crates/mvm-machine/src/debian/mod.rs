@@ -51,6 +51,21 @@ ExecStart=/run/mvm/agent service
 Restart=on-failure
 TasksMax=infinity
 ";
+/// Siblings must not have keys in common, so none is in the image. For a server that came with it.
+const KEYS_UNIT: &str = "\
+[Unit]
+Description=The machine's own keys of its SSH server
+ConditionFileIsExecutable=/usr/sbin/sshd
+ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
+Before=ssh.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+";
+const KEYS_UNIT_NAME: &str = "mvm-ssh-keys.service";
+/// Nobody's: with none at all systemd would take the boot for the first one of its installation and enable what it likes.
+const MACHINE_ID: &str = "0123456789abcdef0123456789abcdef\n";
 const UNITS: &str = "/run/systemd/system";
 const AGENT_UNIT_NAME: &str = "mvm-agent.service";
 
@@ -81,16 +96,21 @@ pub(crate) fn root(
 
 /// How the agent gets to the root and what it puts there, with links to what lies beside it.
 pub(crate) fn plan(links: impl Iterator<Item = (String, String)>) -> RootPlan {
-    let unit = |name: &str, content: &str| PlannedFile {
-        path: format!("{UNITS}/{name}"),
+    let file = |path: &str, content: &str| PlannedFile {
+        path: path.to_owned(),
         content: content.to_owned(),
     };
+    let unit = |name: &str, content: &str| file(&format!("{UNITS}/{name}"), content);
     let own_links = [
         // What runs the agent's program in machines of either kind finds it there.
         (INIT_PATH.to_owned(), AGENT_PATH.to_owned()),
         (
             format!("{UNITS}/sysinit.target.wants/{AGENT_UNIT_NAME}"),
             format!("../{AGENT_UNIT_NAME}"),
+        ),
+        (
+            format!("{UNITS}/multi-user.target.wants/{KEYS_UNIT_NAME}"),
+            format!("../{KEYS_UNIT_NAME}"),
         ),
     ];
     RootPlan {
@@ -100,6 +120,10 @@ pub(crate) fn plan(links: impl Iterator<Item = (String, String)>) -> RootPlan {
         files: vec![
             unit(AGENT_UNIT_NAME, AGENT_UNIT),
             unit(HELD_TARGET, HELD_UNIT),
+            unit(KEYS_UNIT_NAME, KEYS_UNIT),
+            file("/etc/machine-id", MACHINE_ID),
+            file("/etc/hostname", "localhost\n"),
+            file("/etc/resolv.conf", ""),
         ],
         init: vec![
             "/lib/systemd/systemd".to_owned(),
