@@ -61,14 +61,20 @@ async fn steps(run: &Run) -> Outcome {
             "it calls itself {hostname:?}"
         );
         let id = node.succeed("cat /etc/machine-id").await?;
-        let listed = "until [ -e /var/log/journal/*/system.journal ]; do sleep 0.1; done; cd /var/log/journal && echo *";
-        let journals = node.succeed(listed).await?;
+        let listed = "cd /var/log/journal && [ -e */system.journal ] && echo *";
+        let journals = node.wait_until_succeeds(listed, ALLOWED).await?;
         ensure!(journals == id, "journals of {journals:?} on {id:?}");
         node.wait_until_succeeds("systemctl is-active ssh multi-user.target", ALLOWED)
             .await?;
-        let keys = node.succeed("cut -d ' ' -f 2 /etc/ssh/ssh_host_*.pub").await?;
+        let keys = node
+            .succeed("cut -d ' ' -f 2 /etc/ssh/ssh_host_*.pub")
+            .await?;
         ensure!(keys.lines().count() == 1, "keys {keys:?}");
-        ensure!(!known_keys.contains(&keys), "{} has another's keys", node.name());
+        ensure!(
+            !known_keys.contains(&keys),
+            "{} has another's keys",
+            node.name()
+        );
         known_keys.push(keys);
         let unit = node.unit("ssh", None).await?;
         let is_running = unit.active_state == "active" && unit.properties["SubState"] == "running";

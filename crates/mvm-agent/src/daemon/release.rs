@@ -19,9 +19,11 @@ use crate::protocol::Failure;
 
 /// Where systemd hears its clients.
 const PRIVATE_SOCKET: &str = "/run/systemd/private";
-/// Where the journal goes, if this is there. What was logged before the machine was anybody stays in memory, under the id
-/// of nobody, and is not read any more.
+/// Where the journal goes, if this is there.
 const JOURNAL: &str = "/var/log/journal";
+/// Where it goes else.
+const JOURNAL_IN_MEMORY: &str = "/run/log/journal";
+const MACHINE_ID: &str = "/etc/machine-id";
 /// Tells the journal that it may go there.
 const FLUSHED: &str = "/run/systemd/journal/flushed";
 const JOURNAL_PROCESSES: &str = "/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs";
@@ -45,6 +47,7 @@ pub(super) fn release() -> Result<(), Failure> {
         }
         sleep(LOOK_INTERVAL);
     }
+    step("forget what nobody logged", forget_early_journals())?;
     // It starts default.target at this signal, before it hears its clients.
     step(
         "have systemd start what was held back",
@@ -66,6 +69,23 @@ fn renew_journal() -> io::Result<()> {
     let processes = listed.lines().filter_map(|line| line.parse().ok());
     for process in processes.filter_map(Pid::from_raw) {
         sys::signal_process(process, libc::SIGTERM)?;
+    }
+    Ok(())
+}
+
+/// Removes what was logged under another id, before the machine was anybody. The daemon that did so has ended, or is about
+/// to.
+fn forget_early_journals() -> io::Result<()> {
+    let id = fs::read_to_string(MACHINE_ID)?;
+    for folder in [JOURNAL, JOURNAL_IN_MEMORY] {
+        let Ok(entries) = fs::read_dir(folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str() != Some(id.trim()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
     }
     Ok(())
 }

@@ -52,6 +52,18 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Something that the machine is to have could not be made.
+    #[error("could not make what machine {machine} is to have: {command:?} {how}{output}")]
+    Provision {
+        /// The machine.
+        machine: String,
+        /// The command.
+        command: String,
+        /// What it did.
+        how: String,
+        /// Its output, shortened.
+        output: String,
+    },
     /// QEMU did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),

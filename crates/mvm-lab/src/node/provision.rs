@@ -95,7 +95,20 @@ impl Node {
         let output = self.execute(command).await?;
         match output.success() {
             true => Ok(()),
-            false => Err(self.command_error(command, &output)),
+            false => Err(match self.command_error(command, &output) {
+                NodeError::Command {
+                    machine,
+                    command,
+                    how,
+                    output,
+                } => NodeError::Provision {
+                    machine,
+                    command,
+                    how,
+                    output,
+                },
+                other => other,
+            }),
         }
     }
 

@@ -343,7 +343,10 @@ impl TryFrom<RegionsTable> for KnownRegions {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::MachineConfig, *};
+    use super::{
+        super::{ImageKind, MachineConfig},
+        *,
+    };
 
     const PATH: &str = "topology.toml";
 
@@ -381,11 +384,26 @@ mod tests {
             told,
             [
                 r#"berlin ["192.168.1.1"] ["web"]"#,
-                r#"client ["192.168.2.2"] []"#,
-                r#"oslo ["192.168.1.3", "192.168.2.3"] ["web"]"#,
-                r#"tokyo ["192.168.1.4"] []"#,
+                r#"bonn ["192.168.1.2"] []"#,
+                r#"client ["192.168.2.3"] []"#,
+                r#"oslo ["192.168.1.4", "192.168.2.4"] ["web"]"#,
+                r#"tokyo ["192.168.1.5"] []"#,
             ]
         );
+        let bonn = &members["bonn"];
+        assert_eq!(bonn.image.kind, ImageKind::Debian);
+        assert_eq!(
+            bonn.image.packages,
+            ["iproute2", "iptables", "nftables", "nginx"]
+        );
+        let provision = &bonn.config.provision;
+        let file = &provision.files["/etc/nginx/conf.d/a.conf"];
+        assert_eq!(file.mode, 0o600);
+        assert_eq!(
+            provision.units["b.service"],
+            "[Service]\nExecStart=/bin/sleep 1000\nRestart=always\n[Unit]\nAfter=a.service\nWants=a.service\n"
+        );
+        assert_eq!(members["oslo"].config.cpus, 2);
         let LinkPlan::Regions(regions) = &topology.segments[&1].links else {
             panic!("{:?}", topology.segments);
         };

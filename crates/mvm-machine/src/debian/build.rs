@@ -71,8 +71,34 @@ pub enum DebianError {
     File(#[from] FileError),
 }
 
+/// A program that builds images.
+#[derive(Debug)]
+pub struct Tool {
+    /// Its name.
+    pub program: &'static str,
+    /// The distribution's package that brings it.
+    pub package: &'static str,
+}
+
 const BUILDER: &str = "mmdebstrap";
 const PACKER: &str = "sqfstar";
+/// What a user who is not root needs besides.
+const MAPPER: &str = "newuidmap";
+/// All of them.
+pub const BUILD_TOOLS: [Tool; 3] = [
+    Tool {
+        program: BUILDER,
+        package: "mmdebstrap",
+    },
+    Tool {
+        program: PACKER,
+        package: "squashfs-tools",
+    },
+    Tool {
+        program: MAPPER,
+        package: "uidmap",
+    },
+];
 /// What lz4 unpacks costs an emulated guest the least of all that kernels know.
 const COMPRESSOR: &str = "lz4";
 /// The end of what a program said.
@@ -101,14 +127,12 @@ pub(super) fn build(recipe: &Recipe<'_>, folder: &Path, target: &Path) -> Result
 }
 
 fn check_tools() -> Result<(), DebianError> {
-    let mut needed = vec![BUILDER, PACKER];
-    if mode() == UNSHARE {
-        needed.push("newuidmap");
-    }
-    needed.retain(|name| find_program(name).is_err());
-    match needed.is_empty() {
+    let tools = BUILD_TOOLS.iter().map(|tool| tool.program);
+    let needed = tools.filter(|program| *program != MAPPER || mode() == UNSHARE);
+    let missing: Vec<_> = needed.filter(|name| find_program(name).is_err()).collect();
+    match missing.is_empty() {
         true => Ok(()),
-        false => Err(DebianError::Tools { names: needed }),
+        false => Err(DebianError::Tools { names: missing }),
     }
 }
 

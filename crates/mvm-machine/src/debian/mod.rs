@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use mvm_agent::boot::{AGENT_PATH, INIT_PATH, PlannedFile, RootPlan};
 
-pub use self::build::DebianError;
+pub use self::build::{BUILD_TOOLS, DebianError, Tool};
 use self::recipe::Recipe;
 use crate::{
     cache::{Cache, ContentKey, Shelf},

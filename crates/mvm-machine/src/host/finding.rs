@@ -26,6 +26,8 @@ pub enum Requirement {
     TemporaryFolder,
     /// The interpreter of scenario scripts.
     Python,
+    /// The programs that build Debian images.
+    DebianImages,
 }
 
 impl Requirement {
@@ -43,6 +45,7 @@ impl Requirement {
             Self::CacheFolder => "cache folder",
             Self::TemporaryFolder => "temporary folder",
             Self::Python => "Python",
+            Self::DebianImages => "Debian images",
         }
     }
 }
