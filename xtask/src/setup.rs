@@ -22,6 +22,7 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
         cached_kernel: Kernel::cached(&cache).map(|kernel| kernel.elf().to_path_buf()),
         ..HostView::of_this_host(cache.root().to_path_buf())
     };
+    extra_programs(runner, &OF_DEBIAN_IMAGES).await?;
     let survey = install_missing(runner, &host).await?;
     let kernel = kernel(runner, cache, &host).await?;
     for finding in survey
@@ -48,6 +49,25 @@ pub(crate) struct ExtraProgram {
     /// What does not work without it.
     without: &'static str,
 }
+
+/// For images of Debian, which tests and scenarios use.
+const OF_DEBIAN_IMAGES: [ExtraProgram; 3] = [
+    ExtraProgram {
+        name: "mmdebstrap",
+        package: "mmdebstrap",
+        without: "no Debian image can be built",
+    },
+    ExtraProgram {
+        name: "sqfstar",
+        package: "squashfs-tools",
+        without: "no Debian image can be built",
+    },
+    ExtraProgram {
+        name: "newuidmap",
+        package: "uidmap",
+        without: "no Debian image can be built but by root",
+    },
+];
 
 /// For `bench fabric`.
 pub(crate) const OF_THE_FABRIC_BENCH: [ExtraProgram; 2] = [

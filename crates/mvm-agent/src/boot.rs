@@ -37,6 +37,42 @@ pub struct BootPlan {
     pub modules: Vec<String>,
     /// File systems to mount once the modules are loaded, in order.
     pub mounts: Vec<Mount>,
+    /// The system to go on with instead of the initramfs; its own init becomes PID 1 then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootPlan>,
+}
+
+/// Where a machine with a root of its own keeps what the agent needs there, from before its init starts.
+pub const STATE_FOLDER: &str = "/run/mvm";
+
+/// Where the agent lies in such a machine.
+pub const AGENT_PATH: &str = "/run/mvm/agent";
+
+/// A root file system on a read-only disk, under changes that are kept in memory until an identity brings the machine's
+/// own disk ([`crate::protocol::Layers`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootPlan {
+    /// The serial number of its disk.
+    pub disk: String,
+    /// The file system on it, as the kernel names it.
+    pub filesystem: String,
+    /// Symbolic links to make where there is nothing yet: where, and to what.
+    pub links: Vec<(String, String)>,
+    /// Files to write.
+    pub files: Vec<PlannedFile>,
+    /// The program that becomes PID 1, and its arguments.
+    pub init: Vec<String>,
+}
+
+/// A file that the agent writes before a machine's own init starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedFile {
+    /// Its absolute path.
+    pub path: String,
+    /// Its content.
+    pub content: String,
 }
 
 /// One file system to mount.
@@ -97,6 +133,16 @@ mod tests {
                     optional: false,
                 },
             ],
+            root: Some(RootPlan {
+                disk: "root".to_owned(),
+                filesystem: "squashfs".to_owned(),
+                links: vec![("/init".to_owned(), AGENT_PATH.to_owned())],
+                files: vec![PlannedFile {
+                    path: "/run/a".to_owned(),
+                    content: "b".to_owned(),
+                }],
+                init: vec!["/sbin/init".to_owned()],
+            }),
         };
         let text = serde_json::to_string(&plan).unwrap();
         assert!(

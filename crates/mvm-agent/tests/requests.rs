@@ -287,6 +287,7 @@ async fn an_agent_on_a_host_leaves_the_host_alone() {
         interfaces: Vec::new(),
         hosts: Vec::new(),
         name_servers: Vec::new(),
+        layers: None,
         machine_id: None,
         mounts: Vec::new(),
     };

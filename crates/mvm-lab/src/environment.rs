@@ -3,6 +3,7 @@
 //! Looking at the host for people is `mvm_machine::host`'s work; here the same facts are put to use.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,12 +14,12 @@ use mvm_machine::{
     cache::{Cache, CacheError, ContentKey, Lease},
     files::FileError,
     host::{self, HostView},
-    image::{IMAGES, Image, ImageError},
+    image::{Image, ImageError},
     kernel::{Kernel, KernelError, KernelSource},
     pool::Pool,
 };
 
-use crate::topology::ImageContents;
+use crate::topology::{ImageContents, ImageKind, Topology, TopologyError};
 
 /// Which accelerator to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,9 +62,12 @@ pub enum UnfitError {
     /// There is no kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The image could not be built.
+    /// An image could not be built.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The topology is wrong.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The preparing thread failed.
     #[error("could not prepare the environment: {0}")]
     Thread(#[source] io::Error),
@@ -76,9 +80,10 @@ pub struct Environment {
     pub(crate) qemu_key: ContentKey,
     pub(crate) qemu_version: String,
     pub(crate) kernel_release: String,
-    pub(crate) image: Arc<Image>,
-    /// Keeps the image in the cache.
-    _image_lease: Option<Lease>,
+    /// What machines boot, by what it holds.
+    images: BTreeMap<ImageContents, Arc<Image>>,
+    /// Keep the images in the cache.
+    _image_leases: Vec<Lease>,
     pub(crate) accelerator: Choice,
     pub(crate) warm: Option<Arc<Pool>>,
 }
@@ -89,15 +94,18 @@ impl Environment {
         self.cache.root().join("locks")
     }
 
-    /// Inspects the host and builds or finds the image. `scratch` takes the accelerator probe's logs.
+    /// Inspects the host and builds or finds the images of a topology's machines. `scratch` takes the accelerator probe's
+    /// logs.
     pub async fn prepare(
         options: &EnvironmentOptions,
-        contents: &ImageContents,
+        topology: &Topology,
         scratch: &Path,
     ) -> Result<Environment, UnfitError> {
-        let (kernel_path, contents) = (options.kernel.clone(), contents.clone());
+        let members = topology.members()?;
+        let contents: BTreeSet<_> = members.into_values().map(|member| member.image).collect();
+        let kernel_path = options.kernel.clone();
         let prepared =
-            tokio::task::spawn_blocking(move || prepare_files(kernel_path, &contents)).await;
+            tokio::task::spawn_blocking(move || prepare_files(kernel_path, contents)).await;
         let prepared = prepared.map_err(|error| UnfitError::Thread(io::Error::other(error)))??;
         let Prepared {
             cache,
@@ -105,11 +113,12 @@ impl Environment {
             qemu_key,
             qemu_version,
             kernel_release,
-            image,
+            images,
         } = prepared;
+        let any = images.values().next().expect("a topology has a machine");
         let accelerator = match options.accelerator {
             AcceleratorRequest::Auto => {
-                accelerator::choose(&cache, &qemu, &qemu_version, &image, scratch).await
+                accelerator::choose(&cache, &qemu, &qemu_version, any, scratch).await
             }
             AcceleratorRequest::Only(accelerator) => Choice {
                 accelerator,
@@ -117,16 +126,36 @@ impl Environment {
             },
         };
         Ok(Environment {
-            _image_lease: cache.lease(IMAGES, &image.key),
+            _image_leases: images
+                .values()
+                .flat_map(|image| image.leases(&cache))
+                .collect(),
             cache,
             qemu,
             qemu_key,
             qemu_version,
             kernel_release,
-            image,
+            images,
             accelerator,
             warm: options.warm.clone(),
         })
+    }
+
+    /// What a machine boots.
+    ///
+    /// # Panics
+    ///
+    /// If the environment was prepared for a topology without such a machine.
+    pub(crate) fn image(&self, contents: &ImageContents) -> &Arc<Image> {
+        let image = self.images.get(contents);
+        image.expect("an environment is prepared for the machines it is used for")
+    }
+
+    /// Changes with anything in any image.
+    pub(crate) fn images_key(&self) -> ContentKey {
+        let images = self.images.values();
+        let key = images.fold(ContentKey::of("images"), |key, image| key.key(&image.key));
+        key.finish()
     }
 }
 
@@ -136,12 +165,12 @@ struct Prepared {
     qemu_key: ContentKey,
     qemu_version: String,
     kernel_release: String,
-    image: Arc<Image>,
+    images: BTreeMap<ImageContents, Arc<Image>>,
 }
 
 fn prepare_files(
     kernel_path: Option<PathBuf>,
-    contents: &ImageContents,
+    contents: BTreeSet<ImageContents>,
 ) -> Result<Prepared, UnfitError> {
     let cache = Cache::for_user()?;
     let qemu =
@@ -152,7 +181,27 @@ fn prepare_files(
         })?;
     let source = kernel_path.map_or(KernelSource::Distribution, KernelSource::Path);
     let kernel = Kernel::obtain(&cache, &source)?;
-    let mut image = Image::minimal(&kernel).data_disk();
+    let mut images = BTreeMap::new();
+    for contents in contents {
+        let image = Arc::new(build(&cache, &kernel, &contents)?);
+        images.insert(contents, image);
+    }
+    let qemu_key = cache.file_key(&qemu.path)?;
+    Ok(Prepared {
+        cache,
+        qemu: qemu.path,
+        qemu_key,
+        qemu_version: qemu.version.to_string(),
+        kernel_release: kernel.release().to_owned(),
+        images,
+    })
+}
+
+fn build(cache: &Cache, kernel: &Kernel, contents: &ImageContents) -> Result<Image, ImageError> {
+    let mut image = match contents.kind {
+        ImageKind::Minimal => Image::minimal(kernel).data_disk(),
+        ImageKind::Debian => Image::debian(kernel, &contents.suite),
+    };
     for module in &contents.modules {
         image = image.module(module);
     }
@@ -165,14 +214,5 @@ fn prepare_files(
     for package in &contents.packages {
         image = image.package(package);
     }
-    let image = Arc::new(image.build(&cache)?);
-    let qemu_key = cache.file_key(&qemu.path)?;
-    Ok(Prepared {
-        cache,
-        qemu: qemu.path,
-        qemu_key,
-        qemu_version: qemu.version.to_string(),
-        kernel_release: kernel.release().to_owned(),
-        image,
-    })
+    image.build(cache)
 }

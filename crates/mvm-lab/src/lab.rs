@@ -34,11 +34,12 @@ use crate::{
     run_folder::RunFolder,
     scratch,
     seed::Seed,
-    topology::{MachineConfig, Member, MemoryPlan, Topology, TopologyError},
+    topology::{ImageKind, MachineConfig, Member, MemoryPlan, Topology, TopologyError},
 };
 
 /// Sparse, so it costs what the guest writes.
 const DATA_DISK_BYTES: u64 = 1 << 30;
+const ROOT_DISK_BYTES: u64 = 4 << 30;
 
 /// How machines come up that were not running before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +147,14 @@ impl Lab {
         let mut nodes = BTreeMap::new();
         let mut leases = Vec::new();
         for (name, member) in members {
-            let data_disk = match member.config.data_disk {
-                true => Some(data_disk(&common, &name, &mut leases)?),
-                false => None,
+            let disk_bytes = match member.image.kind {
+                // It takes what the machine changes of its root, too.
+                ImageKind::Debian => Some(ROOT_DISK_BYTES),
+                ImageKind::Minimal => member.config.data_disk.then_some(DATA_DISK_BYTES),
             };
+            let data_disk = disk_bytes
+                .map(|bytes| data_disk(&common, &name, bytes, &mut leases))
+                .transpose()?;
             let node = node(&common, member, data_disk)?;
             nodes.insert(name, Arc::new(node));
         }
@@ -248,13 +253,16 @@ fn kind(machine: &MachineConfig, memory: MemoryPlan) -> String {
 fn data_disk(
     common: &Common,
     machine: &str,
+    bytes: u64,
     leases: &mut Vec<Lease>,
 ) -> Result<DataDisk, LabError> {
     let path = common.scratch.path().join(format!("{machine}.data.qcow2"));
-    let (disk, lease) = DataDisk::create(&common.environment.cache, &path, DATA_DISK_BYTES)
-        .map_err(|source| LabError::DataDisk {
-            machine: machine.to_owned(),
-            source,
+    let (disk, lease) =
+        DataDisk::create(&common.environment.cache, &path, bytes).map_err(|source| {
+            LabError::DataDisk {
+                machine: machine.to_owned(),
+                source,
+            }
         })?;
     leases.push(lease);
     Ok(disk)
@@ -270,8 +278,9 @@ fn node(
     let spec = MachineSpec {
         name: name.clone(),
         memory_mib: member.config.memory_mib,
+        cpus: member.config.cpus,
         memory: Memory::Anonymous,
-        image: Arc::clone(&environment.image),
+        image: Arc::clone(environment.image(&member.image)),
         nics: member
             .cards
             .iter()

@@ -232,7 +232,7 @@ async fn set_up<'a>(
     recorder: &Recorder,
 ) -> Outcome<(Run, Option<&'a Preparation>)> {
     let topology = &scenario.topology;
-    let environment = Environment::prepare(&options.environment, &topology.image, folder.path())
+    let environment = Environment::prepare(&options.environment, topology, folder.path())
         .await
         .map_err(|error| Failure {
             verdict: Verdict::Unfit,

@@ -207,11 +207,11 @@ fn a_failed_lab_stays_and_is_asked_by_others() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let runs: PathBuf = folder.path().to_owned();
     let scenario = Scenario {
-        name: "control",
-        about: "a test",
+        name: "control".into(),
+        about: "a test".into(),
         topology: Topology::new(["node1", "node2"].map(MachineConfig::new).into()),
         prepare: None,
-        run: |run| Box::pin(look_at_a_node_and_fail(run)),
+        run: Box::new(|run| Box::pin(look_at_a_node_and_fail(run))),
     };
     let (staying, stays) = oneshot::channel();
     let staying = Mutex::new(Some(staying));

@@ -103,6 +103,7 @@ async fn probe(qemu: &Path, image: &Arc<Image>, scratch: &Path) -> Choice {
     let spec = MachineSpec {
         name: "accelerator-probe".into(),
         memory_mib: PROBE_MEMORY_MIB,
+        cpus: 1,
         memory: Memory::Anonymous,
         image: Arc::clone(image),
         nics: Vec::new(),

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::boot::{Mount, MountSource};
+use mvm_agent::{
+    boot::{Mount, MountSource},
+    protocol::Layers,
+};
 
 use crate::{
     cache::{Cache, ContentKey, Lease, Shelf},
@@ -27,6 +30,19 @@ pub const DATA_DISKS: Shelf = Shelf {
 const TEMPLATE_NAME: &str = "ext4.img";
 /// Where a guest finds its private disk.
 pub(crate) const MOUNT_POINT: &str = "/data";
+/// Where one with a root of its own has the disk's file system, which holds the layers of its folders.
+const LAYERS_MOUNT_POINT: &str = "/run/mvm/disk";
+/// What such a machine keeps across crashes: all but what its packages brought, and what is in memory by nature.
+const OWN_FOLDERS: &[&str] = &[
+    MOUNT_POINT,
+    "/etc",
+    "/home",
+    "/opt",
+    "/root",
+    "/srv",
+    "/usr/local",
+    "/var",
+];
 
 /// A data disk could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +134,20 @@ impl DataDisk {
             filesystem: "ext4".to_owned(),
             read_only: false,
             optional: false,
+        }
+    }
+
+    /// How a guest with a root of its own keeps its changes on its private disk.
+    pub fn layers() -> Layers {
+        Layers {
+            disk: Mount {
+                target: LAYERS_MOUNT_POINT.to_owned(),
+                ..DataDisk::mount()
+            },
+            folders: OWN_FOLDERS
+                .iter()
+                .map(|folder| (*folder).to_owned())
+                .collect(),
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The `minimal` image: an initramfs with the agent as PID 1, BusyBox and the modules asked for, and a
+//! What machines boot. The `minimal` image: an initramfs with the agent as PID 1, BusyBox and the modules asked for, and a
 //! read-only disk with the host programs, shared by all machines.
 //!
 //! The initramfs stays small, since every machine unpacks it for itself: host programs ride on the shared
 //! disk, mounted at `/host`, and the initramfs has a link for each of their files. The kernel is
-//! [`crate::kernel`]'s; private disks are [`crate::data_disk`]'s.
+//! [`crate::kernel`]'s; private disks are [`crate::data_disk`]'s. The root of a Debian image, to which a small initramfs
+//! leads, is [`crate::debian`]'s.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,14 +13,15 @@ use std::{
     time::Duration,
 };
 
-use mvm_agent::boot::{BOOT_PLAN_PATH, BootPlan, INIT_PATH, Mount, MountSource};
+use mvm_agent::boot::{BOOT_PLAN_PATH, BootPlan, INIT_PATH, Mount, MountSource, RootPlan};
 
 use crate::{
     agent_binary,
     apt::{Apt, AptError},
-    cache::{Cache, ContentKey, Shelf},
+    cache::{Cache, ContentKey, Lease, Shelf},
     data_disk,
     deb::{self, DebError},
+    debian::{self, DebianError},
     elf::{self, ElfError},
     files::{self, FileError, Naming},
     initramfs::{Entry, Tree},
@@ -40,6 +42,8 @@ const SHARED_MODULES: &[&str] = &["squashfs"];
 const DATA_MODULES: &[&str] = &["ext4"];
 /// Where the shared disk is mounted.
 const SHARED_MOUNT: &str = "/host";
+/// Where a program is found before the guest's own of the same name.
+const FIRST_IN_PATH: &str = "/usr/local/bin";
 /// Built quickly, and large: those unused for two weeks may go.
 pub const IMAGES: Shelf = Shelf {
     name: "images",
@@ -87,6 +91,9 @@ pub enum ImageError {
     /// The host has no CA certificates.
     #[error("could not find {CA_CERTIFICATES} on this host; install the package ca-certificates")]
     NoCertificates,
+    /// The Debian root could not be built.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
     /// The shared disk could not be written.
     #[error(transparent)]
     Shared(#[from] SharedImageError),
@@ -104,6 +111,9 @@ pub struct Image {
     pub initramfs: PathBuf,
     /// The disk all machines share, if there is anything on it.
     pub shared: Option<PathBuf>,
+    /// The read-only disk with a root of its own, whose init is systemd.
+    pub root: Option<PathBuf>,
+    root_key: Option<ContentKey>,
     /// Changes with anything in the image.
     pub key: ContentKey,
 }
@@ -113,6 +123,7 @@ impl Image {
     pub fn minimal(kernel: &Kernel) -> ImageBuilder<'_> {
         ImageBuilder {
             kernel,
+            base: Base::Minimal,
             modules: Vec::new(),
             programs: Vec::new(),
             packages: Vec::new(),
@@ -120,12 +131,44 @@ impl Image {
             data_disk: false,
         }
     }
+
+    /// Begins an image of a Debian suite with systemd on `kernel`; its packages are the suite's. Its machines need a
+    /// private disk.
+    pub fn debian<'a>(kernel: &'a Kernel, suite: &str) -> ImageBuilder<'a> {
+        ImageBuilder {
+            base: Base::Debian {
+                suite: suite.to_owned(),
+            },
+            ..Image::minimal(kernel).data_disk()
+        }
+    }
+
+    /// Keeps what it consists of in the cache.
+    pub fn leases(&self, cache: &Cache) -> Vec<Lease> {
+        let root = self.root_key.as_ref();
+        let root = root.and_then(|key| cache.lease(debian::ROOTS, key));
+        let own = cache.lease(IMAGES, &self.key);
+        own.into_iter().chain(root).collect()
+    }
+
+    /// Whether PID 1 of its machines is systemd.
+    pub fn has_systemd(&self) -> bool {
+        self.root.is_some()
+    }
+}
+
+/// What there is before anything is asked for.
+#[derive(Clone, Debug)]
+enum Base {
+    Minimal,
+    Debian { suite: String },
 }
 
 /// What goes into an image.
 #[derive(Clone, Debug)]
 pub struct ImageBuilder<'a> {
     kernel: &'a Kernel,
+    base: Base,
     modules: Vec<String>,
     programs: Vec<(String, Option<String>)>,
     packages: Vec<String>,
@@ -154,7 +197,7 @@ impl ImageBuilder<'_> {
     }
 
     /// Brings every file of an installed package, and the libraries its programs need: for programs with
-    /// plug-ins or tables that no ELF file names.
+    /// plug-ins or tables that no ELF file names. To a Debian image: installs the suite's package of this name.
     pub fn package(mut self, name: &str) -> Self {
         self.packages.push(name.to_owned());
         self
@@ -175,13 +218,22 @@ impl ImageBuilder<'_> {
     /// Builds the image or finds it in the cache. Blocks.
     pub fn build(&self, cache: &Cache) -> Result<Image, ImageError> {
         let shared = self.shared_content()?;
-        let tree = self.tree(cache, &shared)?;
+        let (tree, root) = match &self.base {
+            Base::Minimal => (self.tree(cache, &shared)?, None),
+            Base::Debian { suite } => {
+                let root = debian::root(cache, self.kernel, suite, &self.packages)?;
+                (self.debian_tree(&shared)?, Some(root))
+            }
+        };
         let archive = tree.archive();
         let mut key = ContentKey::of("minimal image 1")
             .key(&cache.file_key(self.kernel.elf())?)
             .bytes(&archive);
         for (guest, host) in &shared {
             key = key.text(guest).key(&cache.file_key(host)?);
+        }
+        if let Some(root) = &root {
+            key = key.key(&root.key);
         }
         let key = key.finish();
         let entry = cache.entry::<ImageError>(IMAGES, &key, |place| {
@@ -195,6 +247,8 @@ impl ImageBuilder<'_> {
             kernel: self.kernel.elf().to_owned(),
             initramfs: entry.join("initramfs.cpio"),
             shared: (!shared.is_empty()).then(|| entry.join("shared.squashfs")),
+            root_key: root.as_ref().map(|root| root.key.clone()),
+            root: root.map(|root| root.path),
             key,
         })
     }
@@ -208,7 +262,11 @@ impl ImageBuilder<'_> {
             content.insert(guest.clone().unwrap_or_else(|| text(&host)), host.clone());
             roots.push(host);
         }
-        for package in &self.packages {
+        let host_packages = match self.base {
+            Base::Minimal => self.packages.as_slice(),
+            Base::Debian { .. } => &[],
+        };
+        for package in host_packages {
             for file in package_files(package)? {
                 content.insert(text(&file), file.clone());
                 roots.push(file);
@@ -238,23 +296,59 @@ impl ImageBuilder<'_> {
         for guest in shared.keys() {
             tree.link(guest, &format!("{SHARED_MOUNT}{guest}"));
         }
-        let modules = self.add_modules(&mut tree, !shared.is_empty())?;
+        self.add_plan(&mut tree, !shared.is_empty(), None)?;
+        Ok(tree)
+    }
+
+    /// The way to a root of its own: nothing but the agent and what it takes to get there.
+    fn debian_tree(&self, shared: &BTreeMap<String, PathBuf>) -> Result<Tree, ImageError> {
+        let mut tree = Tree::default();
+        add_console(&mut tree);
+        tree.file(INIT_PATH, 0o755, agent_binary::BYTES);
+        let shared_links = shared
+            .keys()
+            .map(|guest| (guest.clone(), format!("{SHARED_MOUNT}{guest}")));
+        let programs = self.programs.iter().map(|(name, guest)| match guest {
+            Some(guest) => Ok(guest.clone()),
+            None => Ok(text(&elf::find_program(name)?)),
+        });
+        let programs = programs.collect::<Result<Vec<_>, ElfError>>()?;
+        let first = programs.iter().filter_map(|guest| {
+            let name = Path::new(guest).file_name()?.to_str()?;
+            let place = format!("{FIRST_IN_PATH}/{name}");
+            (place != *guest).then(|| (place, format!("{SHARED_MOUNT}{guest}")))
+        });
+        let root = debian::plan(shared_links.chain(first));
+        self.add_plan(&mut tree, !shared.is_empty(), Some(root))?;
+        Ok(tree)
+    }
+
+    fn add_plan(
+        &self,
+        tree: &mut Tree,
+        has_shared: bool,
+        root: Option<RootPlan>,
+    ) -> Result<(), ImageError> {
         let plan = BootPlan {
-            modules,
-            mounts: self.mounts(!shared.is_empty()),
+            modules: self.add_modules(tree, has_shared)?,
+            mounts: self.mounts(has_shared),
+            root,
         };
         tree.file(
             BOOT_PLAN_PATH,
             0o644,
             serde_json::to_vec_pretty(&plan).expect("boot plans serialize"),
         );
-        Ok(tree)
+        Ok(())
     }
 
     fn add_modules(&self, tree: &mut Tree, has_shared: bool) -> Result<Vec<String>, ImageError> {
         let mut names = BOOT_MODULES.to_vec();
         if has_shared {
             names.extend(SHARED_MODULES);
+        }
+        if let Base::Debian { .. } = self.base {
+            names.extend(debian::MODULES);
         }
         if self.data_disk {
             names.extend(DATA_MODULES);
@@ -289,6 +383,14 @@ impl ImageBuilder<'_> {
     }
 }
 
+/// The kernel opens it for PID 1 before anything is mounted.
+fn add_console(tree: &mut Tree) {
+    tree.put(
+        "/dev/console",
+        Entry::CharacterDevice { major: 5, minor: 1 },
+    );
+}
+
 /// Adds what every small Linux system has.
 fn skeleton(tree: &mut Tree) {
     for folder in [
@@ -305,11 +407,7 @@ fn skeleton(tree: &mut Tree) {
         tree.put(folder, Entry::Folder { mode: 0o755 });
     }
     tree.put("/tmp", Entry::Folder { mode: 0o1777 });
-    // The kernel opens it for PID 1 before anything is mounted.
-    tree.put(
-        "/dev/console",
-        Entry::CharacterDevice { major: 5, minor: 1 },
-    );
+    add_console(tree);
     tree.file(
         "/etc/passwd",
         0o644,
@@ -437,6 +535,8 @@ impl Image {
             kernel: kernel.into(),
             initramfs: initramfs.into(),
             shared: shared.map(PathBuf::from),
+            root: None,
+            root_key: None,
             key: ContentKey::of("test").finish(),
         })
     }

@@ -8,6 +8,7 @@ pub mod host;
 pub mod agent_binary;
 pub mod cache;
 pub mod data_disk;
+pub mod debian;
 pub mod elf;
 pub mod files;
 pub mod image;

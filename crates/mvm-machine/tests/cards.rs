@@ -94,6 +94,7 @@ fn identity(addresses: &[&str]) -> Identity {
         interfaces: cards.collect(),
         hosts: Vec::new(),
         name_servers: Vec::new(),
+        layers: None,
         mounts: Vec::new(),
     }
 }

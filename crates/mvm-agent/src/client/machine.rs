@@ -13,6 +13,9 @@ const ENTROPY_BYTES: usize = 64;
 /// seldom schedules all of them sooner.
 const CLOCK_TRIP_SHORT: Duration = Duration::from_millis(20);
 
+/// Longer than a guest waits for its systemd.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// How often the clock is set in the hope of a short round trip.
 const CLOCK_ATTEMPTS: u32 = 10;
 
@@ -69,6 +72,18 @@ impl Agent {
                 return Ok(trip.max(travel));
             }
         }
+    }
+
+    /// Has the guest's systemd learn who the machine is, and start the services that it held back. Returns when they are
+    /// queued. Once, after [`Agent::configure`].
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] naming the step, where there is no systemd too, among others.
+    pub async fn release(&self) -> Result<(), AgentError> {
+        self.ask(Request::Release, "the release of services", RELEASE_TIMEOUT)
+            .await?;
+        Ok(())
     }
 
     /// Gives the guest's kernel fresh randomness, which it uses at once: for a machine that is restored from

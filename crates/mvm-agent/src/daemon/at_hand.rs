@@ -20,24 +20,43 @@ pub(super) struct AtHand {
     /// Nothing may have changed the machine yet.
     pub(super) is_current: bool,
     pub(super) random: File,
-    pub(super) hostname: OpenFile,
-    pub(super) machine_id: OpenFile,
-    pub(super) hosts: OpenFile,
+    /// Absent where an identity may put other files in their place.
+    pub(super) files: Option<OpenFiles>,
     pub(super) netlink: Netlink,
     pub(super) cards: Vec<Card>,
 }
 
+/// The files that tell who a machine is.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    pub(super) hostname: OpenFile,
+    pub(super) machine_id: OpenFile,
+    pub(super) hosts: OpenFile,
+}
+
 impl AtHand {
-    pub(super) fn new(netlink: Netlink, cards: Vec<Card>) -> io::Result<Self> {
+    pub(super) fn new(
+        netlink: Netlink,
+        cards: Vec<Card>,
+        files: Option<OpenFiles>,
+    ) -> io::Result<Self> {
         Ok(Self {
             is_current: true,
             random: File::options().write(true).open("/dev/urandom")?,
+            files,
+            netlink,
+            cards,
+        })
+    }
+}
+
+impl OpenFiles {
+    pub(super) fn begin() -> io::Result<Self> {
+        Ok(Self {
             hostname: OpenFile::begin("/etc/hostname", "\n")?,
             // What machine-id(5) has there until there is an id.
             machine_id: OpenFile::begin("/etc/machine-id", "uninitialized\n")?,
             hosts: OpenFile::begin("/etc/hosts", LOCALHOST_LINES)?,
-            netlink,
-            cards,
         })
     }
 }

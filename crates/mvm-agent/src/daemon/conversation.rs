@@ -17,7 +17,7 @@ use super::tcp::{Dial, PortWait};
 use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
-use super::{identity, server::Authority};
+use super::{identity, release, server::Authority};
 use crate::protocol::{
     ExitStatus, Failure, Frame, MachineEnd, Nonce, Reply, Request, Run, STREAMS_MAX, StreamId,
     ToGuest, ToHost,
@@ -243,6 +243,11 @@ impl Conversation {
                 identity::set_clock(since_epoch)?;
                 Opened::Answered(Reply::Nothing)
             }
+            Request::Release => {
+                self.authority.check_systemd()?;
+                release::release()?;
+                Opened::Answered(Reply::Nothing)
+            }
             Request::Reseed { entropy } => {
                 self.authority
                     .check_owner("reseed the kernel's random pool")?;
@@ -335,6 +340,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Upload { .. }
         | Request::StartService { .. }
         | Request::SignalService { .. }
+        | Request::Release
         | Request::Configure { .. } => true,
         Request::Ping
         | Request::Download { .. }

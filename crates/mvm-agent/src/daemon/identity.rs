@@ -9,7 +9,7 @@ use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::at_hand::{AtHand, LOCALHOST_LINES, OpenFile};
 use super::work::{failure, refusal};
-use super::{mounts, network, sys};
+use super::{layers, mounts, network, sys};
 use crate::protocol::{Failure, Identity, Interface};
 
 /// Makes the machine the one `identity` says; with what is at hand if that is current.
@@ -30,6 +30,11 @@ pub(super) fn assume(
     }
     // First, so that nothing later draws from the randomness a sibling has too.
     reseed(entropy, at_hand)?;
+    // The files below are the machine's own from here on.
+    if let Some(planned) = &identity.layers {
+        layers::lay(planned)?;
+    }
+    let files = at_hand.and_then(|at_hand| at_hand.files.as_ref());
     step(
         "set the host name",
         rustix::system::sethostname(identity.hostname.as_bytes()).map_err(Into::into),
@@ -38,7 +43,7 @@ pub(super) fn assume(
         "write /etc/hostname",
         write(
             "/etc/hostname",
-            at_hand.map(|at_hand| &at_hand.hostname),
+            files.map(|files| &files.hostname),
             &format!("{}\n", identity.hostname),
         ),
     )?;
@@ -47,7 +52,7 @@ pub(super) fn assume(
             "write /etc/machine-id",
             write(
                 "/etc/machine-id",
-                at_hand.map(|at_hand| &at_hand.machine_id),
+                files.map(|files| &files.machine_id),
                 &format!("{id}\n"),
             ),
         )?;
@@ -56,7 +61,7 @@ pub(super) fn assume(
         "write /etc/hosts",
         write(
             "/etc/hosts",
-            at_hand.map(|at_hand| &at_hand.hosts),
+            files.map(|files| &files.hosts),
             &hosts_file(&identity.hosts),
         ),
     )?;
@@ -124,7 +129,7 @@ pub(super) fn set_clock(since_epoch: Duration) -> Result<(), Failure> {
     step("set the clock", set_realtime(since_epoch))
 }
 
-fn step(operation: &str, result: io::Result<()>) -> Result<(), Failure> {
+pub(super) fn step<T>(operation: &str, result: io::Result<T>) -> Result<T, Failure> {
     result.map_err(|error| failure(operation, &error))
 }
 

@@ -1,4 +1,5 @@
-//! What PID 1 does before anything else: file systems, modules, disks ([`super::mounts`]).
+//! What PID 1 does before anything else: file systems, modules, disks ([`super::mounts`]); where the machine has a root of
+//! its own, [`super::new_root`] goes on there.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -9,9 +10,9 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::finit_module;
 
-use super::at_hand::AtHand;
+use super::at_hand::{AtHand, OpenFiles};
 use super::netlink::Netlink;
-use super::{mounts, network, shutdown};
+use super::{mounts, network, new_root, shutdown};
 use crate::boot::{BOOT_PLAN_PATH, BootPlan, PROBE_WORD};
 
 /// Makes the system usable. What fails is told on the console, and the boot goes on: the host can then
@@ -43,13 +44,21 @@ pub(super) fn prepare() -> Option<AtHand> {
             "mvm-agent: could not read {BOOT_PLAN_PATH}: {error}"
         )),
     }
-    // Some cards are there only now that their modules are.
+    let files = attempt("prepare the files of an identity", OpenFiles::begin())?;
+    at_hand(Some(files))
+}
+
+/// Prepares the network cards, which are there only now that their modules are, and what else an identity takes.
+pub(super) fn at_hand(files: Option<OpenFiles>) -> Option<AtHand> {
     let netlink = attempt("talk to the network", Netlink::open())?;
     let cards = attempt(
         "prepare the network cards",
         network::prepare_cards(&netlink),
     )?;
-    let at_hand = attempt("prepare for an identity", AtHand::new(netlink, cards));
+    let at_hand = attempt(
+        "prepare for an identity",
+        AtHand::new(netlink, cards, files),
+    );
     // Else parts of the program that run only after a restore would be looked up in its file then, page by page.
     let _ = attempt(
         "keep the agent in memory",
@@ -77,6 +86,12 @@ fn carry_out(plan: &BootPlan) {
             &format!("mount {}", mount.target),
             mounts::mount_planned(mount),
         );
+    }
+    if let Some(root) = &plan.root {
+        let Err(error) = new_root::enter(root, &plan.mounts);
+        console(&format!(
+            "mvm-agent: could not go on with the machine's own root: {error}"
+        ));
     }
 }
 

@@ -20,11 +20,14 @@ mod follow;
 mod greet;
 mod identity;
 mod init;
+mod layers;
 mod mounts;
 mod netlink;
 mod network;
+mod new_root;
 mod outbox;
 mod port;
+mod release;
 mod server;
 mod services;
 mod shutdown;
@@ -64,16 +67,20 @@ pub fn run_as_init() -> ! {
     shutdown::end_machine(crate::protocol::MachineEnd::PowerOff)
 }
 
-/// Serves the machine's virtio port as an ordinary service, until SIGTERM.
+/// Serves the machine's virtio port as an ordinary service, until SIGTERM or until the machine is to end, which is asked
+/// of the machine's systemd then.
 ///
 /// # Errors
 ///
-/// When the port or the loop fails.
+/// When the port or the loop fails, or there is no systemd.
 pub fn run_as_service() -> io::Result<()> {
+    let at_hand = init::at_hand(None);
     let port = port::wait_for_virtio();
-    server::Server::new(port, server::Authority::Service)?
-        .run()
-        .map(drop)
+    let server = server::Server::new(port, server::Authority::Service)?.with_at_hand(at_hand);
+    match server.run()? {
+        server::Outcome::EndMachine(end) => shutdown::ask_systemd(end),
+        server::Outcome::HungUp | server::Outcome::Stopped => Ok(()),
+    }
 }
 
 /// Serves an inherited descriptor until its other end hangs up or SIGTERM. It runs commands like a machine's

@@ -17,8 +17,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Mounts a file system where the plan says, unless one of this type is mounted there already.
 pub(super) fn mount_planned(plan: &Mount) -> io::Result<()> {
-    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    if top_filesystem(&mounted, &plan.target) == Some(&*plan.filesystem) {
+    if is_mounted(&plan.target, &plan.filesystem) {
         return Ok(());
     }
     let source = match &plan.source {
@@ -46,6 +45,12 @@ pub(super) fn mount_planned(plan: &Mount) -> io::Result<()> {
     };
     mount(&source, &plan.target, &plan.filesystem, flags, None)?;
     Ok(())
+}
+
+/// Whether what was mounted on `target` last is of this type.
+pub(super) fn is_mounted(target: &str, filesystem: &str) -> bool {
+    let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    top_filesystem(&mounted, target) == Some(filesystem)
 }
 
 /// Finds a disk by its serial number; one that need not be there is looked for once.

@@ -41,14 +41,24 @@ impl Authority {
     /// What commands get besides the agent's own environment.
     pub(super) fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Init => &[
+            Self::Init | Self::Service => &[
                 (
                     "PATH",
                     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 ),
                 ("HOME", "/root"),
             ],
-            Self::Service | Self::Hosted => &[],
+            Self::Hosted => &[],
+        }
+    }
+
+    /// Refuses what only works in a machine of ours whose PID 1 is systemd.
+    pub(super) fn check_systemd(self) -> Result<(), Failure> {
+        match self {
+            Self::Service => Ok(()),
+            Self::Init | Self::Hosted => {
+                Err(refusal("let services go", "no systemd holds any back here"))
+            }
         }
     }
 

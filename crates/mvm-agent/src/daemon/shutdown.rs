@@ -1,6 +1,8 @@
 //! The end of a machine whose PID 1 we are.
 
 use std::fs;
+use std::io;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,21 @@ pub(super) fn end_machine(end: MachineEnd) -> ! {
     rustix::fs::sync();
     leave_disks();
     reset()
+}
+
+/// Has systemd end the machine.
+pub(super) fn ask_systemd(end: MachineEnd) -> io::Result<()> {
+    let verb = match end {
+        MachineEnd::PowerOff => "poweroff",
+        MachineEnd::Reboot => "reboot",
+    };
+    let asked = Command::new("systemctl")
+        .args(["--no-block", "--ignore-inhibitors", verb])
+        .status()?;
+    match asked.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("systemctl {verb} gave {asked}"))),
+    }
 }
 
 /// Resets the machine at once.

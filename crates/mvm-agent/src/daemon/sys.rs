@@ -89,6 +89,15 @@ pub(super) fn signal_group(group: Pid, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends a signal, by its number, to one process.
+pub(super) fn signal_process(process: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes any numbers; a `Pid` is positive, so this addresses one process.
+    if unsafe { libc::kill(process.as_raw_nonzero().get(), signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Sends a signal to every process but PID 1, which alone may call this.
 pub(super) fn signal_everybody(signal: i32) {
     assert_eq!(std::process::id(), 1, "only PID 1 owns all processes");

@@ -14,9 +14,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::request::{
-    BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Lifetime, MachineEnd,
-    Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo, ServiceState,
-    StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
+    BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Layers, Lifetime,
+    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo,
+    ServiceState, StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
 };
 use crate::wire;
 
@@ -437,6 +437,7 @@ mod tests {
             }),
             proptest::collection::vec(any::<u8>(), 0..70)
                 .prop_map(|entropy| Request::Reseed { entropy }),
+            Just(Request::Release),
             Just(Request::Services),
             Just(Request::Part),
             identity().prop_map(|identity| Request::Configure {
@@ -485,6 +486,10 @@ mod tests {
                     .collect(),
                 interfaces,
                 machine_id,
+                layers: mounts.first().cloned().map(|disk| Layers {
+                    disk,
+                    folders: vec!["/var".to_owned()],
+                }),
                 mounts,
             })
     }

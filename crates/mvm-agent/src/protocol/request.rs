@@ -53,6 +53,8 @@ pub enum Request {
         /// The time since the Unix epoch.
         since_epoch: Duration,
     },
+    /// Have systemd learn who the machine is and start what it held back; for a machine with a root of its own, once.
+    Release,
     /// Go another way than every sibling restored from the same snapshot, with the same identity.
     Reseed {
         /// Fresh randomness for the kernel's pool.
@@ -327,6 +329,18 @@ pub struct Identity {
     pub machine_id: Option<String>,
     /// What is mounted at last. A target on which this file system is mounted already is left alone.
     pub mounts: Vec<Mount>,
+    /// The folders whose changes are the machine's own, for a machine with a root of its own.
+    pub layers: Option<Layers>,
+}
+
+/// Folders of a machine's root whose changes go to its private disk from now on, and come from there when it starts
+/// again. It gets a boot id of its own with them, as its init may have been started before it was anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// The private disk.
+    pub disk: Mount,
+    /// Absolute paths of the folders; one that the root does not have is left out.
+    pub folders: Vec<String>,
 }
 
 /// One network interface of an [`Identity`].

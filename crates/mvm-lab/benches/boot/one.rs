@@ -81,6 +81,7 @@ impl Host {
         MachineSpec {
             name: name.to_owned(),
             memory_mib: 256,
+            cpus: 1,
             image: Arc::clone(&self.image),
             nics: Vec::new(),
             gateway: None,
@@ -195,6 +196,7 @@ async fn become_somebody(running: &Running) {
         interfaces: Vec::new(),
         hosts: Vec::new(),
         name_servers: Vec::new(),
+        layers: None,
         mounts: Vec::new(),
     };
     running.agent().configure(identity).await.unwrap();

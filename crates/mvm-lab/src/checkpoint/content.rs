@@ -12,7 +12,7 @@ use crate::environment::Environment;
 /// A checkpoint, but for the machines' memories, states and disks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Content {
-    /// The image that all machines booted.
+    /// The images that the machines booted.
     pub(super) image: ContentKey,
     /// The QEMU that saved them.
     pub(super) qemu: ContentKey,
@@ -53,8 +53,8 @@ impl Content {
             name: name.to_owned(),
             what,
         };
-        if self.image != environment.image.key {
-            return Err(foreign("an image"));
+        if self.image != environment.images_key() {
+            return Err(foreign("images"));
         }
         if self.qemu != environment.qemu_key {
             return Err(foreign("a QEMU"));

@@ -258,7 +258,7 @@ fn pointer(environment: &Environment, topology: &Topology, name: &str) -> PathBu
     let key = ContentKey::of("checkpoint name 1")
         .text(name)
         .key(&topology_key(topology))
-        .key(&environment.image.key)
+        .key(&environment.images_key())
         .key(&environment.qemu_key)
         .finish();
     let file = format!("{}.json", key.short());

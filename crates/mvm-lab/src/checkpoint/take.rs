@@ -87,7 +87,7 @@ pub(super) async fn take(
     .await?;
     let kept = freeze(lab, name, workspace.path(), after).await?;
     let content = Content {
-        image: environment.image.key.clone(),
+        image: environment.images_key(),
         qemu: environment.qemu_key.clone(),
         accelerator: environment.accelerator.accelerator.to_string(),
         machines: kept.machines,

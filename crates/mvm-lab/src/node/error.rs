@@ -48,6 +48,28 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of the host that is to be put into the machine could not be read.
+    #[error("could not read {path:?}, a file for machine {machine}: {source}")]
+    File {
+        /// The machine.
+        machine: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that the machine is to have could not be made.
+    #[error("could not make what machine {machine} is to have: {command:?} {how}{output}")]
+    Provision {
+        /// The machine.
+        machine: String,
+        /// The command.
+        command: String,
+        /// What it did.
+        how: String,
+        /// Its output, shortened.
+        output: String,
+    },
     /// QEMU did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),

@@ -5,6 +5,7 @@
 
 mod ending;
 mod error;
+mod provision;
 mod start;
 mod terminal;
 mod units;
@@ -168,7 +169,10 @@ impl Node {
         command: &str,
         timeout: Duration,
     ) -> Result<Output, NodeError> {
-        let shell = self.agent()?.shell(command).timeout(timeout);
+        let mut shell = self.agent()?.shell(command).timeout(timeout);
+        for (name, value) in &self.member.config.provision.environment {
+            shell = shell.env(name, value);
+        }
         shell
             .output()
             .await

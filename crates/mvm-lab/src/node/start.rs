@@ -23,7 +23,7 @@ use crate::{
     event::{Event, MachineState, Way, precise_ms},
     lab::StartBy,
     service::ServiceStart,
-    topology::{self, MemoryPlan},
+    topology::{self, ImageKind, MemoryPlan},
 };
 
 /// Why a machine could not be resumed. It can be booted.
@@ -40,7 +40,7 @@ enum WakeError {
 }
 
 impl Node {
-    /// Brings the machine up, gives it its identity and starts its services.
+    /// Brings the machine up, gives it its identity and what is its own, and starts its services.
     ///
     /// It is taken from the warm pool, resumed from a snapshot of a machine like it, or booted where that cannot be. A machine started again
     /// has its data disk as it was left.
@@ -64,6 +64,7 @@ impl Node {
             .map_err(|source| self.agent_error(source))?;
         self.came_up(&mut machine, running, way, began);
         drop(machine);
+        self.provision().await?;
         let services = self.member.config.services.iter();
         for service in services.filter(|service| service.start == ServiceStart::WithMachine) {
             self.start_service(&service.name).await?;
@@ -245,19 +246,18 @@ impl Node {
             announce: known,
         });
         let gateway = self.member.config.gateway.then_some(Gateway);
+        let (mounts, layers) = match self.member.image.kind {
+            ImageKind::Minimal => (self.member.config.data_disk.then(DataDisk::mount), None),
+            ImageKind::Debian => (None, Some(DataDisk::layers())),
+        };
         Identity {
             hostname: self.name().to_owned(),
             machine_id: Some(self.member.machine_id()),
             interfaces: cards.chain(gateway.map(Gateway::interface)).collect(),
             hosts: topology::hosts(&self.member, &self.common.members),
             name_servers: gateway.map(Gateway::name_servers).unwrap_or_default(),
-            mounts: self
-                .member
-                .config
-                .data_disk
-                .then(DataDisk::mount)
-                .into_iter()
-                .collect(),
+            mounts: mounts.into_iter().collect(),
+            layers,
         }
     }
 }

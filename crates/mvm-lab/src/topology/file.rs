@@ -3,6 +3,8 @@
 //! Only the file's form is checked here; whether its machines make a topology is [`Topology::members`]' to say, which
 //! reading ends with.
 
+mod machine;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -13,14 +15,9 @@ use std::{
 use mvm_machine::machine::Mtu;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{
-    ImageContents, MEMORY_MIB_DEFAULT, MachineConfig, MemoryPlan, SEGMENT_DEFAULT, SegmentConfig,
-    Topology, TopologyError,
-};
-use crate::{
-    network::{LinkPlan, Region, Regions},
-    service::{ServiceSpec, ServiceStart},
-};
+use self::machine::{KindWord, MachineTable};
+use super::{ImageContents, MemoryPlan, SegmentConfig, Topology, TopologyError};
+use crate::network::{LinkPlan, Region, Regions};
 
 /// A word this much like a known one is taken for a slip of it; 1 is the same word.
 const LIKENESS_MIN: f64 = 0.8;
@@ -107,7 +104,8 @@ impl Topology {
                 };
                 form_error(text, path, key, error.inner())
             })?;
-        let topology = Topology::from(file);
+        let mut topology = Topology::from(file);
+        topology.find_host_files(path.parent().unwrap_or(Path::new("")));
         match topology.members() {
             Ok(_) => Ok(topology),
             Err(source) => Err(FileError::Topology {
@@ -162,46 +160,6 @@ struct TopologyFile {
     script: ScriptTable,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct MachineTable {
-    memory_mib: u32,
-    segments: Vec<u8>,
-    gateway: bool,
-    data_disk: bool,
-    services: BTreeMap<String, ServiceTable>,
-}
-
-impl Default for MachineTable {
-    fn default() -> MachineTable {
-        MachineTable {
-            memory_mib: MEMORY_MIB_DEFAULT,
-            segments: vec![SEGMENT_DEFAULT],
-            gateway: false,
-            data_disk: false,
-            services: BTreeMap::new(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ServiceTable {
-    command: Vec<String>,
-    #[serde(default)]
-    environment: BTreeMap<String, String>,
-    #[serde(default)]
-    start: StartWord,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum StartWord {
-    #[default]
-    WithMachine,
-    WhenAsked,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum MemoryWord {
@@ -213,6 +171,8 @@ enum MemoryWord {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ImageTable {
+    kind: KindWord,
+    suite: Option<String>,
     modules: Vec<String>,
     programs: Vec<String>,
     packages: Vec<String>,
@@ -322,42 +282,17 @@ impl From<TopologyFile> for Topology {
     }
 }
 
-impl MachineTable {
-    fn named(self, name: String) -> MachineConfig {
-        let services = self
-            .services
-            .into_iter()
-            .map(|(name, service)| ServiceSpec {
-                name,
-                command: service.command,
-                environment: service.environment,
-                start: match service.start {
-                    StartWord::WithMachine => ServiceStart::WithMachine,
-                    StartWord::WhenAsked => ServiceStart::WhenAsked,
-                },
-            });
-        MachineConfig {
-            name,
-            memory_mib: self.memory_mib,
-            segments: self.segments,
-            gateway: self.gateway,
-            data_disk: self.data_disk,
-            services: services.collect(),
-        }
-    }
-}
-
 impl From<ImageTable> for ImageContents {
     fn from(image: ImageTable) -> ImageContents {
-        let contents = ImageContents {
+        let usual = ImageContents::default();
+        ImageContents {
+            kind: image.kind.into(),
+            suite: image.suite.unwrap_or(usual.suite),
             modules: image.modules,
             programs: image.programs,
+            renamed_programs: Vec::new(),
             packages: image.packages,
-            ..ImageContents::default()
-        };
-        match image.firewall {
-            true => contents.firewall(),
-            false => contents,
+            firewall: image.firewall,
         }
     }
 }
@@ -420,7 +355,10 @@ impl TryFrom<RegionsTable> for KnownRegions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{ImageKind, MachineConfig},
+        *,
+    };
 
     const PATH: &str = "topology.toml";
 
@@ -458,11 +396,26 @@ mod tests {
             told,
             [
                 r#"berlin ["192.168.1.1"] ["web"]"#,
-                r#"client ["192.168.2.2"] []"#,
-                r#"oslo ["192.168.1.3", "192.168.2.3"] ["web"]"#,
-                r#"tokyo ["192.168.1.4"] []"#,
+                r#"bonn ["192.168.1.2"] []"#,
+                r#"client ["192.168.2.3"] []"#,
+                r#"oslo ["192.168.1.4", "192.168.2.4"] ["web"]"#,
+                r#"tokyo ["192.168.1.5"] []"#,
             ]
         );
+        let bonn = &members["bonn"];
+        assert_eq!(bonn.image.kind, ImageKind::Debian);
+        assert_eq!(
+            bonn.image.packages,
+            ["iproute2", "iptables", "nftables", "nginx"]
+        );
+        let provision = &bonn.config.provision;
+        let file = &provision.files["/etc/nginx/conf.d/a.conf"];
+        assert_eq!(file.mode, 0o600);
+        assert_eq!(
+            provision.units["b.service"],
+            "[Service]\nExecStart=/bin/sleep 1000\nRestart=always\n[Unit]\nAfter=a.service\nWants=a.service\n"
+        );
+        assert_eq!(members["oslo"].config.cpus, 2);
         let LinkPlan::Regions(regions) = &topology.segments[&1].links else {
             panic!("{:?}", topology.segments);
         };
@@ -491,7 +444,8 @@ mod tests {
         check_refused(
             "[machines.node1]\nmemory_mb = 1\n",
             "topology.toml:2: machines.node1.memory_mb: unknown field `memory_mb`, expected one of \
-             `memory_mib`, `segments`, `gateway`, `data_disk`, `services`; did you mean \"memory_mib\"?",
+             `memory_mib`, `cpus`, `segments`, `gateway`, `data_disk`, `image`, `packages`, `services`, `files`, `units`, \
+             `users`, `environment`, `aliases`; did you mean \"memory_mib\"?",
         );
         check_refused(
             "[machines.node1]\n[segments.1]\nlinks = \"rong\"\n",
@@ -501,7 +455,8 @@ mod tests {
         check_refused(
             "[machines.node1]\nzzz = 1\n",
             "topology.toml:2: machines.node1.zzz: unknown field `zzz`, expected one of \
-             `memory_mib`, `segments`, `gateway`, `data_disk`, `services`",
+             `memory_mib`, `cpus`, `segments`, `gateway`, `data_disk`, `image`, `packages`, `services`, `files`, `units`, \
+             `users`, `environment`, `aliases`",
         );
         check_refused(
             "[machines.node1]\nmemory_mib = \"256\"\n",

@@ -6,11 +6,13 @@
 
 mod card;
 mod file;
+mod image;
+mod provision;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -19,6 +21,8 @@ use mvm_machine::{cache::ContentKey, machine::Mtu};
 pub use self::{
     card::Card,
     file::{FileError, FilePlace},
+    image::{ImageContents, ImageKind},
+    provision::{GuestContent, GuestFile, Provision},
 };
 use crate::{
     network::{LinkPlan, PlanError},
@@ -29,6 +33,8 @@ use crate::{
 const MEMORY_MIB_DEFAULT: u32 = 256;
 /// Below this the kernel cannot unpack its initramfs.
 const MEMORY_MIB_MIN: u32 = 96;
+/// More would only take turns on the host's.
+const CPUS_MAX: u8 = 16;
 /// Host numbers of an IPv4 /24: 254 would be the last, as in the NixOS test driver.
 const MACHINES_MAX: usize = 250;
 /// A host name label's limit (RFC 1123, section 2.1).
@@ -101,6 +107,36 @@ pub enum TopologyError {
         /// How many.
         count: usize,
     },
+    /// A machine without systemd has units.
+    #[error(
+        "could not build the topology: machine {name} has units of systemd and no systemd; an image of kind \"debian\" has it"
+    )]
+    NoSystemd {
+        /// The machine.
+        name: String,
+    },
+    /// Something that a machine is to have has a name that nothing can have.
+    #[error("could not build the topology: machine {name} cannot have {what} {word:?}: {rule}")]
+    BadWord {
+        /// The machine.
+        name: String,
+        /// What is named so.
+        what: &'static str,
+        /// The name.
+        word: String,
+        /// What names are like.
+        rule: &'static str,
+    },
+    /// A machine has no processor, or too many.
+    #[error(
+        "could not build the topology: machine {name} has {cpus} processors, 1 to {CPUS_MAX} can be"
+    )]
+    BadCpus {
+        /// The machine.
+        name: String,
+        /// How many were asked.
+        cpus: u8,
+    },
     /// A segment is described and no machine is on it.
     #[error(
         "could not build the topology: segment {segment} is described, and no machine is on it"
@@ -126,6 +162,8 @@ pub struct MachineConfig {
     pub name: String,
     /// Its memory in MiB.
     pub memory_mib: u32,
+    /// How many processors it has.
+    pub cpus: u8,
     /// The segments it is on, by number: its cards are `eth1` upward in this order.
     pub segments: Vec<u8>,
     /// Whether it has a way out to the host's network: a card `eth0`, through QEMU's user network, behind which the
@@ -135,6 +173,14 @@ pub struct MachineConfig {
     pub data_disk: bool,
     /// What runs in it.
     pub services: Vec<ServiceSpec>,
+    /// The kind of its image, where it is not the topology's.
+    pub image: Option<ImageKind>,
+    /// Packages beside those of the topology's image, of the same sort.
+    pub packages: Vec<String>,
+    /// Other names of its units, each with the unit's own.
+    pub aliases: BTreeMap<String, String>,
+    /// What it has beside its image, put there whenever it starts.
+    pub provision: Provision,
 }
 
 impl MachineConfig {
@@ -143,90 +189,16 @@ impl MachineConfig {
         MachineConfig {
             name: name.into(),
             memory_mib: MEMORY_MIB_DEFAULT,
+            cpus: 1,
             segments: vec![SEGMENT_DEFAULT],
             gateway: false,
             data_disk: false,
             services: Vec::new(),
+            image: None,
+            packages: Vec::new(),
+            aliases: BTreeMap::new(),
+            provision: Provision::default(),
         }
-    }
-}
-
-/// What the machines' common image holds besides the kernel, the agent and BusyBox.
-#[derive(Clone, Debug, Default)]
-pub struct ImageContents {
-    /// Kernel modules by name, beyond those that booting needs.
-    pub modules: Vec<String>,
-    /// Host programs by name or path, brought with the shared libraries they need.
-    pub programs: Vec<String>,
-    /// Host programs under a name of the guest's own: the host's path, then the guest's.
-    pub renamed_programs: Vec<(PathBuf, String)>,
-    /// Host packages whose whole file list is brought, for programs with plug-ins or tables.
-    pub packages: Vec<String>,
-}
-
-/// What iptables, nft and tc ask the kernel for, by what it is used for.
-const FIREWALL_MODULES: &[&str] = &[
-    // Tables and what their rules look at.
-    "nf_tables",
-    "nft_compat",
-    "nft_ct",
-    "nft_fib_inet",
-    "nft_limit",
-    "nft_log",
-    "nft_reject_inet",
-    "nf_log_syslog",
-    // Addresses put in the place of others.
-    "nft_chain_nat",
-    "nft_masq",
-    "nft_nat",
-    "nft_redir",
-    "xt_MASQUERADE",
-    "xt_REDIRECT",
-    "xt_nat",
-    // Matches and targets of iptables.
-    "xt_LOG",
-    "xt_addrtype",
-    "xt_comment",
-    "xt_conntrack",
-    "xt_limit",
-    "xt_mark",
-    "xt_multiport",
-    "xt_pkttype",
-    "xt_state",
-    "xt_statistic",
-    "xt_string",
-    "xt_tcpudp",
-    "ip6t_REJECT",
-    "ipt_REJECT",
-    // Queues of tc.
-    "sch_netem",
-    "sch_tbf",
-    "sch_htb",
-    "sch_prio",
-    "sch_ingress",
-    "cls_u32",
-    "act_mirred",
-];
-/// Debian's packages of the programs, with the plug-ins and tables they read.
-const FIREWALL_PACKAGES: &[&str] = &["iptables", "iproute2"];
-/// Names of theirs that lead elsewhere, by links that belong to no package. Users may not have their folder in `PATH`.
-const FIREWALL_PROGRAMS: &[&str] = &["/usr/sbin/ip6tables", "/usr/sbin/iptables", "/usr/sbin/nft"];
-
-impl ImageContents {
-    /// Adds what guests need to filter, translate and delay packets themselves: `iptables`, `ip6tables`, `nft`, `tc` and
-    /// `ip`, and the kernel modules behind them. The host has to have the packages `iptables`, `nftables` and
-    /// `iproute2`.
-    pub fn firewall(mut self) -> ImageContents {
-        let names = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| (*name).to_owned())
-                .collect::<Vec<_>>()
-        };
-        self.modules.extend(names(FIREWALL_MODULES));
-        self.packages.extend(names(FIREWALL_PACKAGES));
-        self.programs.extend(names(FIREWALL_PROGRAMS));
-        self
     }
 }
 
@@ -235,7 +207,7 @@ impl ImageContents {
 pub struct Topology {
     /// The machines, in any order.
     pub machines: Vec<MachineConfig>,
-    /// The image all of them boot.
+    /// The image that machines boot which say nothing else.
     pub image: ImageContents,
     /// Where the machines' memory lies, which decides how quick a checkpoint of them is.
     pub memory: MemoryPlan,
@@ -292,10 +264,17 @@ pub struct Member {
     pub number: u8,
     /// Its cards, `eth1` first.
     pub cards: Vec<Card>,
+    /// What it boots.
+    pub image: ImageContents,
 }
 
 impl Member {
-    fn new(config: &MachineConfig, number: u8, mtu: impl Fn(u8) -> Mtu) -> Member {
+    fn new(
+        config: &MachineConfig,
+        number: u8,
+        mtu: impl Fn(u8) -> Mtu,
+        image: &ImageContents,
+    ) -> Member {
         let segments = config.segments.iter().copied().zip(1..);
         Member {
             config: config.clone(),
@@ -303,6 +282,7 @@ impl Member {
             cards: segments
                 .map(|(segment, place)| Card::new(segment, mtu(segment), number, place))
                 .collect(),
+            image: image.of_machine(config.image, &config.packages),
         }
     }
 
@@ -355,6 +335,13 @@ impl Topology {
         self
     }
 
+    /// Looks for the host's files of its machines in `folder`, as far as their paths are relative.
+    fn find_host_files(&mut self, folder: &Path) {
+        for machine in &mut self.machines {
+            machine.provision.find_host_files(folder);
+        }
+    }
+
     /// Checks the topology, and numbers its machines.
     pub fn members(&self) -> Result<BTreeMap<String, Member>, TopologyError> {
         let count = self.machines.len();
@@ -371,9 +358,12 @@ impl Topology {
         }
         let mtu = |segment: u8| self.segments.get(&segment).cloned().unwrap_or_default().mtu;
         let numbered = by_name.into_iter().zip(1u8..);
-        let members = numbered
-            .map(|((name, config), number)| (name, Member::new(config, number, mtu)))
+        let members: BTreeMap<_, _> = numbered
+            .map(|((name, config), number)| (name, Member::new(config, number, mtu, &self.image)))
             .collect();
+        for member in members.values() {
+            check_provision(member)?;
+        }
         self.check_segments(&members)?;
         Ok(members)
     }
@@ -436,6 +426,32 @@ fn check_machine(config: &MachineConfig) -> Result<(), TopologyError> {
         }
     }
     Ok(())
+}
+
+/// Checks what a machine is to have beside its image.
+fn check_provision(member: &Member) -> Result<(), TopologyError> {
+    let MachineConfig {
+        name,
+        cpus,
+        provision,
+        ..
+    } = &member.config;
+    let name = name.clone();
+    if !(1..=CPUS_MAX).contains(cpus) {
+        return Err(TopologyError::BadCpus { name, cpus: *cpus });
+    }
+    if member.image.kind != ImageKind::Debian && !provision.units.is_empty() {
+        return Err(TopologyError::NoSystemd { name });
+    }
+    match provision.bad_word(&member.image) {
+        Some((what, word, rule)) => Err(TopologyError::BadWord {
+            name,
+            what,
+            word,
+            rule,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn is_host_name(name: &str) -> bool {

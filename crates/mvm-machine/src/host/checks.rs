@@ -13,6 +13,7 @@ use super::memory::memory_available_bytes;
 use super::probe;
 use super::version::Version;
 use super::view::HostView;
+use crate::debian::{BUILD_TOOLS, Tool};
 
 /// The first QEMU with `-netdev stream`, by which machines are plugged into the switch.
 const QEMU_OLDEST: Version = Version::new(7, 2);
@@ -196,6 +197,34 @@ pub(super) fn python(view: &HostView, distribution: &Distribution) -> Finding {
         without: "everything works but scenarios written as Python scripts".to_owned(),
         remedy: (state != State::Ok)
             .then(|| package("python3", "Python 3.9 or newer", distribution)),
+    }
+}
+
+pub(super) fn debian_images(view: &HostView, distribution: &Distribution) -> Finding {
+    let missing: Vec<&Tool> = BUILD_TOOLS
+        .iter()
+        .filter(|tool| view.find_program(tool.program).is_none())
+        .collect();
+    let programs = |tools: &[&Tool]| {
+        let names: Vec<&str> = tools.iter().map(|tool| tool.program).collect();
+        names.join(", ")
+    };
+    let (state, found) = match missing.is_empty() {
+        true => (State::Ok, programs(&BUILD_TOOLS.iter().collect::<Vec<_>>())),
+        false => (State::Missing, not_found(&programs(&missing))),
+    };
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    Finding {
+        requirement: Requirement::DebianImages,
+        necessity: Necessity::Advised,
+        state,
+        found,
+        without: "machines with Debian and systemd do not boot unless their image is in the cache"
+            .to_owned(),
+        remedy: (state != State::Ok).then(|| Remedy {
+            packages: packages.iter().map(|name| (*name).to_owned()).collect(),
+            ..package(&packages.join(" "), &packages.join(" and "), distribution)
+        }),
     }
 }
 

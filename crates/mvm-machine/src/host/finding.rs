@@ -28,6 +28,8 @@ pub enum Requirement {
     Python,
     /// What holds the processes of a node's job together.
     JobIsolation,
+    /// The programs that build Debian images.
+    DebianImages,
 }
 
 impl Requirement {
@@ -46,6 +48,7 @@ impl Requirement {
             Self::TemporaryFolder => "temporary folder",
             Self::Python => "Python",
             Self::JobIsolation => "job isolation",
+            Self::DebianImages => "Debian images",
         }
     }
 }

@@ -34,6 +34,7 @@ pub fn survey(view: &HostView) -> Survey {
         checks::cache_folder(view),
         checks::temporary_folder(view),
         checks::python(view, &distribution),
+        checks::debian_images(view, &distribution),
     ];
     Survey {
         distribution,

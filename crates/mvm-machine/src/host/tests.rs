@@ -340,7 +340,8 @@ fn packages_are_named_only_where_apt_rules() {
 fn the_table_is_aligned_and_tells_the_remedy() {
     let host = FakeHost::debian()
         .saying("apt-get", "")
-        .saying("qemu-system-x86_64", QEMU_OK);
+        .saying("qemu-system-x86_64", QEMU_OK)
+        .saying("mmdebstrap", "");
     let mut survey = host.survey();
     survey.findings.retain(|finding| {
         !matches!(
@@ -369,6 +370,9 @@ fn the_table_is_aligned_and_tells_the_remedy() {
         Python         missing  no python3 in PATH
                                 optional: without it, everything works but scenarios written as Python scripts
                                 to get it: apt-get install --no-install-recommends python3
+        Debian images  missing  no sqfstar, newuidmap in PATH
+                                optional: without it, machines with Debian and systemd do not boot unless their image is in the cache
+                                to get it: apt-get install --no-install-recommends squashfs-tools uidmap
     "#]]
     .assert_eq(&text);
 }

@@ -102,6 +102,7 @@ pub struct Kernel {
     elf: PathBuf,
     record: Record,
     modules: Option<ModuleTree>,
+    modules_directory: Option<PathBuf>,
 }
 
 /// What is remembered about a kernel beside its ELF file.
@@ -183,6 +184,11 @@ impl Kernel {
             .map_or(Ok(Vec::new()), |tree| tree.resolve(names))
     }
 
+    /// The folder of its modules on the host, laid out as `lib/modules/RELEASE`.
+    pub fn modules_directory(&self) -> Option<&Path> {
+        self.modules_directory.as_deref()
+    }
+
     /// Whether this kernel may be handed modules without their signatures: the distributions' do not insist.
     pub(crate) fn takes_unsigned_modules(&self) -> bool {
         match self.record.origin {
@@ -239,12 +245,14 @@ impl Kernel {
             .clone()
             .or_else(|| within.is_dir().then_some(within));
         let modules = directory
-            .map(|directory| ModuleTree::open(&directory, &record.release))
+            .as_ref()
+            .map(|directory| ModuleTree::open(directory, &record.release))
             .transpose()?;
         Ok(Kernel {
             elf: entry.join(ELF_NAME),
             record,
             modules,
+            modules_directory: directory,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A machine on its way up: QEMU runs, the agent has not answered yet.
+//! A machine on its way up: QEMU runs, the agent has not answered yet, or systemd is not ready ([`super::systemd`]).
 
 use std::{
     fmt, io,
@@ -14,7 +14,13 @@ use std::{
 use mvm_agent::client::{Agent, AgentError, ChannelEnd};
 use tokio::net::UnixStream;
 
-use super::{MachineSpec, Running, loaded::Owner, log::Log, running::Parts};
+use super::{
+    MachineSpec, Running,
+    loaded::Owner,
+    log::Log,
+    running::Parts,
+    systemd::{self, SystemState},
+};
 use crate::{
     console::OpenConsole,
     process::{Child, Exit, Keeper, ProcessError},
@@ -84,6 +90,18 @@ pub enum BootError {
         elapsed: Duration,
         /// The last thing the channel said.
         agent: AgentError,
+        /// What QEMU and the console said last.
+        evidence: Evidence,
+    },
+    /// The agent answers, and the machine's systemd does not get far enough.
+    #[error("could not boot machine {machine}: {system} after {elapsed:.1?}{evidence}")]
+    System {
+        /// The machine's name.
+        machine: String,
+        /// What its systemd came to.
+        system: SystemState,
+        /// Time since launch.
+        elapsed: Duration,
         /// What QEMU and the console said last.
         evidence: Evidence,
     },
@@ -166,6 +184,10 @@ impl Booting {
         } = self;
         let machine = process.spec.name.clone();
         let agent = process.agent(allowed).await?;
+        // One that was loaded had got there before it was saved.
+        if process.spec.image.has_systemd() && monitor.is_none() {
+            process.system(&agent, allowed).await?;
+        }
         let booted_in = process.launched.elapsed();
         let qmp = match monitor {
             Some(qmp) => qmp,
@@ -303,6 +325,18 @@ impl Process {
 }
 
 impl Process {
+    /// Waits until systemd has done what it does before anybody's services.
+    async fn system(&self, agent: &Agent, allowed: Duration) -> Result<(), BootError> {
+        let left = allowed.saturating_sub(self.launched.elapsed());
+        let up = systemd::wait_until_held(agent, left).await;
+        up.map_err(|system| BootError::System {
+            machine: self.spec.name.clone(),
+            system,
+            elapsed: self.launched.elapsed(),
+            evidence: evidence(&self.spec),
+        })
+    }
+
     /// Waits until all is recorded that a QEMU which has ended said.
     pub(super) async fn last_words(&mut self) {
         self.console.ended(DRAIN_ALLOWED).await;

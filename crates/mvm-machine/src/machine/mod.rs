@@ -24,6 +24,7 @@ mod loaded;
 mod log;
 mod parted;
 mod running;
+mod systemd;
 
 pub use self::{
     booting::{BootError, Booting, Evidence, LaunchError, unconnected},
@@ -33,6 +34,7 @@ pub use self::{
     parted::Parted,
     running::{MemoryUse, Running, Stopped},
     spec::{MacAddress, MachineSpec, Memory},
+    systemd::SystemState,
 };
 pub(crate) use self::{
     hand_over::{HandOverError, Places},

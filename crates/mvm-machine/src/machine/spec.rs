@@ -43,6 +43,8 @@ pub struct MachineSpec {
     pub name: String,
     /// The guest's memory in MiB.
     pub memory_mib: u32,
+    /// How many processors it has.
+    pub cpus: u8,
     /// Where that memory lies.
     pub memory: Memory,
     /// Kernel, initramfs and shared disk.

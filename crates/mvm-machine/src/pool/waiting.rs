@@ -188,6 +188,7 @@ async fn rehearse(agent: &Agent) -> Result<(), AgentError> {
         interfaces: Vec::new(),
         hosts: Vec::new(),
         name_servers: Vec::new(),
+        layers: None,
         mounts: Vec::new(),
     };
     agent.configure(nobody).await?;

@@ -407,6 +407,7 @@ mod tests {
         let spec = MachineSpec {
             name: "node1".to_owned(),
             memory_mib: 128,
+            cpus: 1,
             memory: Memory::Anonymous,
             image: Image::for_test("/kernel", "/initramfs", None),
             nics: vec![Nic::default()],

@@ -53,6 +53,7 @@ impl Host {
         MachineSpec {
             name: "one".to_owned(),
             memory_mib: 128,
+            cpus: 1,
             memory: Memory::Anonymous,
             image: Arc::new(image),
             nics: Vec::new(),
@@ -90,6 +91,7 @@ pub(crate) fn sibling(number: u8) -> Identity {
             announce: true,
         }],
         name_servers: Vec::new(),
+        layers: None,
         hosts: vec![(
             format!("192.168.1.{number}").parse().unwrap(),
             format!("sibling{number}"),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use mvm_agent::client::Output;
 
 use super::{Node, NodeError};
-use crate::run_folder::shell_line;
+use crate::{run_folder::shell_line, topology::ImageKind};
 
 /// What is known of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,10 @@ impl Node {
 
     /// Whether PID 1 of this machine is systemd.
     pub fn has_systemd(&self) -> bool {
-        false
+        match self.member.image.kind {
+            ImageKind::Minimal => false,
+            ImageKind::Debian => true,
+        }
     }
 
     async fn systemd_says(&self, arguments: &str, user: Option<&str>) -> Result<String, NodeError> {
@@ -108,7 +111,7 @@ impl Node {
 
     /// The unit that a name stands for: aliases are told with or without `.service`.
     fn resolve(&self, name: &str) -> String {
-        resolve(&BTreeMap::new(), name)
+        resolve(&self.member.config.aliases, name)
     }
 }
 

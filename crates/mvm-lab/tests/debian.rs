@@ -1,0 +1,117 @@
+//! Machines that run Debian: systemd holds packages' services back until the machine knows who it is, and machines resumed
+//! from one snapshot have nothing of that in common.
+//!
+//! The image is built once, in minutes, where the cache has none.
+
+// Helpers of tests may unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use mvm_lab::{
+    ensure,
+    scenario::{Outcome, Run, ScenarioFuture},
+    topology::{ImageContents, ImageKind, MachineConfig, Topology},
+};
+
+/// A first boot under an emulator on a loaded host.
+const BOOT_ALLOWED: Duration = Duration::from_secs(240);
+/// Only a hang takes this long.
+const ALLOWED: Duration = Duration::from_secs(60);
+
+/// Two machines with a service of a package that listens, and one without systemd.
+fn topology() -> Topology {
+    let mut machines: Vec<_> = ["deb1", "deb2"].map(MachineConfig::new).into();
+    for machine in &mut machines {
+        machine.memory_mib = 512;
+        machine.packages = vec!["openssh-server".to_owned()];
+        machine.image = Some(ImageKind::Debian);
+    }
+    machines.push(MachineConfig::new("small"));
+    Topology {
+        image: ImageContents::default(),
+        boot_timeout: BOOT_ALLOWED,
+        ..Topology::new(machines)
+    }
+}
+
+async fn steps(run: &Run) -> Outcome {
+    run.lab.start_all().await?;
+    let nodes = ["deb1", "deb2"].map(|name| run.lab.node(name));
+    for command in [
+        "cat /etc/machine-id",
+        "cat /proc/sys/kernel/random/boot_id",
+        "head -c 16 /dev/urandom | od -An -tx1",
+        "cat /sys/class/net/eth1/address",
+        "hostname",
+    ] {
+        let said = [
+            nodes[0].succeed(command).await?,
+            nodes[1].succeed(command).await?,
+        ];
+        ensure!(said[0] != said[1], "both say {:?} to {command}", said[0]);
+    }
+    let mut known_keys = Vec::new();
+    for node in nodes {
+        let hostname = node.succeed("hostname").await?;
+        ensure!(
+            hostname.trim() == node.name(),
+            "it calls itself {hostname:?}"
+        );
+        let id = node.succeed("cat /etc/machine-id").await?;
+        let listed = "cd /var/log/journal && [ -e */system.journal ] && echo *";
+        let journals = node.wait_until_succeeds(listed, ALLOWED).await?;
+        ensure!(journals == id, "journals of {journals:?} on {id:?}");
+        node.wait_until_succeeds("systemctl is-active ssh multi-user.target", ALLOWED)
+            .await?;
+        let keys = node
+            .succeed("cut -d ' ' -f 2 /etc/ssh/ssh_host_*.pub")
+            .await?;
+        ensure!(keys.lines().count() == 1, "keys {keys:?}");
+        ensure!(
+            !known_keys.contains(&keys),
+            "{} has another's keys",
+            node.name()
+        );
+        known_keys.push(keys);
+        let unit = node.unit("ssh", None).await?;
+        let is_running = unit.active_state == "active" && unit.properties["SubState"] == "running";
+        ensure!(is_running, "{unit:?}");
+        node.wait_for_open_port(22, ALLOWED).await?;
+        node.succeed("modprobe -a nf_tables sch_netem wireguard drbd nfsd")
+            .await?;
+        let other = match node.name() {
+            "deb1" => "deb2",
+            _ => "deb1",
+        };
+        node.succeed(&format!("ping -c 1 -W 5 {other} && ping -c 1 -W 5 small"))
+            .await?;
+    }
+    let unit = nodes[0].unit("no-such", None).await?;
+    let is_unknown = unit.active_state == "inactive" && unit.properties["LoadState"] == "not-found";
+    ensure!(is_unknown, "{unit:?}");
+
+    // What was flushed is there again, and the journal tells two boots apart.
+    nodes[0]
+        .succeed("echo kept > /etc/kept && echo kept > /root/kept && sync")
+        .await?;
+    nodes[0].crash().await;
+    nodes[0].start().await?;
+    nodes[0].succeed("grep kept /etc/kept /root/kept").await?;
+    let boots = nodes[0]
+        .succeed("journalctl --list-boots --no-pager | wc -l")
+        .await?;
+    ensure!(boots.trim() == "2", "{boots:?} boots in the journal");
+    nodes[1].shutdown().await;
+    Ok(())
+}
+
+#[test]
+fn machines_of_one_snapshot_become_different_ones() {
+    let warnings = support::check("debian", topology(), |run| -> ScenarioFuture<'_> {
+        Box::pin(steps(run))
+    });
+    assert_eq!(warnings, [""; 0]);
+}

@@ -1,0 +1,83 @@
+//! How far a machine's systemd has come, heard through its agent, which answers long before.
+
+use std::{fmt, time::Duration};
+
+use mvm_agent::client::{Agent, AgentError, Output};
+
+/// Told about a boot that failed; a machine in trouble may not answer.
+const EVIDENCE_ALLOWED: Duration = Duration::from_secs(10);
+
+/// What systemd came to instead of the state in which a machine is frozen.
+#[derive(Debug)]
+pub struct SystemState {
+    /// In systemd's word, or what kept it from saying one.
+    said: String,
+    /// The units that failed, one a line.
+    failed: Vec<String>,
+    /// The jobs that were not done.
+    jobs: Vec<String>,
+}
+
+impl fmt::Display for SystemState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "its systemd is not up ({})", self.said)?;
+        for line in &self.failed {
+            write!(formatter, "\n  failed unit: {line}")?;
+        }
+        for line in &self.jobs {
+            write!(formatter, "\n  waiting job: {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until systemd has nothing left to start, at most `allowed`: packages' services are not among what it starts by
+/// then. Units that failed are told and no obstacle, as long as the system is usable.
+pub(super) async fn wait_until_held(agent: &Agent, allowed: Duration) -> Result<(), SystemState> {
+    let told = systemctl(agent, &["is-system-running", "--wait"], allowed).await;
+    let said = match told {
+        Ok(output) => {
+            let word = text(&output.stdout);
+            match &*word {
+                "running" => return Ok(()),
+                "degraded" => {
+                    let failed = list(agent, &["--failed"]).await;
+                    tracing::warn!(?failed, "units failed while a machine booted");
+                    return Ok(());
+                }
+                "" => format!("{}: {}", output.status, text(&output.stderr)),
+                _ => word,
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    Err(SystemState {
+        said,
+        failed: list(agent, &["--failed"]).await,
+        jobs: list(agent, &["list-jobs"]).await,
+    })
+}
+
+/// Asks for a list, which is empty where nobody answers.
+async fn list(agent: &Agent, arguments: &[&str]) -> Vec<String> {
+    let arguments = [&["--no-pager", "--no-legend", "--plain"], arguments].concat();
+    let told = systemctl(agent, &arguments, EVIDENCE_ALLOWED).await;
+    let told = told.map(|output| text(&output.stdout)).unwrap_or_default();
+    told.lines()
+        .map(|line| line.trim().to_owned())
+        .filter(|line| !line.is_empty() && line != "No jobs running.")
+        .collect()
+}
+
+async fn systemctl(
+    agent: &Agent,
+    arguments: &[&str],
+    allowed: Duration,
+) -> Result<Output, AgentError> {
+    let command = agent.command("systemctl").args(arguments.iter().copied());
+    command.timeout(allowed).output().await
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
