@@ -199,7 +199,8 @@ fn prepare_files(
 
 fn build(cache: &Cache, kernel: &Kernel, contents: &ImageContents) -> Result<Image, ImageError> {
     let mut image = match contents.kind {
-        ImageKind::Minimal => Image::minimal(kernel).data_disk(),
+        // Scripts are run by bash, in every machine.
+        ImageKind::Minimal => Image::minimal(kernel).data_disk().program("bash"),
         ImageKind::Debian => Image::debian(kernel, &contents.suite),
     };
     for module in &contents.modules {

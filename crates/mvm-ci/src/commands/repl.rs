@@ -9,10 +9,11 @@ use mvm_lab::{
 };
 
 use super::run;
-use crate::cli::ReplArgs;
+use crate::{cli::ReplArgs, scenarios::bring_program};
 
 pub(super) async fn repl(arguments: ReplArgs) -> anyhow::Result<ExitCode> {
-    let prompt = Prompt::load(&arguments.topology)?;
+    let mut prompt = Prompt::load(&arguments.topology)?;
+    bring_program(&mut prompt.topology, &std::env::current_exe()?);
     let (lines, shown) = Lines::new();
     let listener = report::terminal(lines, run::colours(), None);
     let command = vec![

@@ -11,14 +11,16 @@ use mvm_lab::{
 };
 
 use super::run;
-use crate::cli::UpArgs;
+use crate::{cli::UpArgs, scenarios::bring_program};
 
 pub(super) async fn up(arguments: UpArgs) -> anyhow::Result<ExitCode> {
     let file = topology_file(&arguments.topology);
+    let mut topology = Topology::read(&file)?;
+    bring_program(&mut topology, &std::env::current_exe()?);
     let scenario = Scenario {
         name: "up".into(),
         about: "brings machines up and keeps them".into(),
-        topology: Topology::read(&file)?,
+        topology,
         prepare: None,
         run: Box::new(|run| Box::pin(async { Ok(run.lab.start_all().await?) })),
     };

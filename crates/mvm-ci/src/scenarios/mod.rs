@@ -25,7 +25,12 @@ mod writes;
 
 use std::path::Path;
 
-use mvm_lab::scenario::Scenario;
+use mvm_lab::{scenario::Scenario, topology::Topology};
+
+/// Brings this very program to the machines of a topology that asks for `mvm-ci`.
+pub fn bring_program(topology: &mut Topology, program: &Path) {
+    topology.bring("mvm-ci", program, cluster_nodes::PROGRAM);
+}
 
 /// Returns every scenario. `program` is the mvm-ci that runs in the machines.
 pub fn all(program: &Path) -> Vec<Scenario> {

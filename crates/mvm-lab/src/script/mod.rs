@@ -109,9 +109,12 @@ impl ScriptTest {
 
 /// A topology to be driven by hand, at a prompt of Python's with a script's names.
 pub struct Prompt {
-    name: String,
-    topology: Topology,
-    script: Option<PathBuf>,
+    /// What it is called, as a test would be.
+    pub name: String,
+    /// The machines.
+    pub topology: Topology,
+    /// The script that may be run there, if there is one.
+    pub script: Option<PathBuf>,
 }
 
 impl Prompt {
@@ -165,7 +168,7 @@ fn read(path: &Path) -> Result<(String, Topology, PathBuf), FileError> {
         true => path.join(SCRIPT_FILE),
         false => path.with_extension("py"),
     };
-    let topology = Topology::read(&file)?.for_scripts();
+    let topology = Topology::read(&file)?;
     let script = match &topology.script.path {
         Some(told) => file.with_file_name("").join(told),
         None => script,

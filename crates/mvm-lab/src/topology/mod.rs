@@ -323,10 +323,15 @@ impl Topology {
         }
     }
 
-    /// The topology with what test scripts find in every machine: bash.
-    pub fn for_scripts(mut self) -> Topology {
-        self.image.programs.push("bash".to_owned());
-        self
+    /// Gives a program of the image's that is not the host's own: where `name` is among its programs, `host` is brought
+    /// as `guest`.
+    pub fn bring(&mut self, name: &str, host: &Path, guest: &str) {
+        let asked = self.image.programs.len();
+        self.image.programs.retain(|program| program != name);
+        if self.image.programs.len() < asked {
+            let renamed = (host.to_owned(), guest.to_owned());
+            self.image.renamed_programs.push(renamed);
+        }
     }
 
     /// The topology with the machines of segment 1 linked as a plan says.

@@ -95,7 +95,9 @@ fn choose(program: &Path, name: &str) -> anyhow::Result<Scenario> {
     }
     let path = Path::new(name);
     if path.exists() || path.with_extension("toml").is_file() {
-        return Ok(ScriptTest::load(path)?.scenario());
+        let mut test = ScriptTest::load(path)?;
+        scenarios::bring_program(&mut test.topology, program);
+        return Ok(test.scenario());
     }
     let known = known.iter().map(|scenario| scenario.name.to_string());
     Err(UnknownScenario {
