@@ -134,7 +134,7 @@ async fn clocks_jump(judged: &Judged<'_>) -> Outcome {
 }
 
 /// What the one that dies is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Role {
     Follower,
     Leader,
@@ -172,7 +172,7 @@ async fn dies_in_mid_job(judged: &Judged<'_>, dies: &str, role: Role) -> Outcome
     let heir = if dies == one { other } else { one };
     // The heir must have room, or taking over would wait for its own jobs.
     drain(judged, heir, true).await?;
-    let name = format!("of-{dies}");
+    let name = format!("of-{dies}-{role:?}");
     submit(judged, &name, SLOTS, LONG).await?;
     let running = format!("all jobs run on {dies}");
     wait::until(&running, AGREE_ALLOWED, || {
@@ -250,8 +250,10 @@ async fn submit(judged: &Judged<'_>, name: &str, count: usize, lasts: Duration) 
     let seconds = lasts.as_secs();
     for number in 0..count {
         let key = format!("{name}-{number}");
-        let script =
-            format!("echo begun $JOB >> {EFFECTS}; sleep {seconds}; echo done $JOB >> {EFFECTS}");
+        // A machine that crashes later must not forget what was done.
+        let script = format!(
+            "echo begun $JOB >> {EFFECTS}; sleep {seconds}; echo done $JOB >> {EFFECTS}; sync"
+        );
         let spec = json!({
             "kind": "process",
             "payload": { "script": script, "environment": { "JOB": key } },
