@@ -39,6 +39,8 @@ pub struct EnvironmentOptions {
     pub kernel: Option<PathBuf>,
     /// Machines kept ready, see [`warm`](crate::warm).
     pub warm: Option<Arc<Pool>>,
+    /// Arguments of QEMU after ours, for all machines. Snapshots and checkpoints are those of the same arguments.
+    pub qemu_options: Vec<String>,
 }
 
 /// Why the host cannot run a lab.
@@ -81,6 +83,7 @@ pub struct Environment {
     _image_lease: Option<Lease>,
     pub(crate) accelerator: Choice,
     pub(crate) warm: Option<Arc<Pool>>,
+    pub(crate) qemu_options: Vec<String>,
 }
 
 impl Environment {
@@ -120,14 +123,27 @@ impl Environment {
             _image_lease: cache.lease(IMAGES, &image.key),
             cache,
             qemu,
-            qemu_key,
+            qemu_key: with_options(qemu_key, &options.qemu_options),
             qemu_version,
             kernel_release,
             image,
             accelerator,
             warm: options.warm.clone(),
+            qemu_options: options.qemu_options.clone(),
         })
     }
+}
+
+/// What checkpoints know QEMU by: what was frozen with other devices cannot go on.
+fn with_options(qemu: ContentKey, options: &[String]) -> ContentKey {
+    if options.is_empty() {
+        return qemu;
+    }
+    let key = ContentKey::of("QEMU with options").key(&qemu);
+    options
+        .iter()
+        .fold(key, |key, option| key.text(option))
+        .finish()
 }
 
 struct Prepared {

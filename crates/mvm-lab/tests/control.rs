@@ -222,6 +222,7 @@ fn a_failed_lab_stays_and_is_asked_by_others() {
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         stay: Stay::Unpassed,
+        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {

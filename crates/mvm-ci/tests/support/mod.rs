@@ -30,6 +30,7 @@ pub(crate) fn check(name: &str, start: StartBy) {
         environment: EnvironmentOptions::default(),
         start,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -147,6 +147,7 @@ async fn run(scenario: Scenario) -> Vec<Stamped> {
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![Box::new(move |stamped| {
             heard.lock().unwrap().push(stamped.clone());
         })],

@@ -149,6 +149,7 @@ async fn throughput(mtu: u64) -> f64 {
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         stay: Stay::Never,
+        lines: None,
         listeners: Vec::new(),
     };
     let report = runner::run(&scenario, options).await.unwrap();

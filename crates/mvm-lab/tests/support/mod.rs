@@ -65,6 +65,7 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {
