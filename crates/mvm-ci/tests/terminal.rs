@@ -36,20 +36,20 @@ impl Up {
         let child = Command::new(MVM_CI)
             .arg("up")
             .arg(folder.path())
-            .args(["--runs", "runs", "--json"])
+            .args(["--runs", "runs"])
             .current_dir(folder.path())
             .env_remove("XDG_RUNTIME_DIR")
             .env("TMPDIR", &temporary)
-            .stdout(fs::File::create(folder.path().join("events")).unwrap())
+            .stdout(fs::File::create(folder.path().join("output")).unwrap())
             .spawn()
             .unwrap();
         let up = Up { child, folder };
-        up.wait_for("the machines are up", || up.events().contains("stay until"));
+        up.wait_for("the machines are up", || up.output().contains("stay until"));
         up
     }
 
-    fn events(&self) -> String {
-        fs::read_to_string(self.folder.path().join("events")).unwrap()
+    fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output")).unwrap()
     }
 
     /// A command to be run where `up` was.
@@ -115,7 +115,7 @@ impl Up {
                 Instant::now() < deadline,
                 "waited in vain until {what}; {:?} left; {}",
                 self.survivors(),
-                self.events()
+                self.output()
             );
             sleep(LOOK_INTERVAL);
         }
@@ -259,7 +259,12 @@ fn a_console_is_shown(up: &Up) {
 
 #[test]
 fn ctrl_c_ends_a_lab_in_order() {
-    let mut up = Up::start("[machines.node1]\n");
+    let mut up = Up::start(
+        "[machines.node1.services.web]\ncommand = ['sh', '-c', 'echo $((40 + 2)); sleep 1000']\n",
+    );
+    up.wait_for("what a service says is shown", || {
+        up.output().contains("\nnode1 web | 42\n")
+    });
     let pid = up.child.id().to_string();
     let sent = Command::new("kill").args(["-INT", &pid]).status().unwrap();
     assert!(sent.success());

@@ -12,7 +12,7 @@ use mvm_lab::{
     environment::EnvironmentOptions,
     lab::StartBy,
     report::{self, Colours},
-    runner::{self, RunOptions},
+    runner::{self, RunOptions, Stay},
     scenario::{Outcome, Run, Scenario, ScenarioFuture},
     topology::{ImageKind, MachineConfig, Topology},
 };
@@ -58,14 +58,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..MachineConfig::new(format!("deb{number}"))
     });
     let scenario = Scenario {
-        name: "debian",
-        about: "how soon Debian machines are there",
+        name: "debian".into(),
+        about: "how soon Debian machines are there".into(),
         topology: Topology {
             boot_timeout: BOOT_ALLOWED,
             ..Topology::new(machines.collect())
         },
         prepare: None,
-        run: |run| -> ScenarioFuture<'_> { Box::pin(steps(run)) },
+        run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     };
     let options = RunOptions {
         runs: std::env::temp_dir().join("debian-runs"),
@@ -73,6 +73,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         command: std::env::args().collect(),
         environment: EnvironmentOptions::default(),
         start: StartBy::Snapshot,
+        seed: None,
+        stay: Stay::Never,
+        lines: None,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     runner::run(&scenario, options).await?;

@@ -40,6 +40,8 @@ pub struct EnvironmentOptions {
     pub kernel: Option<PathBuf>,
     /// Machines kept ready, see [`warm`](crate::warm).
     pub warm: Option<Arc<Pool>>,
+    /// Arguments of QEMU after ours, for all machines. Snapshots and checkpoints are those of the same arguments.
+    pub qemu_options: Vec<String>,
 }
 
 /// Why the host cannot run a lab.
@@ -86,6 +88,7 @@ pub struct Environment {
     _image_leases: Vec<Lease>,
     pub(crate) accelerator: Choice,
     pub(crate) warm: Option<Arc<Pool>>,
+    pub(crate) qemu_options: Vec<String>,
 }
 
 impl Environment {
@@ -132,12 +135,13 @@ impl Environment {
                 .collect(),
             cache,
             qemu,
-            qemu_key,
+            qemu_key: with_options(qemu_key, &options.qemu_options),
             qemu_version,
             kernel_release,
             images,
             accelerator,
             warm: options.warm.clone(),
+            qemu_options: options.qemu_options.clone(),
         })
     }
 
@@ -157,6 +161,18 @@ impl Environment {
         let key = images.fold(ContentKey::of("images"), |key, image| key.key(&image.key));
         key.finish()
     }
+}
+
+/// What checkpoints know QEMU by: what was frozen with other devices cannot go on.
+fn with_options(qemu: ContentKey, options: &[String]) -> ContentKey {
+    if options.is_empty() {
+        return qemu;
+    }
+    let key = ContentKey::of("QEMU with options").key(&qemu);
+    options
+        .iter()
+        .fold(key, |key, option| key.text(option))
+        .finish()
 }
 
 struct Prepared {

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::Write,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -256,25 +256,51 @@ pub struct Stamped {
 /// Called with each event, in order, from whichever thread records it.
 pub type Listener = Box<dyn FnMut(&Stamped) + Send>;
 
-/// Writes events to the run folder and hands them to listeners. Cheap to clone.
+/// A line that a guest said. It is in a log of the run folder, and is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The machine.
+    pub machine: &'a str,
+    /// The service, or nothing for the serial console.
+    pub service: Option<&'a str>,
+    /// The line, printable, without its end.
+    pub text: &'a str,
+}
+
+/// Called with each line, in turn with events, from whichever thread records it.
+pub type LineListener = Box<dyn FnMut(&Line<'_>) + Send>;
+
+/// Writes events to the run folder and hands them to listeners, as it does lines. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     origin: Instant,
     sinks: Arc<Mutex<Sinks>>,
+    /// Whether somebody wants lines.
+    pub(crate) takes_lines: bool,
 }
 
 struct Sinks {
     file: File,
     listeners: Vec<Listener>,
+    lines: Option<LineListener>,
 }
 
 impl Recorder {
     /// Creates the event file at `path`; the run's clock starts now.
-    pub fn create(path: &Path, listeners: Vec<Listener>) -> std::io::Result<Recorder> {
+    pub fn create(
+        path: &Path,
+        listeners: Vec<Listener>,
+        lines: Option<LineListener>,
+    ) -> std::io::Result<Recorder> {
         let file = File::create(path)?;
         Ok(Recorder {
             origin: Instant::now(),
-            sinks: Arc::new(Mutex::new(Sinks { file, listeners })),
+            takes_lines: lines.is_some(),
+            sinks: Arc::new(Mutex::new(Sinks {
+                file,
+                listeners,
+                lines,
+            })),
         })
     }
 
@@ -283,12 +309,22 @@ impl Recorder {
         self.origin
     }
 
+    /// Tells whoever wants lines of one.
+    pub(crate) fn line(&self, line: &Line<'_>) {
+        if let Some(listener) = &mut self.lock().lines {
+            listener(line);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sinks> {
+        self.sinks
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     /// Records `event` as happening now.
     pub fn record(&self, event: Event) {
-        let mut sinks = self
-            .sinks
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sinks = self.lock();
         // Stamped under the lock, so that the file's order is the clock's.
         let stamped = Stamped {
             at_ms: precise_ms(self.origin.elapsed()),

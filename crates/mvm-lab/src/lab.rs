@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     checkpoint::Checkpoint,
     environment::Environment,
-    event::Recorder,
+    event::{Line, Recorder},
     host_memory::{self, Asked, HostMemory, Measured, MemoryError},
     network::{Capture, ConnectError, Network, NetworkError},
     node::{Common, Node, NodeError, lock},
@@ -268,6 +268,21 @@ fn data_disk(
     Ok(disk)
 }
 
+fn console(common: &Common, machine: &str) -> Console {
+    let console = Console::new(common.folder.console(machine), common.recorder.origin());
+    if !common.recorder.takes_lines {
+        return console;
+    }
+    let (recorder, machine) = (common.recorder.clone(), machine.to_owned());
+    console.with_lines_told(Arc::new(move |text| {
+        recorder.line(&Line {
+            machine: &machine,
+            service: None,
+            text,
+        });
+    }))
+}
+
 fn node(
     common: &Arc<Common>,
     member: Member,
@@ -290,7 +305,8 @@ fn node(
         data_disk,
         accelerator: environment.accelerator.accelerator,
         kernel_parameters: Vec::new(),
-        console: Console::new(common.folder.console(&name), common.recorder.origin()),
+        qemu_options: environment.qemu_options.clone(),
+        console: console(common, &name),
         qemu: environment.qemu.clone(),
         qemu_log: common.folder.qemu_log(&name),
     };

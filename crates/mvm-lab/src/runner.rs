@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     control::Control,
     environment::{Environment, EnvironmentOptions},
-    event::{EVENTS_VERSION, Event, Listener, Recorder},
+    event::{EVENTS_VERSION, Event, LineListener, Listener, Recorder},
     lab::{Lab, StartBy},
     prepared,
     run_folder::{RunFolder, RunFolderError, VerdictFile, shell_line},
@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub stay: Stay,
     /// Who hears of the events.
     pub listeners: Vec<Listener>,
+    /// Who hears of every line that the guests say.
+    pub lines: Option<LineListener>,
 }
 
 /// Whether machines stay when their scenario is done, until a signal that would otherwise have ended the run.
@@ -100,10 +102,13 @@ pub async fn run(scenario: &Scenario, mut options: RunOptions) -> Result<Report,
     let command = with_seed(seed, &options.command);
     let mut interrupts = Interrupts::listen().map_err(RunError::Signals)?;
     let folder = RunFolder::create(&options.runs, &scenario.name)?;
-    let recorder = Recorder::create(&folder.events(), std::mem::take(&mut options.listeners))
-        .map_err(|source| RunError::Events {
-            path: folder.events(),
-            source,
+    let listeners = std::mem::take(&mut options.listeners);
+    let recorder =
+        Recorder::create(&folder.events(), listeners, options.lines.take()).map_err(|source| {
+            RunError::Events {
+                path: folder.events(),
+                source,
+            }
         })?;
     recorder.record(Event::RunStarted {
         version: EVENTS_VERSION,

@@ -13,9 +13,10 @@ use std::{
 use mvm_agent::client::{
     Agent, AgentError, ChannelEnd, FollowedService, ServiceCommand, ServiceEvent,
 };
+use mvm_machine::console::LineSplitter;
 use tokio::{fs::File, io::AsyncWriteExt, sync::watch, task::JoinHandle};
 
-use crate::event::{Event, Recorder, ServiceState};
+use crate::event::{Event, Line, Recorder, ServiceState};
 
 /// What to run in a machine.
 #[derive(Clone, Debug)]
@@ -232,7 +233,13 @@ async fn write_down(
     mut log: File,
     publish: watch::Sender<Option<String>>,
 ) -> u64 {
-    let ended = copy(&mut followed, &mut log).await;
+    let mut lines = Lines {
+        place: &place,
+        service: &service,
+        splitter: LineSplitter::default(),
+    };
+    let ended = copy(&mut followed, &mut log, &mut lines).await;
+    lines.end();
     if let Err(error) = log.flush().await {
         tracing::warn!(%error, "could not write a service's log");
     }
@@ -254,7 +261,41 @@ async fn write_down(
     followed.offset()
 }
 
-async fn copy(followed: &mut FollowedService, log: &mut File) -> Result<String, AgentError> {
+/// Tells the lines of a service to whoever wants lines.
+struct Lines<'a> {
+    place: &'a Place,
+    service: &'a str,
+    splitter: LineSplitter,
+}
+
+impl Lines<'_> {
+    fn push(&mut self, bytes: &[u8]) {
+        if self.place.recorder.takes_lines {
+            let lines = self.splitter.push(bytes);
+            lines.iter().for_each(|line| self.tell(line));
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(line) = self.splitter.finish() {
+            self.tell(&line);
+        }
+    }
+
+    fn tell(&self, text: &str) {
+        self.place.recorder.line(&Line {
+            machine: &self.place.machine,
+            service: Some(self.service),
+            text,
+        });
+    }
+}
+
+async fn copy(
+    followed: &mut FollowedService,
+    log: &mut File,
+    lines: &mut Lines<'_>,
+) -> Result<String, AgentError> {
     let mut ended = "no exit status".to_owned();
     let mut expected = followed.offset();
     while let Some(event) = followed.next_event().await? {
@@ -266,6 +307,7 @@ async fn copy(followed: &mut FollowedService, log: &mut File) -> Result<String, 
                     write(log, gap.as_bytes()).await;
                 }
                 write(log, &bytes).await;
+                lines.push(&bytes);
                 expected = offset + bytes.len() as u64;
             }
             ServiceEvent::Ended(status) => ended = status.to_string(),

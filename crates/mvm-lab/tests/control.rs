@@ -223,6 +223,7 @@ fn a_failed_lab_stays_and_is_asked_by_others() {
         start: StartBy::Snapshot,
         seed: None,
         stay: Stay::Unpassed,
+        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {

@@ -63,6 +63,7 @@ fn run(test: ScriptTest) -> Told {
         start: StartBy::Snapshot,
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| heard.lock().unwrap().push(stamped.event.clone())),

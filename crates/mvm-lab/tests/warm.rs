@@ -83,6 +83,7 @@ async fn check(memory: MemoryPlan) {
             start: StartBy::Snapshot,
             seed: None,
             stay: Stay::Never,
+            lines: None,
             listeners: vec![Box::new(move |stamped| {
                 if let Event::CameUp { way, .. } = &stamped.event {
                     heard.lock().unwrap().push(*way);

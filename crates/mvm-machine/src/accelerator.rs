@@ -111,6 +111,7 @@ async fn probe(qemu: &Path, image: &Arc<Image>, scratch: &Path) -> Choice {
         data_disk: None,
         accelerator: Accelerator::Kvm,
         kernel_parameters: vec![PROBE_WORD.into()],
+        qemu_options: Vec::new(),
         console: Console::new(scratch.join("console-accelerator-probe.log"), started),
         qemu: qemu.to_owned(),
         qemu_log: scratch.join("qemu-accelerator-probe.log"),

@@ -38,7 +38,11 @@ pub struct Console {
     origin: Instant,
     tail: Arc<Mutex<VecDeque<String>>>,
     live: Arc<Live>,
+    on_line: Option<OnLine>,
 }
+
+/// Called with each line as it is recorded, less its stamp.
+pub type OnLine = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Console {
     /// Prepares a recording to `path`; lines are stamped with the time since `origin`.
@@ -48,6 +52,15 @@ impl Console {
             origin,
             tail: Arc::default(),
             live: Arc::new(Live::new()),
+            on_line: None,
+        }
+    }
+
+    /// Has each line told to somebody, too.
+    pub fn with_lines_told(self, on_line: OnLine) -> Console {
+        Console {
+            on_line: Some(on_line),
+            ..self
         }
     }
 
@@ -129,6 +142,9 @@ impl OpenConsole {
         if let Err(error) = write_through(&mut self.file, text.as_bytes()).await {
             tracing::warn!(path = %self.console.path.display(), %error, "could not record a console");
         }
+        if let Some(on_line) = &self.console.on_line {
+            lines.iter().for_each(|line| on_line(line));
+        }
         let mut tail = self.console.lock();
         tail.extend(lines);
         let excess = tail.len().saturating_sub(TAIL_LINES);
@@ -177,12 +193,13 @@ async fn write_through(file: &mut BufWriter<File>, text: &[u8]) -> std::io::Resu
 
 /// Cuts bytes into printable lines.
 #[derive(Default)]
-struct LineSplitter {
+pub struct LineSplitter {
     pending: Vec<u8>,
 }
 
 impl LineSplitter {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    /// Takes bytes and returns the lines that they end.
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for &byte in bytes {
             if byte == b'\n' || self.pending.len() >= LINE_BYTES_MAX {
@@ -195,7 +212,8 @@ impl LineSplitter {
         lines
     }
 
-    fn finish(&mut self) -> Option<String> {
+    /// Ends the last line; `None` if nothing is to be seen on it.
+    pub fn finish(&mut self) -> Option<String> {
         let line = printable(&String::from_utf8_lossy(&self.pending));
         self.pending.clear();
         (!line.is_empty()).then_some(line)

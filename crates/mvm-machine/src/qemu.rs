@@ -211,6 +211,10 @@ pub(crate) fn arguments(
             format!("virtio-net-pci,netdev=net{index},mac={mac},romfile={mtu}"),
         );
     }
+    // Last, since of some options QEMU takes the last.
+    for option in &spec.qemu_options {
+        line.flag(option);
+    }
     line.arguments
 }
 
@@ -266,6 +270,7 @@ mod tests {
             memory: Memory::Anonymous,
             accelerator: Accelerator::Tcg,
             kernel_parameters: vec!["mvm.probe".into()],
+            qemu_options: Vec::new(),
             console: Console::new("/run/console".into(), Instant::now()),
             qemu: "qemu-system-x86_64".into(),
             qemu_log: "/run/qemu.log".into(),
@@ -319,6 +324,15 @@ mod tests {
             -device virtio-blk-pci,drive=data,serial=data
             -netdev stream,id=net0,server=off,addr.type=fd,addr.str=13
             -device virtio-net-pci,netdev=net0,mac=52:54:00:12:00:00,romfile="#]].assert_eq(&line(&spec()));
+    }
+
+    #[test]
+    fn what_somebody_adds_comes_last() {
+        let spec = MachineSpec {
+            qemu_options: vec!["-device".into(), "e1000".into()],
+            ..spec()
+        };
+        assert!(line(&spec).ends_with("romfile=\n-device e1000"));
     }
 
     #[test]

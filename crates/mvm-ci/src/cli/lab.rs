@@ -21,6 +21,15 @@ pub struct RunArgs {
     /// A kernel of your own (vmlinux or bzImage) instead of the distribution's
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
+    /// Gives every machine a graphics card and opens its screen, of a kind that QEMU on this host has
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "gtk"
+    )]
+    pub display: Option<String>,
     /// Where runs are
     #[command(flatten)]
     pub runs: RunsArgs,
@@ -54,7 +63,8 @@ pub enum AcceleratorArg {
 /// Flags of `mvm-ci up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "While it runs, `mvm-ci ssh MACHINE` opens a terminal in a machine from elsewhere. Ctrl-C ends all machines."
+    after_help = "While it runs, `mvm-ci ssh MACHINE` opens a terminal in a machine from elsewhere. Ctrl-C ends all machines.\n\
+The variable QEMU_OPTS has more arguments for every machine's QEMU, for `mvm-ci test` too."
 )]
 pub struct UpArgs {
     /// A topology file, or a folder with a topology.toml

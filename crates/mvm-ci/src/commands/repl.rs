@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use mvm_lab::{
-    report::{self, Lines},
+    report::{self, Sent},
     runner,
     script::Prompt,
 };
@@ -14,7 +14,7 @@ use crate::{cli::ReplArgs, scenarios::bring_program};
 pub(super) async fn repl(arguments: ReplArgs) -> anyhow::Result<ExitCode> {
     let mut prompt = Prompt::load(&arguments.topology)?;
     bring_program(&mut prompt.topology, &std::env::current_exe()?);
-    let (lines, shown) = Lines::new();
+    let (lines, shown) = Sent::new();
     let listener = report::terminal(lines, run::colours(), None);
     let command = vec![
         "repl".to_owned(),

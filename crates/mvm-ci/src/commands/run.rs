@@ -30,6 +30,9 @@ pub(super) fn options(arguments: &RunArgs, command: Vec<String>, listener: Liste
     if arguments.capture {
         again.push("--capture".to_owned());
     }
+    if let Some(display) = &arguments.display {
+        again.push(format!("--display={display}"));
+    }
     if let Some(kernel) = &arguments.kernel {
         again.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     }
@@ -41,6 +44,7 @@ pub(super) fn options(arguments: &RunArgs, command: Vec<String>, listener: Liste
             accelerator,
             kernel: arguments.kernel.clone(),
             warm: None,
+            qemu_options: qemu_options(arguments),
         },
         start: match arguments.cold {
             true => StartBy::ColdBoot,
@@ -48,8 +52,22 @@ pub(super) fn options(arguments: &RunArgs, command: Vec<String>, listener: Liste
         },
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![listener],
     }
+}
+
+/// What `QEMU_OPTS` says, as NixOS's tests have it, and `--display`.
+fn qemu_options(arguments: &RunArgs) -> Vec<String> {
+    let mut options: Vec<String> = std::env::var("QEMU_OPTS")
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    if let Some(display) = &arguments.display {
+        options.extend(["-vga", "std", "-display", display].map(str::to_owned));
+    }
+    options
 }
 
 pub(super) fn colours() -> Colours {

@@ -35,6 +35,9 @@ pub(super) async fn up(arguments: UpArgs) -> anyhow::Result<ExitCode> {
     ];
     let mut options = run::options(&arguments.run, command, listener);
     options.stay = Stay::Passed;
+    if !arguments.json {
+        options.lines = Some(report::lines(std::io::stdout(), run::colours()));
+    }
     let report = runner::run(&scenario, options).await?;
     run::tell_folder(arguments.json, &report)?;
     Ok(ExitCode::from(report.verdict.exit_code()))

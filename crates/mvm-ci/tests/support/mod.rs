@@ -31,6 +31,7 @@ pub(crate) fn check(name: &str, start: StartBy) {
         start,
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -148,6 +148,7 @@ async fn run(scenario: Scenario) -> Vec<Stamped> {
         start: StartBy::Snapshot,
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![Box::new(move |stamped| {
             heard.lock().unwrap().push(stamped.clone());
         })],

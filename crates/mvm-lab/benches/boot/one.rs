@@ -89,6 +89,7 @@ impl Host {
             data_disk: None,
             accelerator: self.accelerator,
             kernel_parameters: Vec::new(),
+            qemu_options: Vec::new(),
             console: Console::new(file("console"), Instant::now()),
             qemu: self.qemu.clone(),
             qemu_log: file("qemu"),

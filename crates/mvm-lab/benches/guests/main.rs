@@ -150,6 +150,7 @@ async fn throughput(mtu: u64) -> f64 {
         start: StartBy::Snapshot,
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: Vec::new(),
     };
     let report = runner::run(&scenario, options).await.unwrap();

@@ -55,6 +55,7 @@ impl Fixture {
                     lock(&heard).push(change.clone());
                 }
             })],
+            None,
         );
         let members = topology.members().unwrap();
         let network = Network::connect(

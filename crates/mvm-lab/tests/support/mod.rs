@@ -66,6 +66,7 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
         start: StartBy::Snapshot,
         seed: None,
         stay: Stay::Never,
+        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {

@@ -59,6 +59,8 @@ pub struct MachineSpec {
     pub accelerator: Accelerator,
     /// Kernel parameters after our own.
     pub kernel_parameters: Vec<String>,
+    /// Arguments of QEMU after our own.
+    pub qemu_options: Vec<String>,
     /// Where the serial console is recorded.
     pub console: Console,
     /// The QEMU program.

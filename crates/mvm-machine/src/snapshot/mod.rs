@@ -415,6 +415,7 @@ mod tests {
             data_disk: None,
             accelerator: Accelerator::Tcg,
             kernel_parameters: Vec::new(),
+            qemu_options: Vec::new(),
             console: Console::new(folder.path().join("console"), Instant::now()),
             qemu: file("qemu", "one build"),
             qemu_log: folder.path().join("log"),

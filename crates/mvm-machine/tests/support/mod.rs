@@ -61,6 +61,7 @@ impl Host {
             data_disk: None,
             accelerator: Accelerator::Tcg,
             kernel_parameters: Vec::new(),
+            qemu_options: Vec::new(),
             console: Console::new(self.folder.path().join("console.log"), Instant::now()),
             qemu: host::find_qemu(&view).unwrap().path,
             qemu_log: self.folder.path().join("qemu.log"),
