@@ -1,11 +1,5 @@
 //! `mvm-ci up`, `ssh` and `console` at a real terminal, with real machines.
 
-// Helpers of tests may unwrap as tests do.
-#![allow(clippy::unwrap_used)]
-
-#[path = "support/pty.rs"]
-mod pty;
-
 use std::{
     fs,
     io::Write,
@@ -15,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pty::{HANG, Left, Pty};
+use crate::pty::{HANG, Left, Pty};
 
 const MVM_CI: &str = env!("CARGO_BIN_EXE_mvm-ci");
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -255,6 +249,62 @@ fn a_console_is_shown(up: &Up) {
     speaker.end();
     console.type_in("\x1d");
     expect_left(console, 0);
+}
+
+#[test]
+fn a_prompt_has_the_names_of_scripts() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::write(
+        folder.path().join("topology.toml"),
+        "[machines.node1]\n[machines.node2]\n",
+    )
+    .unwrap();
+    fs::write(
+        folder.path().join("test.py"),
+        "print('the script', node1.succeed('hostname'))\n",
+    )
+    .unwrap();
+    let mut command = Command::new("setsid");
+    command
+        .current_dir(folder.path())
+        .env("XDG_STATE_HOME", folder.path())
+        .env("TERM", "dumb");
+    let mut prompt = Pty::start(command, &[MVM_CI, "repl", ".", "--runs", "runs"]);
+    prompt.see("node1, node2");
+    prompt.see(">>> ");
+    prompt.type_in("start_all()\r");
+    prompt.type_in("node1.succeed('echo a$((40 + 2))')\r");
+    prompt.see("'a42\\n'");
+    // An error is short, and the session lives on.
+    prompt.type_in("node2.succeed('exit 3')\r");
+    let shown = prompt.see("ended with exit code 3");
+    assert!(!shown.contains("engine.py"), "{shown}");
+    // Ctrl-C ends a wait, not the session.
+    prompt.type_in("print('wait' + 'ing'); node1.wait_for_file('/never')\r");
+    prompt.see("waiting\r\n");
+    prompt.type_in("\x03");
+    prompt.see("KeyboardInterrupt");
+    prompt.type_in("network.isolate(node1); network.status()['cuts']\r");
+    prompt.see(
+        "('node1', 'node2')"
+            .replace('(', "[")
+            .replace(')', "]")
+            .as_str(),
+    );
+    // A terminal in a machine, and back.
+    prompt.type_in("node1.shell_interact()\r");
+    prompt.see("node1:~# ");
+    prompt.type_in("hostname; echo in-$((1 + 1))\r");
+    prompt.see("in-2\r\n");
+    prompt.type_in("\x1d");
+    prompt.see(">>> ");
+    prompt.type_in("test_script()\r");
+    prompt.see("the script node1");
+    prompt.type_in("\x04");
+    prompt.see("run folder: ");
+    expect_left(prompt, 0);
+    let history = fs::read_to_string(folder.path().join("mvm-ci/repl-history")).unwrap();
+    assert!(history.contains("start_all()"), "{history}");
 }
 
 #[test]
