@@ -118,8 +118,10 @@ async fn ctrl_c_interrupts_what_runs_and_the_shell_lives_on() {
     let agent = guest.connect().await.unwrap();
     let mut screen = Screen::start(&agent, "PS1='prompt> ' exec sh -i").await;
     screen.see("prompt> ").await;
-    // What is typed is shown too, so what is waited for is not what was typed.
-    screen.type_in("echo run$((1 + 1)); sleep 1000\r").await;
+    // What is typed is shown too, so what is waited for is not what was typed. Said by what runs in the foreground, which the
+    // shell itself is until then.
+    let command = "sh -c 'echo run$((1 + 1)); exec sleep 1000'\r";
+    screen.type_in(command).await;
     screen.see("run2\r\n").await;
     screen.type_in("\x03").await;
     screen.type_in("echo still $((40 + 2))\r").await;

@@ -201,7 +201,7 @@ fn tell_attaching(run: &Run, outcome: &Outcome) {
         names.join(", ")
     ));
     run.note(format!(
-        "a terminal in one: mvm-ci ssh --run {folder} {}; its serial console: mvm-ci console",
+        "a terminal in one, from elsewhere: mvm-ci ssh --run {folder} {}",
         names.first().copied().unwrap_or_default()
     ));
 }

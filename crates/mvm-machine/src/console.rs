@@ -113,7 +113,10 @@ impl Console {
         stream: UnixStream,
     ) -> std::io::Result<Recording<OpenConsole>> {
         let console = self.open().await?;
-        Ok(Recording::start(|moves| record(stream, console, moves)))
+        let typed = Typed::plug_into(&self.live);
+        Ok(Recording::start(|moves| {
+            record(stream, console, typed, moves)
+        }))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
@@ -157,12 +160,12 @@ impl OpenConsole {
 async fn record(
     mut stream: UnixStream,
     mut console: OpenConsole,
+    mut typed: Typed,
     mut moves: mpsc::Receiver<Move<OpenConsole>>,
 ) {
     let (mut said, mut heard) = stream.split();
     let mut splitter = LineSplitter::default();
     let mut buffer = [0; 4096];
-    let mut typed = Typed::plug_into(&console.console.live);
     loop {
         tokio::select! {
             read = said.read(&mut buffer) => match read {

@@ -121,12 +121,23 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         reason = "the end of the program tells its user why"
     )]
     {
-        eprintln!("mvm-ci: {error:#}");
+        eprintln!("mvm-ci: {}", with_causes(error));
         if let Some(hint) = hint(error) {
             eprintln!("hint: {hint}");
         }
     }
     ExitCode::from(code(error))
+}
+
+/// An error and its causes, less those that it tells of itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 /// What a node says that would help.
@@ -194,4 +205,19 @@ fn code(error: &anyhow::Error) -> u8 {
 /// See <https://no-color.org>.
 fn no_colour() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("no such file").context("could not read x: no such file");
+        assert_eq!(with_causes(&error), "could not read x: no such file");
+        let error = anyhow!("no such file").context("could not read x");
+        assert_eq!(with_causes(&error), "could not read x: no such file");
+    }
 }

@@ -49,7 +49,7 @@ pub enum ClientError {
     #[error("could not talk to the lab: {0}")]
     Broken(#[from] io::Error),
     /// The lab said no.
-    #[error("the lab said no: {0}")]
+    #[error(transparent)]
     Refused(#[from] Refusal),
 }
 

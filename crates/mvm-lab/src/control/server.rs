@@ -107,11 +107,11 @@ impl Machines {
         let known = || self.nodes.keys().cloned().collect::<Vec<_>>().join(", ");
         let node = self.nodes.get(name).ok_or_else(|| Refusal {
             kind: RefusalKind::UnknownMachine,
-            message: format!("there is no machine {name:?}; there are {}", known()),
+            message: format!("could not find machine {name:?}; there are {}", known()),
         })?;
         node.upgrade().ok_or_else(|| Refusal {
             kind: RefusalKind::Off,
-            message: "the lab has ended".to_owned(),
+            message: "could not find the machine: the lab has ended".to_owned(),
         })
     }
 
