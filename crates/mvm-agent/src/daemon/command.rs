@@ -68,6 +68,7 @@ pub(super) fn prepare(program: &Program, base: &[(&str, &str)]) -> Result<Comman
             .map(|(name, value)| (name, value)),
     );
     sys::unblock_signals(&mut command);
+    sys::usual_priority(&mut command);
     Ok(command)
 }
 

@@ -416,6 +416,7 @@ mod tests {
             }),
             proptest::collection::vec(any::<u8>(), 0..70)
                 .prop_map(|entropy| Request::Reseed { entropy }),
+            Just(Request::Renew),
             Just(Request::Release),
             Just(Request::Services),
             Just(Request::Part),

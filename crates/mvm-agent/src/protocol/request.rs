@@ -51,7 +51,9 @@ pub enum Request {
         /// The time since the Unix epoch.
         since_epoch: Duration,
     },
-    /// Have systemd learn who the machine is and start what it held back; for a machine with a root of its own, once.
+    /// Have systemd execute itself again, and forget what it read; for a machine with a root of its own.
+    Renew,
+    /// Have systemd start what it held back; for a machine with a root of its own, once.
     Release,
     /// Go another way than every sibling restored from the same snapshot, with the same identity.
     Reseed {

@@ -24,7 +24,14 @@ impl Node {
         self.make_users().await?;
         if self.has_systemd() {
             self.put_units().await?;
-            let released = self.agent()?.release().await;
+            let agent = self.agent()?;
+            let provision = &self.member.config.provision;
+            // Without any, systemd has read nothing that is not so any more.
+            if !provision.units.is_empty() || !provision.environment.is_empty() {
+                let renewed = agent.renew_system().await;
+                renewed.map_err(|source| self.agent_error(source))?;
+            }
+            let released = agent.release().await;
             released.map_err(|source| self.agent_error(source))?;
             self.follow_journal().await?;
         }
