@@ -80,6 +80,17 @@ impl Node {
             self.put(&format!("{UNITS}/{name}"), 0o644, text.as_bytes())
                 .await?;
         }
+        let installed = provision
+            .units
+            .iter()
+            .filter(|(_, text)| is_installed(text));
+        let installed: Vec<String> = installed.map(|(name, _)| name.clone()).collect();
+        if !installed.is_empty() {
+            let units = shell_line(&installed);
+            // Only links: systemd reads them when it reads everything anew.
+            self.run(&format!("systemctl --root=/ --quiet enable -- {units}"))
+                .await?;
+        }
         if !provision.environment.is_empty() {
             let [services, logins] = ENVIRONMENT_FILES;
             let variables = provision.environment.iter();
@@ -130,4 +141,9 @@ impl Node {
             .insert(JOURNAL.to_owned(), service);
         Ok(())
     }
+}
+
+/// Whether a unit says what it is started with.
+fn is_installed(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == "[Install]")
 }
