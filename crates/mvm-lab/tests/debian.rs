@@ -98,7 +98,7 @@ async fn steps(run: &Run) -> Outcome {
         // systemd itself knows who the machine is, though it was not started since.
         let told = node
             .succeed(
-                "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"echo %m >/run/id\"\\n' \\
+                "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"echo %%m >/run/id\"\\n' \\
                  >/etc/systemd/system/id.service && systemctl start id && cat /run/id",
             )
             .await?;
