@@ -466,9 +466,11 @@ mod tests {
                     .collect(),
                 interfaces,
                 machine_id,
-                layers: mounts.first().cloned().map(|disk| Layers {
-                    disk,
-                    folders: vec!["/var".to_owned()],
+                layers: mounts.first().cloned().map(|disk| {
+                    Box::new(Layers {
+                        disk,
+                        folders: vec!["/var".to_owned()],
+                    })
                 }),
                 mounts,
             })

@@ -301,7 +301,7 @@ pub struct Identity {
     /// What is mounted at last. A target on which this file system is mounted already is left alone.
     pub mounts: Vec<Mount>,
     /// The folders whose changes are the machine's own, for a machine with a root of its own.
-    pub layers: Option<Layers>,
+    pub layers: Option<Box<Layers>>,
 }
 
 /// Folders of a machine's root whose changes go to its private disk from now on, and come from there when it starts
