@@ -8,12 +8,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use mvm_lab::{
     ensure,
     scenario::{Outcome, Run, ScenarioFuture},
-    topology::{ImageContents, ImageKind, MachineConfig, Topology},
+    topology::{
+        GuestContent, GuestFile, ImageContents, ImageKind, MachineConfig, Provision, Topology,
+    },
 };
 
 /// A first boot under an emulator on a loaded host.
@@ -29,6 +31,23 @@ fn topology() -> Topology {
         machine.packages = vec!["openssh-server".to_owned()];
         machine.image = Some(ImageKind::Debian);
     }
+    let file = |text: &str| GuestFile {
+        content: GuestContent::Text(text.to_owned()),
+        mode: 0o640,
+    };
+    // Only one of them has units of its own: the other's systemd need not read everything anew.
+    machines[1].provision = Provision {
+        files: BTreeMap::from([("/etc/own".to_owned(), file("own\n"))]),
+        units: BTreeMap::from([(
+            "own.service".to_owned(),
+            "[Service]\nType=oneshot\nRemainAfterExit=yes\nUser=alice\n\
+             ExecStart=/bin/sh -c 'echo $$GREETING >~/greeting'\n[Install]\nWantedBy=multi-user.target\n"
+                .to_owned(),
+        )]),
+        users: vec!["alice".to_owned()],
+        environment: BTreeMap::from([("GREETING".to_owned(), "hello \"you\"".to_owned())]),
+    };
+    machines[1].aliases = BTreeMap::from([("sshd".to_owned(), "ssh.service".to_owned())]);
     machines.push(MachineConfig::new("small"));
     Topology {
         image: ImageContents::default(),
@@ -76,6 +95,14 @@ async fn steps(run: &Run) -> Outcome {
             node.name()
         );
         known_keys.push(keys);
+        // systemd itself knows who the machine is, though it was not started since.
+        let told = node
+            .succeed(
+                "printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh -c \"echo %%m >/run/id\"\\n' \\
+                 >/etc/systemd/system/id.service && systemctl start id && cat /run/id",
+            )
+            .await?;
+        ensure!(told == id, "systemd takes it for {told:?}, not {id:?}");
         let unit = node.unit("ssh", None).await?;
         let is_running = unit.active_state == "active" && unit.properties["SubState"] == "running";
         ensure!(is_running, "{unit:?}");
@@ -92,6 +119,25 @@ async fn steps(run: &Run) -> Outcome {
     let unit = nodes[0].unit("no-such", None).await?;
     let is_unknown = unit.active_state == "inactive" && unit.properties["LoadState"] == "not-found";
     ensure!(is_unknown, "{unit:?}");
+
+    let own = nodes[1];
+    own.wait_until_succeeds("systemctl is-active own.service", ALLOWED)
+        .await?;
+    let greeting = own
+        .succeed("cat /home/alice/greeting && echo $GREETING")
+        .await?;
+    ensure!(greeting == "hello \"you\"\n".repeat(2), "{greeting:?}");
+    let file = own.succeed("stat -c %a /etc/own && cat /etc/own").await?;
+    ensure!(file == "640\nown\n", "{file:?}");
+    let unit = own.unit("sshd", None).await?;
+    ensure!(
+        unit.name == "ssh.service" && unit.active_state == "active",
+        "{unit:?}"
+    );
+    let stopped = own.systemctl("stop sshd.service", None).await?;
+    ensure!(stopped.success(), "{stopped:?}");
+    let unit = own.unit("sshd", None).await?;
+    ensure!(unit.active_state == "inactive" && !unit.has_job, "{unit:?}");
 
     // What was flushed is there again, and the journal tells two boots apart.
     nodes[0]

@@ -32,17 +32,8 @@ const TEMPLATE_NAME: &str = "ext4.img";
 pub(crate) const MOUNT_POINT: &str = "/data";
 /// Where one with a root of its own has the disk's file system, which holds the layers of its folders.
 const LAYERS_MOUNT_POINT: &str = "/run/mvm/disk";
-/// What such a machine keeps across crashes: all but what its packages brought, and what is in memory by nature.
-const OWN_FOLDERS: &[&str] = &[
-    MOUNT_POINT,
-    "/etc",
-    "/home",
-    "/opt",
-    "/root",
-    "/srv",
-    "/usr/local",
-    "/var",
-];
+/// What such a machine keeps across crashes. Homes and their kind lie below `/var` in it.
+const OWN_FOLDERS: &[&str] = &["/etc", "/var"];
 
 /// A data disk could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -74,8 +74,20 @@ impl Agent {
         }
     }
 
-    /// Has the guest's systemd learn who the machine is, and start the services that it held back. Returns when they are
-    /// queued. Once, after [`Agent::configure`].
+    /// Has the guest's systemd execute itself again, and returns when it hears its clients again: it has read all units and
+    /// settings anew then, and remembers no id of the machine.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] where there is no systemd, among others.
+    pub async fn renew_system(&self) -> Result<(), AgentError> {
+        self.ask(Request::Renew, "systemd to execute itself", RELEASE_TIMEOUT)
+            .await?;
+        Ok(())
+    }
+
+    /// Has the guest's systemd start the services that it held back. Returns when they are queued. Once, after
+    /// [`Agent::configure`].
     ///
     /// # Errors
     ///

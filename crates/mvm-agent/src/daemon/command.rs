@@ -74,6 +74,7 @@ pub(super) fn prepare_member(program: &Program, base: &[(&str, &str)]) -> Result
             .map(|(name, value)| (name, value)),
     );
     sys::unblock_signals(&mut command);
+    sys::usual_priority(&mut command);
     Ok(command)
 }
 

@@ -212,7 +212,9 @@ impl Conversation {
     ) -> Result<Opened, Failure> {
         let Belongings { services, at_hand } = belongings;
         let is_prepared = match at_hand {
-            Some(at_hand) if changes_machine(&request) => std::mem::take(&mut at_hand.is_current),
+            Some(at_hand) if self.authority.is_changed_by(&request) => {
+                std::mem::take(&mut at_hand.is_current)
+            }
             Some(_) | None => false,
         };
         Ok(match request {
@@ -241,6 +243,11 @@ impl Conversation {
             Request::SetClock { since_epoch } => {
                 self.authority.check_owner("set the clock")?;
                 identity::set_clock(since_epoch)?;
+                Opened::Answered(Reply::Nothing)
+            }
+            Request::Renew => {
+                self.authority.check_systemd()?;
+                release::renew()?;
                 Opened::Answered(Reply::Nothing)
             }
             Request::Release => {
@@ -332,6 +339,17 @@ impl Conversation {
     }
 }
 
+impl Authority {
+    /// Whether what was prepared for an identity may be of no use after this request. Where the agent is a service, the
+    /// machine does much by itself that never concerns it: the cards, of which alone that is prepared.
+    fn is_changed_by(self, request: &Request) -> bool {
+        match self {
+            Authority::Service => matches!(request, Request::Configure { .. }),
+            Authority::Init | Authority::Hosted => changes_machine(request),
+        }
+    }
+}
+
 /// Whether the machine may be another one after this request: names, cards and files are not as they were.
 fn changes_machine(request: &Request) -> bool {
     match request {
@@ -340,6 +358,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Upload { .. }
         | Request::StartService { .. }
         | Request::SignalService { .. }
+        | Request::Renew
         | Request::Release
         | Request::Configure { .. } => true,
         Request::Ping

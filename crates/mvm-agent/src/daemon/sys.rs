@@ -1,7 +1,7 @@
 //! The few system calls for which `rustix` has no safe function. Nothing else in the crate is unsafe.
 #![expect(
     unsafe_code,
-    reason = "signalfd, the signal mask of children, sessions of children, signals by number, ioctls of the random device and of disks, packet addresses and adopting an inherited descriptor"
+    reason = "signalfd, the signal mask and priority of children, sessions of children, signals by number, ioctls of the random device and of disks, packet addresses and adopting an inherited descriptor"
 )]
 
 use std::io;
@@ -78,6 +78,18 @@ pub(super) fn lead_session(command: &mut Command) {
     };
     // SAFETY: the closure makes two system calls and allocates nothing; descriptor 0 is set by then.
     unsafe { command.pre_exec(lead) };
+}
+
+/// Has a program run at the usual priority, whatever this process has.
+pub(super) fn usual_priority(command: &mut Command) {
+    let lower = || {
+        // SAFETY: it takes any numbers. It fails where this process has a lower priority and may not raise it: then that
+        // is the usual one here.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
+        Ok(())
+    };
+    // SAFETY: the closure makes an async-signal-safe call and allocates nothing.
+    unsafe { command.pre_exec(lower) };
 }
 
 /// Sends a signal, by its number, to a process group.

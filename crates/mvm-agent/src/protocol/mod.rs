@@ -437,6 +437,7 @@ mod tests {
             }),
             proptest::collection::vec(any::<u8>(), 0..70)
                 .prop_map(|entropy| Request::Reseed { entropy }),
+            Just(Request::Renew),
             Just(Request::Release),
             Just(Request::Services),
             Just(Request::Part),
@@ -486,9 +487,11 @@ mod tests {
                     .collect(),
                 interfaces,
                 machine_id,
-                layers: mounts.first().cloned().map(|disk| Layers {
-                    disk,
-                    folders: vec!["/var".to_owned()],
+                layers: mounts.first().cloned().map(|disk| {
+                    Box::new(Layers {
+                        disk,
+                        folders: vec!["/var".to_owned()],
+                    })
                 }),
                 mounts,
             })

@@ -53,7 +53,9 @@ pub enum Request {
         /// The time since the Unix epoch.
         since_epoch: Duration,
     },
-    /// Have systemd learn who the machine is and start what it held back; for a machine with a root of its own, once.
+    /// Have systemd execute itself again, and forget what it read; for a machine with a root of its own.
+    Renew,
+    /// Have systemd start what it held back; for a machine with a root of its own, once.
     Release,
     /// Go another way than every sibling restored from the same snapshot, with the same identity.
     Reseed {
@@ -330,7 +332,7 @@ pub struct Identity {
     /// What is mounted at last. A target on which this file system is mounted already is left alone.
     pub mounts: Vec<Mount>,
     /// The folders whose changes are the machine's own, for a machine with a root of its own.
-    pub layers: Option<Layers>,
+    pub layers: Option<Box<Layers>>,
 }
 
 /// Folders of a machine's root whose changes go to its private disk from now on, and come from there when it starts

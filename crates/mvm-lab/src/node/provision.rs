@@ -24,7 +24,14 @@ impl Node {
         self.make_users().await?;
         if self.has_systemd() {
             self.put_units().await?;
-            let released = self.agent()?.release().await;
+            let agent = self.agent()?;
+            let provision = &self.member.config.provision;
+            // Without any, systemd has read nothing that is not so any more.
+            if !provision.units.is_empty() || !provision.environment.is_empty() {
+                let renewed = agent.renew_system().await;
+                renewed.map_err(|source| self.agent_error(source))?;
+            }
+            let released = agent.release().await;
             released.map_err(|source| self.agent_error(source))?;
             self.follow_journal().await?;
         }
@@ -71,6 +78,17 @@ impl Node {
         let provision = &self.member.config.provision;
         for (name, text) in &provision.units {
             self.put(&format!("{UNITS}/{name}"), 0o644, text.as_bytes())
+                .await?;
+        }
+        let installed = provision
+            .units
+            .iter()
+            .filter(|(_, text)| is_installed(text));
+        let installed: Vec<String> = installed.map(|(name, _)| name.clone()).collect();
+        if !installed.is_empty() {
+            let units = shell_line(&installed);
+            // Only links: systemd reads them when it reads everything anew.
+            self.run(&format!("systemctl --root=/ --quiet enable -- {units}"))
                 .await?;
         }
         if !provision.environment.is_empty() {
@@ -123,4 +141,9 @@ impl Node {
             .insert(JOURNAL.to_owned(), service);
         Ok(())
     }
+}
+
+/// Whether a unit says what it is started with.
+fn is_installed(text: &str) -> bool {
+    text.lines().any(|line| line.trim() == "[Install]")
 }

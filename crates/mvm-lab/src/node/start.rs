@@ -248,7 +248,7 @@ impl Node {
         let gateway = self.member.config.gateway.then_some(Gateway);
         let (mounts, layers) = match self.member.image.kind {
             ImageKind::Minimal => (self.member.config.data_disk.then(DataDisk::mount), None),
-            ImageKind::Debian => (None, Some(DataDisk::layers())),
+            ImageKind::Debian => (None, Some(Box::new(DataDisk::layers()))),
         };
         Identity {
             hostname: self.name().to_owned(),

@@ -49,6 +49,8 @@ StartLimitIntervalSec=0
 [Service]
 ExecStart=/run/mvm/agent service
 Restart=on-failure
+# It answers whatever the machine is busy with; what it runs has the usual priority.
+Nice=-20
 TasksMax=infinity
 ";
 /// Siblings must not have keys in common, so none is in the image. For a server that came with it.
@@ -62,6 +64,11 @@ Before=ssh.service
 [Service]
 Type=oneshot
 ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
+";
+/// Time for the agent to make place on the disk when the daemon begins a journal of the machine's own.
+const JOURNAL_SETTINGS: &str = "\
+[Service]
+RestartSec=200ms
 ";
 const KEYS_UNIT_NAME: &str = "mvm-ssh-keys.service";
 /// Nobody's: with none at all systemd would take the boot for the first one of its installation and enable what it likes.
@@ -121,6 +128,7 @@ pub(crate) fn plan(links: impl Iterator<Item = (String, String)>) -> RootPlan {
             unit(AGENT_UNIT_NAME, AGENT_UNIT),
             unit(HELD_TARGET, HELD_UNIT),
             unit(KEYS_UNIT_NAME, KEYS_UNIT),
+            unit("systemd-journald.service.d/mvm.conf", JOURNAL_SETTINGS),
             file("/etc/machine-id", MACHINE_ID),
             file("/etc/hostname", "localhost\n"),
             file("/etc/resolv.conf", ""),

@@ -25,6 +25,8 @@ const BASE_PACKAGES: &[&str] = &[
     "systemd-sysv",
     "udev",
 ];
+/// What machines change beside `/etc` and `/var`.
+const OWN_FOLDERS: &[&str] = &["data", "home", "opt", "root", "srv", "usr/local"];
 /// Documentation and translations: more than a third of a root.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
@@ -145,6 +147,7 @@ fn customize(modules: &Path, release: &str) -> String {
         .chain(generators)
         .map(|(folder, name)| format!("ln -sf /dev/null \"{folder}/{name}\""))
         .collect();
+    let own = OWN_FOLDERS.join(" ");
     format!(
         "\
 set -eu
@@ -162,6 +165,12 @@ mkdir -p \"$root/var/lib/dbus\"
 ln -sf /etc/machine-id \"$root/var/lib/dbus/machine-id\"
 rm -f \"$root\"/etc/ssh/ssh_host_* \"$root/var/lib/systemd/random-seed\"
 mkdir -p \"$root/data\"
+# What is a machine's own is below /etc and /var, so that two layers are enough.
+for folder in {own}; do
+    mv \"$root/$folder\" \"$root/var/$(echo $folder | tr -d /)\"
+done
+ln -s var/data var/home var/opt var/root var/srv \"$root/\"
+ln -s ../var/usrlocal \"$root/usr/local\"
 # The host's network is none of the machines'.
 rm -f \"$root/etc/apt/apt.conf.d/99mmdebstrap\"
 ln -sf /lib/systemd/system/multi-user.target \"$units/default.target\"

@@ -31,31 +31,38 @@ impl fmt::Display for SystemState {
     }
 }
 
-/// Waits until systemd has nothing left to start, at most `allowed`: packages' services are not among what it starts by
+/// Waits until systemd has nothing left to start, and has executed itself again, so that it remembers nothing of who the
+/// machine is; at most `allowed`: packages' services are not among what it starts by
 /// then. Units that failed are told and no obstacle, as long as the system is usable.
 pub(super) async fn wait_until_held(agent: &Agent, allowed: Duration) -> Result<(), SystemState> {
-    let told = systemctl(agent, &["is-system-running", "--wait"], allowed).await;
-    let said = match told {
-        Ok(output) => {
-            let word = text(&output.stdout);
-            match &*word {
-                "running" => return Ok(()),
-                "degraded" => {
-                    let failed = list(agent, &["--failed"]).await;
-                    tracing::warn!(?failed, "units failed while a machine booted");
-                    return Ok(());
-                }
-                "" => format!("{}: {}", output.status, text(&output.stderr)),
-                _ => word,
-            }
-        }
-        Err(error) => error.to_string(),
+    let said = match wait_until_up(agent, allowed).await {
+        Ok(()) => match agent.renew_system().await {
+            Ok(()) => return Ok(()),
+            Err(error) => error.to_string(),
+        },
+        Err(said) => said,
     };
     Err(SystemState {
         said,
         failed: list(agent, &["--failed"]).await,
         jobs: list(agent, &["list-jobs"]).await,
     })
+}
+
+/// The error is what systemd said instead.
+async fn wait_until_up(agent: &Agent, allowed: Duration) -> Result<(), String> {
+    let told = systemctl(agent, &["is-system-running", "--wait"], allowed).await;
+    let output = told.map_err(|error| error.to_string())?;
+    match &*text(&output.stdout) {
+        "running" => Ok(()),
+        "degraded" => {
+            let failed = list(agent, &["--failed"]).await;
+            tracing::warn!(?failed, "units failed while a machine booted");
+            Ok(())
+        }
+        "" => Err(format!("{}: {}", output.status, text(&output.stderr))),
+        word => Err(word.to_owned()),
+    }
 }
 
 /// Asks for a list, which is empty where nobody answers.
