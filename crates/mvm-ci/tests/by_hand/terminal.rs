@@ -271,7 +271,7 @@ fn a_prompt_has_the_names_of_scripts() {
         .env("XDG_STATE_HOME", folder.path())
         .env("TERM", "dumb");
     let mut prompt = Pty::start(command, &[MVM_CI, "repl", ".", "--runs", "runs"]);
-    prompt.see("node1, node2");
+    prompt.see("Machines: node1, node2");
     prompt.see(">>> ");
     prompt.type_in("start_all()\r");
     prompt.type_in("node1.succeed('echo a$((40 + 2))')\r");

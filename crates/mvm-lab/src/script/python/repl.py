@@ -15,7 +15,9 @@ from engine import Engine
 HISTORY_LINES = 10_000
 CLEAR_LINE = "\r\x1b[K"
 BANNER = """\
-{machines}: start_all(), NAME.succeed("..."), NAME.shell_interact(), network.status(), test_script(); help(NAME) tells more, Ctrl-D ends.\
+Machines: {machines}
+start_all(), NAME.succeed("..."), NAME.shell_interact(), network.status(), test_script(); help(NAME) tells more.
+Ctrl-C ends a wait, Ctrl-D ends all.\
 """
 
 
@@ -43,11 +45,11 @@ class Above:
 
     def show(self, line: str) -> None:
         with self._lock:
-            if not self._prompt or not sys.stdout.isatty():
-                print(line, flush=True)
-                return
-            print(f"{CLEAR_LINE}{line}", flush=True)
-            sys.stdout.write(self._prompt + typed())
+            # In one piece, since what the prompt shows comes from another thread.
+            if self._prompt and sys.stdout.isatty():
+                sys.stdout.write(f"{CLEAR_LINE}{line}\n{self._prompt}{typed()}")
+            else:
+                sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
 
