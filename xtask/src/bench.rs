@@ -128,6 +128,11 @@ impl Program {
                     profile: "bench",
                 },
             ],
+            Subject::Scripts => &[Program {
+                package: "mvm-lab",
+                target: "scripts",
+                profile: "bench",
+            }],
         }
     }
 
@@ -151,7 +156,7 @@ impl Program {
 
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
     match options.subject {
-        Subject::Boot | Subject::Cluster => setup::setup(runner).await?,
+        Subject::Boot | Subject::Cluster | Subject::Scripts => setup::setup(runner).await?,
         Subject::Fabric => {
             setup::setup(runner).await?;
             setup::extra_programs(runner, &setup::OF_THE_FABRIC_BENCH).await?;

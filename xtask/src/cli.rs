@@ -86,6 +86,8 @@ pub(crate) enum Subject {
     /// The queue of three nodes, under load and with many jobs waiting, beside PostgreSQL, which is installed for this;
     /// and what a claim costs the database alone
     Queue,
+    /// Test scripts, on minimal machines and on Debian's: starts, calls, a whole test, and what is kept in the cache
+    Scripts,
 }
 
 /// Options of `soak`.
