@@ -175,7 +175,9 @@ ln -s ../var/usrlocal \"$root/usr/local\"
 rm -f \"$root/etc/apt/apt.conf.d/99mmdebstrap\"
 ln -sf /lib/systemd/system/multi-user.target \"$units/default.target\"
 {}
-rm -rf \"$root\"/var/lib/apt/lists/* \"$root\"/var/cache/apt/* \"$root\"/var/log/* \"$root\"/boot/*
+rm -rf \"$root\"/var/lib/apt/lists/* \"$root\"/var/cache/apt/* \"$root\"/boot/*
+# Folders of logs are the packages', which do not make them again.
+find \"$root/var/log\" -type f -delete
 ",
         masked.join("\n")
     )
