@@ -3,7 +3,7 @@
 start_all()
 router.succeed("sysctl -w net.ipv4.ip_forward=1")
 for node in (left, right):
-    node.succeed("modprobe wireguard", "umask 077; wg genkey > /root/private; wg pubkey < /root/private > /root/public")
+    node.succeed("modprobe wireguard", "umask 077; wg genkey > ~/private; wg pubkey < ~/private > ~/public")
 
 with subtest("the router carries packets between the segments"):
     # Numbers follow sorted names: left 1, right 2, router 3.
@@ -16,11 +16,11 @@ with subtest("the tunnel comes up"):
         (left, right, "10.9.0.1", "192.168.2.2", "10.9.0.2"),
         (right, left, "10.9.0.2", "192.168.1.1", "10.9.0.1"),
     ):
-        key = other.succeed("cat /root/public").strip()
+        key = other.succeed("cat ~/public").strip()
         node.succeed(
             "ip link add wg0 type wireguard",
             f"ip addr add {inner}/24 dev wg0",
-            f"wg set wg0 listen-port 51820 private-key /root/private peer {key} allowed-ips {peer}/32 endpoint {outer}:51820",
+            f"wg set wg0 listen-port 51820 private-key ~/private peer {key} allowed-ips {peer}/32 endpoint {outer}:51820",
             "ip link set wg0 up",
         )
     left.wait_until_succeeds("ping -c 1 -W 2 10.9.0.2", timeout=60)

@@ -141,11 +141,11 @@ async fn steps(run: &Run) -> Outcome {
 
     // What was flushed is there again, and the journal tells two boots apart.
     nodes[0]
-        .succeed("echo kept > /etc/kept && echo kept > /root/kept && sync")
+        .succeed("echo kept > /etc/kept && echo kept > ~/kept && sync")
         .await?;
     nodes[0].crash().await;
     nodes[0].start().await?;
-    nodes[0].succeed("grep kept /etc/kept /root/kept").await?;
+    nodes[0].succeed("grep kept /etc/kept ~/kept").await?;
     let boots = nodes[0]
         .succeed("journalctl --list-boots --no-pager | wc -l")
         .await?;

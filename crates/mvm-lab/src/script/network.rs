@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     session::Session,
     wire::{
-        Aspect, CardCounted, Cut, Done, Limit, NetworkStatus, NetworkVerb, Refusal, Shape, Which,
+        Aspect, CardCounted, Change, Done, Limit, NetworkStatus, NetworkVerb, Refusal, Shape, Which,
     },
 };
 use crate::{
@@ -105,26 +105,26 @@ fn directions<'n>(
     Ok(directions?)
 }
 
-fn cut(network: &Network, how: Cut, machines: &[String]) -> Result<(), Refusal> {
+fn cut(network: &Network, how: Change, machines: &[String]) -> Result<(), Refusal> {
     let done = match how {
-        Cut::Cut => {
+        Change::Cut => {
             let [one, other] = names(machines)?;
             network.cut(one, other)
         }
-        Cut::OneWay => {
+        Change::OneWay => {
             let [from, to] = names(machines)?;
             network.one_way(from, to)
         }
-        Cut::Isolate => network.isolate(names::<1>(machines)?[0]),
-        Cut::Halves => network.halves(),
-        Cut::Bridge => network.bridge(names::<1>(machines)?[0]),
-        Cut::MajoritiesRing => network.majorities_ring(),
-        Cut::Heal => {
+        Change::Isolate => network.isolate(names::<1>(machines)?[0]),
+        Change::Halves => network.halves(),
+        Change::Bridge => network.bridge(names::<1>(machines)?[0]),
+        Change::MajoritiesRing => network.majorities_ring(),
+        Change::Heal => {
             let [one, other] = names(machines)?;
             network.heal(one, other)
         }
-        Cut::HealOne => network.heal_one(names::<1>(machines)?[0]),
-        Cut::HealAll => network.heal_all(),
+        Change::HealOne => network.heal_one(names::<1>(machines)?[0]),
+        Change::HealAll => network.heal_all(),
     };
     Ok(done?)
 }

@@ -140,7 +140,7 @@ pub(super) enum NetworkVerb {
         aspect: Aspect,
     },
     Cut {
-        how: Cut,
+        how: Change,
         machines: Vec<String>,
     },
     Partition {
@@ -221,7 +221,7 @@ pub(super) enum Shape {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Cut {
+pub(super) enum Change {
     Cut,
     OneWay,
     Isolate,
