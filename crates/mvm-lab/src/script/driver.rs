@@ -2,26 +2,48 @@
 
 use std::{io, path::Path};
 
-/// The files of the folder that `python3` is given, by name.
+/// The package beside the file that is run.
+const PACKAGE: &str = "mvm_ci_driver";
+/// What is run.
+const MAIN: &str = include_str!("python/__main__.py");
+/// The files of the package, by name.
 const FILES: &[(&str, &str)] = &[
-    ("__main__.py", include_str!("python/__main__.py")),
-    ("duration.py", include_str!("python/duration.py")),
-    ("engine.py", include_str!("python/engine.py")),
-    ("errors.py", include_str!("python/errors.py")),
-    ("log.py", include_str!("python/log.py")),
-    ("machine.py", include_str!("python/machine.py")),
-    ("network.py", include_str!("python/network.py")),
-    ("repl.py", include_str!("python/repl.py")),
-    ("script.py", include_str!("python/script.py")),
-    ("waiting.py", include_str!("python/waiting.py")),
-    ("world.py", include_str!("python/world.py")),
+    (
+        "__init__.py",
+        include_str!("python/mvm_ci_driver/__init__.py"),
+    ),
+    (
+        "duration.py",
+        include_str!("python/mvm_ci_driver/duration.py"),
+    ),
+    ("engine.py", include_str!("python/mvm_ci_driver/engine.py")),
+    ("errors.py", include_str!("python/mvm_ci_driver/errors.py")),
+    ("log.py", include_str!("python/mvm_ci_driver/log.py")),
+    (
+        "machine.py",
+        include_str!("python/mvm_ci_driver/machine.py"),
+    ),
+    (
+        "network.py",
+        include_str!("python/mvm_ci_driver/network.py"),
+    ),
+    ("repl.py", include_str!("python/mvm_ci_driver/repl.py")),
+    ("script.py", include_str!("python/mvm_ci_driver/script.py")),
+    (
+        "waiting.py",
+        include_str!("python/mvm_ci_driver/waiting.py"),
+    ),
+    ("world.py", include_str!("python/mvm_ci_driver/world.py")),
 ];
 
 /// Writes the Python side into a folder.
 pub(super) fn write(folder: &Path) -> io::Result<()> {
+    let package = folder.join(PACKAGE);
+    std::fs::create_dir(&package)?;
+    std::fs::write(folder.join("__main__.py"), MAIN)?;
     FILES
         .iter()
-        .try_for_each(|(name, text)| std::fs::write(folder.join(name), text))
+        .try_for_each(|(name, text)| std::fs::write(package.join(name), text))
 }
 
 #[cfg(test)]
@@ -30,7 +52,7 @@ mod tests {
 
     #[test]
     fn all_files_are_carried() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/script/python");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/script/python/mvm_ci_driver");
         let mut there: Vec<String> = std::fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

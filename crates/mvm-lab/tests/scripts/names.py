@@ -6,6 +6,11 @@ import time
 from datetime import timedelta
 from typing import Callable
 
+# A module beside the script, whatever it is called.
+import engine
+
+assert engine.WHOSE == "the script"
+
 # Globals.
 t.assertEqual([machine.name for machine in machines], ["node1", "server-lazy", "untouched"])
 assert driver.machines == machines and machines_qemu == machines and machines_nspawn == []

@@ -7,9 +7,9 @@ import os
 import sys
 from typing import List
 
-import script
-from engine import Engine
-from world import World
+from mvm_ci_driver import script
+from mvm_ci_driver.engine import Engine
+from mvm_ci_driver.world import World
 
 
 def main(arguments: List[str]) -> int:
@@ -28,7 +28,7 @@ def main(arguments: List[str]) -> int:
     names["test_script"] = lambda: script.execute(path, names)
     names["run_tests"] = names["test_script"]
     if arguments[0] == "repl":
-        import repl
+        from mvm_ci_driver import repl
 
         repl.run(engine, names)
         verdict, message = "passed", None

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Callable, Dict, Optional
 
-from errors import MachineError, RequestedAssertionFailed
+from mvm_ci_driver.errors import MachineError, RequestedAssertionFailed
 
 KINDS = {
     "assertion": RequestedAssertionFailed,

@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any, Dict
 
-import script
-from engine import Engine
+from mvm_ci_driver import script
+from mvm_ci_driver.engine import Engine
 
 HISTORY_LINES = 10_000
 CLEAR_LINE = "\r\x1b[K"

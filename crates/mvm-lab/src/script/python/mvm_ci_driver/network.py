@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
-from duration import Duration, seconds
-from engine import Engine
-from machine import Machine
+from mvm_ci_driver.duration import Duration, seconds
+from mvm_ci_driver.engine import Engine
+from mvm_ci_driver.machine import Machine
 
 Named = Union[str, Machine]
 
@@ -21,9 +21,7 @@ class Directions:
         self._engine = engine
         self._which = which
 
-    def delay(
-        self, delay: Duration, jitter: Duration = 0, shape: str = "uniform"
-    ) -> "Directions":
+    def delay(self, delay: Duration, jitter: Duration = 0, shape: str = "uniform") -> "Directions":
         """How long each frame takes, one way; the jitter's shape is uniform, normal or pareto."""
         return self._set("delay", delay=seconds(delay), jitter=seconds(jitter), shape=shape)
 
@@ -108,7 +106,7 @@ class Network:
         """Splits the network in groups, given as lists; machines in none are one more group."""
         listed: List[List[Named]] = list(groups[0]) if len(groups) == 1 else list(groups)
         if listed and not isinstance(listed[0], (list, tuple, set)):
-            listed = [listed]  # type: ignore[list-item]
+            listed = [listed]
         named = [[name_of(machine) for machine in group] for group in listed]
         self._ask("partition", groups=named)
 
@@ -144,9 +142,7 @@ class Network:
         finally:
             self.heal()
 
-    def flap(
-        self, one: Named, other: Named, up: Duration, down: Duration, total: Duration
-    ) -> None:
+    def flap(self, one: Named, other: Named, up: Duration, down: Duration, total: Duration) -> None:
         """Lets a link come and go; returns when that is over and the link whole."""
         self._ask(
             "flap",

@@ -6,10 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, Union
 
-from duration import DEFAULT, Duration, seconds
-from engine import Engine
-from errors import RequestedAssertionFailed, not_there
-from log import Logger
+from mvm_ci_driver.duration import DEFAULT, Duration, seconds
+from mvm_ci_driver.engine import Engine
+from mvm_ci_driver.errors import RequestedAssertionFailed, not_there
+from mvm_ci_driver.log import Logger
 
 # Statuses that no command has, for those that were not asked for.
 STATUS_UNCHECKED = -1
@@ -254,9 +254,7 @@ class Machine:
             if left is not None:
                 left -= told["waited"]
                 if left <= 0:
-                    raise RequestedAssertionFailed(
-                        f"{regex!r} did not appear on the console of {self.name}"
-                    )
+                    raise RequestedAssertionFailed(f"{regex!r} did not appear on the console of {self.name}")
 
     # Files
 
@@ -357,9 +355,7 @@ class Machine:
     def dump_tty_contents(self, tty: str) -> None:
         raise not_there("dump_tty_contents()", SCREEN)
 
-    def wait_until_tty_matches(
-        self, tty: str, regexp: str, timeout: Optional[Duration] = DEFAULT
-    ) -> None:
+    def wait_until_tty_matches(self, tty: str, regexp: str, timeout: Optional[Duration] = DEFAULT) -> None:
         raise not_there("wait_until_tty_matches()", SCREEN)
 
     def send_key(self, key: str, delay: Any = timedelta(milliseconds=10), log: bool = True) -> None:
@@ -372,7 +368,9 @@ class Machine:
         raise not_there("switch_root()", "machines have one stage of booting")
 
     def wait_for_qmp_event(self, event_filter: Any, timeout: Duration = DEFAULT) -> Dict[str, Any]:
-        raise not_there("wait_for_qmp_event()", "QEMU's events are the engine's; wait_for_shutdown() waits for the end")
+        raise not_there(
+            "wait_for_qmp_event()", "QEMU's events are the engine's; wait_for_shutdown() waits for the end"
+        )
 
     def create_efi_vars(self, *_arguments: Any) -> None:
         raise not_there("create_efi_vars()", UEFI)

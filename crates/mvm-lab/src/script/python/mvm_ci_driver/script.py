@@ -7,10 +7,10 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, Dict, List, Optional, Tuple
 
-from errors import MachineError
+from mvm_ci_driver.errors import MachineError
 
 # Frames in there say nothing of a script: this driver's, and those of Python's own library, on which it rests.
-HIDDEN = (Path(__file__).parent, Path(traceback.__file__).parent)
+HIDDEN = (Path(__file__).parent.parent, Path(traceback.__file__).parent)
 
 
 def compiled(path: str) -> CodeType:

@@ -4,8 +4,8 @@ import time
 from datetime import timedelta
 from typing import Any, Callable, List, Optional, Union
 
-from duration import DEFAULT, Duration, seconds
-from errors import PollingConditionError, RequestedAssertionFailed
+from mvm_ci_driver.duration import DEFAULT, Duration, seconds
+from mvm_ci_driver.errors import PollingConditionError, RequestedAssertionFailed
 
 INTERVAL_SECONDS = 1.0
 
@@ -27,9 +27,7 @@ def retry(
         time.sleep(max(0.0, min(INTERVAL_SECONDS, left)))
     if not fn(True):
         elapsed = time.monotonic() - began
-        raise RequestedAssertionFailed(
-            f"action timed out after {elapsed:.2f} seconds (timeout={allowed})"
-        )
+        raise RequestedAssertionFailed(f"action timed out after {elapsed:.2f} seconds (timeout={allowed})")
 
 
 class PollingCondition:

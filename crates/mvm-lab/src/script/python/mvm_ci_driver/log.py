@@ -5,7 +5,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional
 
-from engine import Engine
+from mvm_ci_driver.engine import Engine
 
 
 class Logger:

@@ -6,13 +6,13 @@ import unittest
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from duration import DEFAULT, Duration
-from engine import Engine
-from errors import MachineError, PollingConditionError, RequestedAssertionFailed, not_there
-from log import Logger
-from machine import Machine
-from network import Network, Vlan
-from waiting import PollingConditions, retry
+from mvm_ci_driver.duration import DEFAULT, Duration
+from mvm_ci_driver.engine import Engine
+from mvm_ci_driver.errors import MachineError, PollingConditionError, RequestedAssertionFailed, not_there
+from mvm_ci_driver.log import Logger
+from mvm_ci_driver.machine import Machine
+from mvm_ci_driver.network import Network, Vlan
+from mvm_ci_driver.waiting import PollingConditions, retry
 
 
 class AssertionTester(unittest.TestCase):
