@@ -216,7 +216,7 @@ pub struct ReplArgs {
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "The cache holds at most MVM_CI_CACHE_GIB GiB [default: 8]; what was used longest ago goes first. \
-Kernels are never removed: without a network there would be no second one."
+Kernels and the roots of Debian images are not: without a network there would be no second one. Roots go when they were not used for 60 days."
 )]
 pub enum ImageCommand {
     /// Lists it, what was used longest ago first

@@ -3,6 +3,7 @@
 use mvm_machine::{
     cache::{BYTES_MAX_DEFAULT, Cache, Entry, Freed, Shelf},
     data_disk::DATA_DISKS,
+    debian,
     image::IMAGES,
     kernel::GIVEN_KERNELS,
     snapshot::SNAPSHOTS,
@@ -17,7 +18,8 @@ const BOUND_VARIABLE: &str = "MVM_CI_CACHE_GIB";
 
 /// Lists what the cache holds, what was used longest ago first.
 pub fn entries(cache: &Cache) -> Vec<Entry> {
-    cache.entries(&SHELVES)
+    let shelves: Vec<Shelf> = SHELVES.into_iter().chain([debian::ROOTS]).collect();
+    cache.entries(&shelves)
 }
 
 /// Removes what was used longest ago until the rest takes at most `bytes_max`; what is in use stays.
