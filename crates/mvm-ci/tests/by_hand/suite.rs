@@ -62,7 +62,7 @@ fn a_failure_hides_no_other_test() {
     assert!(verdicts.is_sorted(), "{summary}");
     let junit = fs::read_to_string(folder.path().join("junit.xml")).unwrap();
     for part in [
-        "tests=\"4\" failures=\"1\" errors=\"1\"",
+        "tests=\"4\" skipped=\"0\" failures=\"1\" errors=\"1\"",
         "<testcase name=\"a step\" classname=\"bad\"",
         "<testcase name=\"the run\" classname=\"trouble\"",
         "type=\"failed\"",
