@@ -150,7 +150,7 @@ mod tests {
             )],
             &[
                 r#"<testsuite name="net" tests="2" skipped="0" errors="0" failures="1" time="2.000">"#,
-                r#"<testcase name="up" classname="net" time="1.500">"#,
+                r#"<testcase name="up" classname="net" time="1.500"/>"#,
                 r#"<testcase name="ping" classname="net" time="1.500">"#,
                 r#"<failure message="1 &lt; 2" type="failed">1 &lt; 2</failure>"#,
             ],
@@ -166,7 +166,7 @@ mod tests {
             ],
             &[
                 r#"<testsuite name="plain" tests="1" skipped="0" errors="0" failures="0" time="2.000">"#,
-                r#"<testcase name="the run" classname="plain" time="2.000">"#,
+                r#"<testcase name="the run" classname="plain" time="2.000"/>"#,
                 r#"<testsuite name="unfit" tests="1" skipped="0" errors="1" failures="0" time="2.000">"#,
                 r#"<testcase name="the run" classname="unfit" time="2.000">"#,
                 r#"<error message="no QEMU" type="environment unfit">no QEMU</error>"#,
