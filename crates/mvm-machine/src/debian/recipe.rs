@@ -177,6 +177,7 @@ ln -sf /lib/systemd/system/multi-user.target \"$units/default.target\"
 {}
 rm -rf \"$root\"/var/lib/apt/lists/* \"$root\"/var/cache/apt/* \"$root\"/boot/*
 # Folders of logs are the packages', which do not make them again.
+rm -rf \"$root/var/log/journal\"
 find \"$root/var/log\" -type f -delete
 ",
         masked.join("\n")
