@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::super::{
@@ -15,7 +14,7 @@ use crate::service::{ServiceSpec, ServiceStart};
 const MODE_DEFAULT: u32 = 0o644;
 const MODE_MAX: u32 = 0o7777;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct MachineTable {
     memory_mib: u32,
@@ -26,7 +25,6 @@ pub(super) struct MachineTable {
     image: Option<KindWord>,
     packages: Vec<String>,
     services: BTreeMap<String, ServiceTable>,
-    #[schemars(with = "BTreeMap<String, FileTable>")]
     files: BTreeMap<String, KnownFile>,
     units: BTreeMap<String, UnitTable>,
     users: Vec<String>,
@@ -54,7 +52,7 @@ impl Default for MachineTable {
     }
 }
 
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum KindWord {
     #[default]
@@ -71,7 +69,7 @@ impl From<KindWord> for ImageKind {
     }
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ServiceTable {
     command: Vec<String>,
@@ -81,7 +79,7 @@ struct ServiceTable {
     start: StartWord,
 }
 
-#[derive(Default, Deserialize, JsonSchema)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum StartWord {
     #[default]
@@ -95,18 +93,17 @@ enum StartWord {
 struct KnownFile(GuestFile);
 
 /// A file's content: told, or that of a host's file.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileTable {
     text: Option<String>,
     host: Option<PathBuf>,
     #[serde(default, deserialize_with = "mode")]
-    #[schemars(with = "Option<String>")]
     mode: Option<u32>,
 }
 
 /// A unit's text, or its sections, each with its settings.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum UnitTable {
     Text(String),
@@ -114,7 +111,7 @@ enum UnitTable {
 }
 
 /// What a setting of a unit is set to; a list sets it again and again.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum UnitValue {
     Text(String),
