@@ -301,6 +301,8 @@ fn a_prompt_has_the_names_of_scripts() {
     prompt.see(">>> ");
     prompt.type_in("test_script()\r");
     prompt.see("the script node1");
+    // Typed before there is a prompt, an end of input is lost by the kernel.
+    prompt.see(">>> ");
     prompt.type_in("\x04");
     prompt.see("run folder: ");
     expect_left(prompt, 0);
