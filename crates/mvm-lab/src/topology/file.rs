@@ -13,6 +13,7 @@ use std::{
 };
 
 use mvm_machine::machine::Mtu;
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use self::machine::{KindWord, MachineTable};
@@ -116,6 +117,11 @@ impl Topology {
     }
 }
 
+/// The shape of the file as a JSON schema (draft 2020-12), for editors.
+pub fn file_schema() -> Schema {
+    schema_for!(TopologyFile)
+}
+
 fn form_error(text: &str, path: &Path, key: String, error: &toml::de::Error) -> FileError {
     let start = error.span().map_or(0, |span| span.start);
     let before = text.as_bytes().iter().take(start);
@@ -144,23 +150,25 @@ fn suggestion(problem: &str) -> Option<String> {
     (likeness(&nearest) >= LIKENESS_MIN).then(|| nearest.to_owned())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TopologyFile {
     machines: BTreeMap<String, MachineTable>,
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, SegmentTable>")]
     segments: BTreeMap<SegmentKey, SegmentTable>,
     #[serde(default)]
     image: ImageTable,
     #[serde(default)]
     memory: MemoryWord,
     #[serde(default, deserialize_with = "duration_or_none")]
+    #[schemars(with = "Option<String>")]
     boot_timeout: Option<Duration>,
     #[serde(default)]
     script: ScriptTable,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum MemoryWord {
     #[default]
@@ -168,7 +176,7 @@ enum MemoryWord {
     Own,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ImageTable {
     kind: KindWord,
@@ -179,23 +187,25 @@ struct ImageTable {
     firewall: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ScriptTable {
     path: Option<PathBuf>,
     #[serde(deserialize_with = "duration_or_none")]
+    #[schemars(with = "Option<String>")]
     timeout: Option<Duration>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct SegmentTable {
     #[serde(deserialize_with = "mtu")]
+    #[schemars(with = "u16")]
     mtu: Mtu,
     links: LinksWord,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum LinksWord {
     #[default]
@@ -205,21 +215,22 @@ enum LinksWord {
     Star {
         centre: String,
     },
-    Regions(KnownRegions),
+    Regions(#[schemars(with = "RegionsTable")] KnownRegions),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RegionsTable {
     machines: BTreeMap<String, Vec<String>>,
     round_trips: Vec<RoundTrip>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RoundTrip {
     between: [String; 2],
     #[serde(deserialize_with = "duration")]
+    #[schemars(with = "String")]
     time: Duration,
 }
 
@@ -437,6 +448,13 @@ mod tests {
         let smallest = Topology::parse(smallest, Path::new(PATH)).unwrap();
         let usual = Topology::new(["node1", "node2"].map(MachineConfig::new).into());
         assert_eq!(format!("{smallest:?}"), format!("{usual:?}"));
+    }
+
+    #[test]
+    fn the_schema_is_the_one_that_editors_are_given() {
+        let schema = serde_json::to_string_pretty(&file_schema()).unwrap();
+        expect_test::expect_file!["../../../../docs/topology.schema.json"]
+            .assert_eq(&format!("{schema}\n"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use mvm_machine::{cache::ContentKey, machine::Mtu};
 
 pub use self::{
     card::Card,
-    file::{FileError, FilePlace},
+    file::{FileError, FilePlace, file_schema},
     image::{ImageContents, ImageKind},
     provision::{GuestContent, GuestFile, Provision},
 };

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::super::{
@@ -14,7 +15,7 @@ use crate::service::{ServiceSpec, ServiceStart};
 const MODE_DEFAULT: u32 = 0o644;
 const MODE_MAX: u32 = 0o7777;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct MachineTable {
     memory_mib: u32,
@@ -25,6 +26,7 @@ pub(super) struct MachineTable {
     image: Option<KindWord>,
     packages: Vec<String>,
     services: BTreeMap<String, ServiceTable>,
+    #[schemars(with = "BTreeMap<String, FileTable>")]
     files: BTreeMap<String, KnownFile>,
     units: BTreeMap<String, UnitTable>,
     users: Vec<String>,
@@ -52,7 +54,7 @@ impl Default for MachineTable {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum KindWord {
     #[default]
@@ -69,7 +71,7 @@ impl From<KindWord> for ImageKind {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ServiceTable {
     command: Vec<String>,
@@ -79,7 +81,7 @@ struct ServiceTable {
     start: StartWord,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum StartWord {
     #[default]
@@ -93,17 +95,18 @@ enum StartWord {
 struct KnownFile(GuestFile);
 
 /// A file's content: told, or that of a host's file.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FileTable {
     text: Option<String>,
     host: Option<PathBuf>,
     #[serde(default, deserialize_with = "mode")]
+    #[schemars(with = "Option<String>")]
     mode: Option<u32>,
 }
 
 /// A unit's text, or its sections, each with its settings.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum UnitTable {
     Text(String),
@@ -111,7 +114,7 @@ enum UnitTable {
 }
 
 /// What a setting of a unit is set to; a list sets it again and again.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum UnitValue {
     Text(String),
