@@ -6,7 +6,10 @@ use std::{
     fs::File,
     io::Write,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -277,6 +280,8 @@ pub struct Recorder {
     sinks: Arc<Mutex<Sinks>>,
     /// Whether somebody wants lines.
     pub(crate) takes_lines: bool,
+    /// Whether what consoles say is part of the log.
+    logs_consoles: Arc<AtomicBool>,
 }
 
 struct Sinks {
@@ -296,6 +301,7 @@ impl Recorder {
         Ok(Recorder {
             origin: Instant::now(),
             takes_lines: lines.is_some(),
+            logs_consoles: Arc::default(),
             sinks: Arc::new(Mutex::new(Sinks {
                 file,
                 listeners,
@@ -307,6 +313,27 @@ impl Recorder {
     /// Returns the instant the run's clock counts from.
     pub fn origin(&self) -> Instant {
         self.origin
+    }
+
+    /// Has what consoles say from now on be part of the log, or not.
+    pub(crate) fn log_consoles(&self, on: bool) {
+        self.logs_consoles.store(on, Ordering::Relaxed);
+    }
+
+    /// Takes a line of a machine's console.
+    pub(crate) fn console_line(&self, machine: &str, text: &str) {
+        if self.logs_consoles.load(Ordering::Relaxed) {
+            self.record(Event::Log {
+                level: LogLevel::Info,
+                machine: Some(machine.to_owned()),
+                text: text.to_owned(),
+            });
+        }
+        self.line(&Line {
+            machine,
+            service: None,
+            text,
+        });
     }
 
     /// Tells whoever wants lines of one.

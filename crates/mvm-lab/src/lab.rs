@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     checkpoint::Checkpoint,
     environment::Environment,
-    event::{Line, Recorder},
+    event::Recorder,
     host_memory::{self, Asked, HostMemory, Measured, MemoryError},
     network::{Capture, ConnectError, Network, NetworkError},
     node::{Common, Node, NodeError, lock},
@@ -270,17 +270,8 @@ fn data_disk(
 
 fn console(common: &Common, machine: &str) -> Console {
     let console = Console::new(common.folder.console(machine), common.recorder.origin());
-    if !common.recorder.takes_lines {
-        return console;
-    }
     let (recorder, machine) = (common.recorder.clone(), machine.to_owned());
-    console.with_lines_told(Arc::new(move |text| {
-        recorder.line(&Line {
-            machine: &machine,
-            service: None,
-            text,
-        });
-    }))
+    console.with_lines_told(Arc::new(move |text| recorder.console_line(&machine, text)))
 }
 
 fn node(

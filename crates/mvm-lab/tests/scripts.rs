@@ -100,9 +100,11 @@ fn every_name_means_what_it_does_in_the_nixos_test_driver() {
         "a printed line",
         "a line of the machine's",
         "to standard error",
+        "on the console and in the log",
     ] {
         assert!(lines.contains(&expected), "{expected:?} in {lines:#?}");
     }
+    assert!(!lines.contains(&"on the console alone"), "{lines:#?}");
     let steps = told.steps();
     assert!(
         steps

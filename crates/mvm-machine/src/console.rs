@@ -36,12 +36,20 @@ const LINE_BYTES_MAX: usize = 4096;
 pub struct Console {
     path: PathBuf,
     origin: Instant,
-    tail: Arc<Mutex<VecDeque<String>>>,
+    kept: Arc<Mutex<Kept>>,
     live: Arc<Live>,
     on_line: Option<OnLine>,
 }
 
-/// Called with each line as it is recorded, less its stamp.
+/// What is at hand of a console.
+#[derive(Default)]
+struct Kept {
+    tail: VecDeque<String>,
+    /// The line that has not ended yet.
+    begun: String,
+}
+
+/// Called with each line, less its stamp, before it is recorded.
 pub type OnLine = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl Console {
@@ -50,7 +58,7 @@ impl Console {
         Console {
             path,
             origin,
-            tail: Arc::default(),
+            kept: Arc::default(),
             live: Arc::new(Live::new()),
             on_line: None,
         }
@@ -71,11 +79,16 @@ impl Console {
 
     /// Returns the last lines, oldest first, at most `lines` of them.
     pub fn tail(&self, lines: usize) -> Vec<String> {
-        let tail = self.lock();
+        let tail = &self.lock().tail;
         tail.iter()
             .skip(tail.len().saturating_sub(lines))
             .cloned()
             .collect()
+    }
+
+    /// Returns what was said since the last line ended, such as the question of a login.
+    pub fn begun(&self) -> String {
+        self.lock().begun.clone()
     }
 
     /// Begins to listen to the raw bytes that the guest says, across restarts of its machine.
@@ -119,8 +132,8 @@ impl Console {
         }))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<String>> {
-        self.tail
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -133,9 +146,17 @@ pub(crate) struct OpenConsole {
 }
 
 impl OpenConsole {
+    async fn take(&mut self, splitter: &mut LineSplitter, bytes: &[u8]) {
+        self.keep(splitter.push(bytes)).await;
+        self.console.lock().begun = splitter.begun();
+    }
+
     async fn keep(&mut self, lines: Vec<String>) {
         if lines.is_empty() {
             return;
+        }
+        if let Some(on_line) = &self.console.on_line {
+            lines.iter().for_each(|line| on_line(line));
         }
         let stamp = self.console.origin.elapsed().as_secs_f64();
         let mut text = String::new();
@@ -145,10 +166,7 @@ impl OpenConsole {
         if let Err(error) = write_through(&mut self.file, text.as_bytes()).await {
             tracing::warn!(path = %self.console.path.display(), %error, "could not record a console");
         }
-        if let Some(on_line) = &self.console.on_line {
-            lines.iter().for_each(|line| on_line(line));
-        }
-        let mut tail = self.console.lock();
+        let tail = &mut self.console.lock().tail;
         tail.extend(lines);
         let excess = tail.len().saturating_sub(TAIL_LINES);
         tail.drain(..excess);
@@ -171,7 +189,7 @@ async fn record(
             read = said.read(&mut buffer) => match read {
                 Ok(read @ 1..) => {
                     console.console.live.say(&buffer[..read]);
-                    console.keep(splitter.push(&buffer[..read])).await;
+                    console.take(&mut splitter, &buffer[..read]).await;
                 }
                 Ok(0) | Err(_) => break,
             },
@@ -187,6 +205,7 @@ async fn record(
         }
     }
     console.keep(splitter.finish().into_iter().collect()).await;
+    console.console.lock().begun.clear();
 }
 
 async fn write_through(file: &mut BufWriter<File>, text: &[u8]) -> std::io::Result<()> {
@@ -215,15 +234,21 @@ impl LineSplitter {
         lines
     }
 
+    /// Returns what the last line has so far.
+    fn begun(&self) -> String {
+        printable(&String::from_utf8_lossy(&self.pending))
+    }
+
     /// Ends the last line; `None` if nothing is to be seen on it.
     pub fn finish(&mut self) -> Option<String> {
-        let line = printable(&String::from_utf8_lossy(&self.pending));
+        let line = self.begun();
         self.pending.clear();
-        (!line.is_empty()).then_some(line)
+        let line = line.trim_end();
+        (!line.is_empty()).then(|| line.to_owned())
     }
 }
 
-/// Drops ANSI escape sequences and other control characters, and blanks at the end.
+/// Drops ANSI escape sequences and other control characters.
 fn printable(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -235,7 +260,6 @@ fn printable(text: &str) -> String {
             character => clean.push(character),
         }
     }
-    clean.truncate(clean.trim_end().len());
     clean
 }
 
@@ -312,6 +336,10 @@ mod tests {
                 panic!("nothing was heard");
             };
             assert_eq!(&*bytes, b"\x1b[1mlogin: ");
+            while console.begun().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(console.begun(), "login: ");
             assert!(console.write(b"root\r").await);
             let mut typed = [0; 5];
             guest.read_exact(&mut typed).await.unwrap();

@@ -103,8 +103,8 @@ pub enum QmpError {
 pub struct QmpEvent {
     /// The event's name.
     pub name: String,
-    /// Its data, `null` where there are none.
-    pub data: Value,
+    /// All of the message: `event`, `data` where there are any, `timestamp`.
+    pub message: Value,
 }
 
 /// Whether the guest's processors run, as QEMU calls it.
@@ -306,7 +306,7 @@ impl Qmp {
                         });
                     }
                 };
-                match (event.name.as_str(), event.data["error"].as_str()) {
+                match (event.name.as_str(), event.message["data"]["error"].as_str()) {
                     ("BLOCK_JOB_COMPLETED" | "BLOCK_JOB_READY", Some(error)) => {
                         return Err(failed(error));
                     }
@@ -359,11 +359,13 @@ impl Qmp {
         let ended = async {
             loop {
                 match events.recv().await {
-                    Ok(event) if event.name == "MIGRATION" => match event.data["status"].as_str() {
-                        Some("completed") => return Ok(()),
-                        Some("failed" | "cancelled") => return Err(true),
-                        _ => {}
-                    },
+                    Ok(event) if event.name == "MIGRATION" => {
+                        match event.message["data"]["status"].as_str() {
+                            Some("completed") => return Ok(()),
+                            Some("failed" | "cancelled") => return Err(true),
+                            _ => {}
+                        }
+                    }
                     // A listener that lagged may have missed the end; the query tells.
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return Err(false),
@@ -515,13 +517,9 @@ async fn read_messages(
 }
 
 fn deliver(message: Value, waiting: &Waiting, events: &broadcast::Sender<QmpEvent>) {
-    if let Some(name) = message.get("event").and_then(Value::as_str) {
-        let data = message.get("data").cloned().unwrap_or(Value::Null);
+    if let Some(name) = message["event"].as_str().map(str::to_owned) {
         // Nobody listening is the usual case.
-        let _ = events.send(QmpEvent {
-            name: name.to_owned(),
-            data,
-        });
+        let _ = events.send(QmpEvent { name, message });
         return;
     }
     let Some(id) = message.get("id").and_then(Value::as_u64) else {

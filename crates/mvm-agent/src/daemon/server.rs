@@ -105,7 +105,12 @@ impl Server {
         // What a command leaves behind when it ends is ours to reap, as it is for PID 1: only so is it known
         // when the number of its group is free.
         set_child_subreaper(Some(getpid()))?;
-        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
+        let signals = match authority {
+            // What BusyBox's `reboot`, `halt` and `poweroff` tell PID 1 by.
+            Authority::Init => &[libc::SIGCHLD, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2][..],
+            Authority::Service | Authority::Hosted => &[libc::SIGCHLD, libc::SIGTERM],
+        };
+        let signals = sys::signal_fd(signals)?;
         let mut outbox = Outbox::new();
         // A host that still believes in an earlier agent's conversation learns that it is over.
         outbox.gone(None);
@@ -133,8 +138,11 @@ impl Server {
         let mut host_absent = false;
         loop {
             self.wait(host_absent)?;
-            if self.take_signals()? && self.authority != Authority::Init {
-                return Ok(Outcome::Stopped);
+            if let Some(end) = self.take_signals()? {
+                return match self.authority {
+                    Authority::Init => self.farewell(end),
+                    Authority::Service | Authority::Hosted => Ok(Outcome::Stopped),
+                };
             }
             if !self.outbox.is_overfull() {
                 match self.listen()? {
@@ -201,16 +209,20 @@ impl Server {
             .map_or_else(Vec::new, Conversation::followed)
     }
 
-    /// Reaps what has ended; true if the daemon was asked to stop.
-    fn take_signals(&mut self) -> io::Result<bool> {
-        let mut stop = false;
+    /// Reaps what has ended; returns how the machine is to end if a signal asks for that.
+    fn take_signals(&mut self) -> io::Result<Option<MachineEnd>> {
+        let mut end = None;
         // The number is the first field of the kernel's `struct signalfd_siginfo`, which has 128 bytes.
         let mut record = [0; 128];
         loop {
             match rustix::io::read(&self.signals, &mut record) {
                 Ok(count) if count == record.len() => {
                     let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
-                    stop |= number == libc::SIGTERM.cast_unsigned();
+                    match number.cast_signed() {
+                        libc::SIGTERM => end = Some(MachineEnd::Reboot),
+                        libc::SIGUSR1 | libc::SIGUSR2 => end = Some(MachineEnd::PowerOff),
+                        _ => {}
+                    }
                 }
                 Ok(_) | Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
@@ -225,7 +237,7 @@ impl Server {
                 conversation.reaped(&[(pid, status)]);
             }
         }
-        Ok(stop)
+        Ok(end)
     }
 
     /// Reads once from the channel and does what it says. The inner error is the demand to end the machine.

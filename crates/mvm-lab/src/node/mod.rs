@@ -25,9 +25,9 @@ use mvm_agent::client::{Agent, AgentError, DialedStream, ExitStatus, Forward, Ou
 use mvm_machine::{
     machine::{MachineSpec, Memory, MemoryUse, Running, Stopped},
     process::PathGuard,
-    qmp::QmpError,
+    qmp::{QmpError, QmpEvent},
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, broadcast};
 
 pub(crate) use self::start::copy_memory;
 pub use self::{
@@ -102,6 +102,13 @@ impl Node {
         let running = machine.as_ref().ok_or_else(|| self.off())?;
         let printed = running.monitor_command(command).await;
         printed.map_err(|source| self.monitor_error(source))
+    }
+
+    /// Returns a stream of the events that QEMU tells of the machine from now on; it ends with the machine.
+    pub async fn monitor_events(&self) -> Result<broadcast::Receiver<QmpEvent>, NodeError> {
+        let machine = self.machine.lock().await;
+        let running = machine.as_ref().ok_or_else(|| self.off())?;
+        Ok(running.monitor_events())
     }
 
     /// Kills the machine at once; its memory is gone, its data disk keeps what the guest flushed. No effect if

@@ -1,12 +1,15 @@
 //! Life, units, consoles and ports of one machine, as scripts ask for them.
 
 use std::{
+    future::pending,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex as StdMutex},
+    time::Duration,
 };
 
+use mvm_machine::qmp::QmpEvent;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, broadcast};
 
 use super::{
     session::Session,
@@ -24,6 +27,8 @@ pub(super) struct Driven {
     turn: Arc<Mutex<()>>,
     /// Why a start that nobody waited for failed.
     failed: Arc<StdMutex<Option<NodeError>>>,
+    /// What QEMU told since the machine came up and nobody has asked for.
+    events: Mutex<Option<broadcast::Receiver<QmpEvent>>>,
 }
 
 impl Driven {
@@ -32,6 +37,40 @@ impl Driven {
             node,
             turn: Arc::default(),
             failed: Arc::default(),
+            events: Mutex::default(),
+        }
+    }
+
+    async fn start(&self) -> Result<(), NodeError> {
+        self.node.start().await?;
+        *self.events.lock().await = Some(self.node.monitor_events().await?);
+        Ok(())
+    }
+
+    /// The next event of QEMU's that was not asked for yet, or null when none came for a while.
+    async fn monitor_event(&self, wait: Duration) -> Value {
+        let mut events = self.events.lock().await;
+        let next = async {
+            let Some(events) = events.as_mut() else {
+                return pending().await;
+            };
+            loop {
+                match events.recv().await {
+                    Ok(event) => break Some(event),
+                    // So many came that the oldest are gone.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break None,
+                }
+            }
+        };
+        match tokio::time::timeout(wait, next).await {
+            Ok(Some(event)) => event.message,
+            Ok(None) => {
+                // Its machine is gone; the next one has events of its own.
+                *events = None;
+                Value::Null
+            }
+            Err(_elapsed) => Value::Null,
         }
     }
 
@@ -42,7 +81,7 @@ impl Driven {
             return Err(error.into());
         }
         if !self.node.is_on().await {
-            self.node.start().await?;
+            self.start().await?;
         }
         Ok(&self.node)
     }
@@ -80,7 +119,7 @@ impl Session<'_> {
             MachineVerb::Reboot => {
                 let _turn = machine.turn.lock().await;
                 machine.node.shutdown().await;
-                machine.node.start().await?;
+                machine.start().await?;
                 Ok(Value::Null)
             }
             MachineVerb::Pause => {
@@ -132,7 +171,10 @@ impl Session<'_> {
                 self.wait_for_port(machine, &address, port, open, timeout)
                     .await
             }
-            MachineVerb::Console { start, wait } => Ok(self.console(machine, start, wait).await),
+            MachineVerb::Console { start, begun, wait } => {
+                Ok(self.console(machine, start, &begun, wait).await)
+            }
+            MachineVerb::MonitorEvent { wait } => Ok(machine.monitor_event(wait.get()).await),
             MachineVerb::CopyFromHost { source, target } => {
                 self.copy_from_host(machine, &source, &target).await
             }
@@ -193,7 +235,7 @@ impl Session<'_> {
         }
         let machine = Arc::clone(machine);
         lock(&self.background).spawn(async move {
-            if let Err(error) = machine.node.start().await {
+            if let Err(error) = machine.start().await {
                 *lock(&machine.failed) = Some(error);
             }
             drop(turn);

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex as StdMutex,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, Mutex as StdMutex, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -57,7 +54,6 @@ pub(super) struct Session<'r> {
     pub(super) background: StdMutex<JoinSet<()>>,
     pub(super) captures: StdMutex<BTreeMap<String, Capture>>,
     pub(super) forwards: StdMutex<Vec<mvm_agent::client::Forward>>,
-    pub(super) consoles_shown: AtomicBool,
     subtests: StdMutex<Vec<(String, Instant)>>,
     finished: StdMutex<Option<Finished>>,
 }
@@ -78,7 +74,6 @@ impl<'r> Session<'r> {
             background: StdMutex::default(),
             captures: StdMutex::default(),
             forwards: StdMutex::default(),
-            consoles_shown: AtomicBool::new(false),
             subtests: StdMutex::default(),
             finished: StdMutex::default(),
         }
@@ -165,10 +160,7 @@ impl<'r> Session<'r> {
                 machine,
                 text,
             }),
-            TestVerb::PrintConsole { on } => {
-                self.consoles_shown
-                    .store(on, std::sync::atomic::Ordering::Relaxed);
-            }
+            TestVerb::LogConsoles { on } => self.run.recorder.log_consoles(on),
             TestVerb::SubtestBegan { name } => {
                 lock(&self.subtests).push((name.clone(), Instant::now()));
                 self.run.recorder.record(Event::StepStarted { step: name });

@@ -127,14 +127,23 @@ impl Session<'_> {
         waited.map(|()| Value::Null)
     }
 
-    /// The console's lines from one of them on; waits for the first for a while.
-    pub(super) async fn console(&self, machine: &Driven, start: usize, wait: Limit) -> Value {
+    /// The console's lines from one of them on, and what is begun of the next; waits for a while for one of both
+    /// to be new.
+    pub(super) async fn console(
+        &self,
+        machine: &Driven,
+        start: usize,
+        known: &str,
+        wait: Limit,
+    ) -> Value {
         let began = Instant::now();
         let allowed = wait.get();
         loop {
+            let begun = machine.node.console().begun();
             let lines = console_lines(machine.node.console_log().as_path(), start).await;
-            if !lines.is_empty() || began.elapsed() >= allowed {
-                return json!({ "lines": lines, "waited": began.elapsed().as_secs_f64() });
+            if !lines.is_empty() || begun != known || began.elapsed() >= allowed {
+                let waited = began.elapsed().as_secs_f64();
+                return json!({ "lines": lines, "begun": begun, "waited": waited });
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

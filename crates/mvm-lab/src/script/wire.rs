@@ -102,10 +102,16 @@ pub(super) enum MachineVerb {
     },
     Console {
         start: usize,
+        /// What the other side has of the line that has not ended.
+        #[serde(default)]
+        begun: String,
         wait: Limit,
     },
     SendConsole {
         text: String,
+    },
+    MonitorEvent {
+        wait: Limit,
     },
     CopyFromHost {
         source: String,
@@ -243,7 +249,7 @@ pub(super) enum TestVerb {
         text: String,
         machine: Option<String>,
     },
-    PrintConsole {
+    LogConsoles {
         on: bool,
     },
     SubtestBegan {

@@ -150,20 +150,28 @@ fn suggestion(problem: &str) -> Option<String> {
     (likeness(&nearest) >= LIKENESS_MIN).then(|| nearest.to_owned())
 }
 
+/// What a lab of mvm-ci is made of.
 #[derive(Deserialize, JsonSchema)]
+#[schemars(title = "Topology of mvm-ci")]
 #[serde(deny_unknown_fields)]
 struct TopologyFile {
+    /// The machines by host name. They are numbered from 1 in the order of their names.
     machines: BTreeMap<String, MachineTable>,
+    /// The segments by number, 1 to 254, where they are not like all others.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, SegmentTable>")]
     segments: BTreeMap<SegmentKey, SegmentTable>,
+    /// What machines boot.
     #[serde(default)]
     image: ImageTable,
+    /// Where the machines' memory lies.
     #[serde(default)]
     memory: MemoryWord,
+    /// From launch to an answering agent, such as "90s"; 60s.
     #[serde(default, deserialize_with = "duration_or_none")]
     #[schemars(with = "Option<String>")]
     boot_timeout: Option<Duration>,
+    /// The test that `mvm-ci test` runs.
     #[serde(default)]
     script: ScriptTable,
 }
@@ -171,26 +179,36 @@ struct TopologyFile {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum MemoryWord {
+    /// What machines have in common is shared.
     #[default]
     Shared,
+    /// Each has its own: checkpoints are quicker.
     Own,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ImageTable {
+    /// What machines are that do not say so themselves.
     kind: KindWord,
+    /// Of a Debian image; bookworm.
     suite: Option<String>,
+    /// Of the kernel, loaded at boot.
     modules: Vec<String>,
+    /// Of this host, by name or path, with their libraries; "mvm-ci" is the one that reads this.
     programs: Vec<String>,
+    /// Of this host and whole for minimal machines; of the suite and installed for Debian ones.
     packages: Vec<String>,
+    /// Whether there are iptables, ip6tables, nft, tc and the modules behind them.
     firewall: bool,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct ScriptTable {
+    /// Seen from this file; test.py in a folder, NAME.py beside NAME.toml.
     path: Option<PathBuf>,
+    /// Of all of the script, such as "10m"; 1h.
     #[serde(deserialize_with = "duration_or_none")]
     #[schemars(with = "Option<String>")]
     timeout: Option<Duration>,
@@ -199,9 +217,11 @@ struct ScriptTable {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct SegmentTable {
+    /// Bytes after the Ethernet header, from 1280 to 65535; 1500.
     #[serde(deserialize_with = "mtu")]
-    #[schemars(with = "u16")]
+    #[schemars(with = "u16", range(min = 1280))]
     mtu: Mtu,
+    /// Who is next to whom.
     links: LinksWord,
 }
 
@@ -221,14 +241,18 @@ enum LinksWord {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RegionsTable {
+    /// The machines of each region, by its name.
     machines: BTreeMap<String, Vec<String>>,
+    /// How far regions are from one another; those not told are next to one another.
     round_trips: Vec<RoundTrip>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RoundTrip {
+    /// Two regions.
     between: [String; 2],
+    /// There and back, such as "80ms".
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "String")]
     time: Duration,

@@ -64,11 +64,27 @@ node1.wait_for_closed_port(8081)
 node1.succeed("echo a word on the console > /dev/console")
 node1.wait_for_console_text(r"a \w+ on the")
 assert "a word on the console" in node1.get_console_log()
+node1.succeed("printf 'what is your name? ' > /dev/console")
+node1.wait_for_console_text(r"your name\? $", timeout=30)
+node1.succeed("echo > /dev/console")
+serial_stdout_on()
+node1.succeed("echo on the console and in the log > /dev/console")
+node1.wait_for_console_text("and in the log", timeout=30)
+serial_stdout_off()
+node1.succeed("echo on the console alone > /dev/console")
+node1.wait_for_console_text("console alone", timeout=30)
 node1.sleep(0.1)
 tries = []
 retry(lambda last: tries.append(last) or len(tries) > 1, timeout_seconds=30)
 t.assertEqual(tries, [False, False])
 wait_for_cluster(lambda all_of_them: node1.succeed("true") == "")
+
+# QEMU's own events.
+node1.send_monitor_command("stop")
+node1.send_monitor_command("cont")
+t.assertEqual(node1.wait_for_qmp_event(lambda event: event["event"] == "STOP", timeout=30)["event"], "STOP")
+with t.assertRaises(RequestedAssertionFailed):
+    node1.wait_for_qmp_event(lambda event: event["event"] == "STOP", timeout=0.1)
 
 # Units: the topology's services, and the targets that tests wait for.
 node1.wait_for_unit("web")
@@ -173,5 +189,5 @@ assert json.loads('{"a": 1}') == {"a": 1}
 with subtest("a subtest"):
     node1.shutdown()
     assert not node1.is_up()
-    server_lazy.execute("poweroff -f", check_output=False)
+    server_lazy.execute("poweroff", check_output=False)
     server_lazy.wait_for_shutdown(timeout=60)

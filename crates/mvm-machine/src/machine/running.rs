@@ -3,12 +3,13 @@
 use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
 
 use mvm_agent::client::{Agent, AgentError};
+use tokio::sync::broadcast;
 
 use super::{MachineSpec, Parted, booting::DRAIN_ALLOWED, log::Log};
 use crate::{
     console::OpenConsole,
     process::{Child, Exit},
-    qmp::{Qmp, QmpError},
+    qmp::{Qmp, QmpError, QmpEvent},
     recording::Recording,
 };
 
@@ -135,6 +136,11 @@ impl Running {
     /// If the monitor does not answer. What the command came to is in its words.
     pub async fn monitor_command(&self, command: &str) -> Result<String, QmpError> {
         self.parts.qmp.human_monitor(command).await
+    }
+
+    /// Returns a stream of the monitor's events from now on; it ends with the machine.
+    pub fn monitor_events(&self) -> broadcast::Receiver<QmpEvent> {
+        self.parts.qmp.events()
     }
 
     /// Waits until the machine ends by itself.

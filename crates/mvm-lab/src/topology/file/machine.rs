@@ -18,19 +18,32 @@ const MODE_MAX: u32 = 0o7777;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct MachineTable {
+    /// Memory in MiB.
     memory_mib: u32,
+    /// Processors.
     cpus: u8,
+    /// Its cards, eth1 upward, by the numbers of their segments.
     segments: Vec<u8>,
+    /// Whether it has a way out to the host's network, by eth0.
     gateway: bool,
+    /// Whether it has a private disk at /data, kept across crashes.
     data_disk: bool,
+    /// What it is, where not what `image.kind` says.
     image: Option<KindWord>,
+    /// Beside those of `image`, if that is of the same kind.
     packages: Vec<String>,
+    /// Programs that the agent runs, by name.
     services: BTreeMap<String, ServiceTable>,
+    /// Files by absolute path, put there whenever the machine starts.
     #[schemars(with = "BTreeMap<String, FileTable>")]
     files: BTreeMap<String, KnownFile>,
+    /// Units of systemd by file name.
     units: BTreeMap<String, UnitTable>,
+    /// Each with a home and a shell.
     users: Vec<String>,
+    /// For commands and services.
     environment: BTreeMap<String, String>,
+    /// Other names of units, such as those that NixOS has.
     aliases: BTreeMap<String, String>,
 }
 
@@ -57,8 +70,10 @@ impl Default for MachineTable {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum KindWord {
+    /// A kernel, the agent, BusyBox and bash.
     #[default]
     Minimal,
+    /// A suite of Debian with systemd.
     Debian,
 }
 
@@ -74,9 +89,12 @@ impl From<KindWord> for ImageKind {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ServiceTable {
+    /// The program and its arguments.
     command: Vec<String>,
+    /// Beside the machine's.
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    /// When it starts.
     #[serde(default)]
     start: StartWord,
 }
@@ -98,8 +116,11 @@ struct KnownFile(GuestFile);
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FileTable {
+    /// The content.
     text: Option<String>,
+    /// A file of this host, seen from the topology's folder.
     host: Option<PathBuf>,
+    /// Permission bits in octal digits; 0644.
     #[serde(default, deserialize_with = "mode")]
     #[schemars(with = "Option<String>")]
     mode: Option<u32>,

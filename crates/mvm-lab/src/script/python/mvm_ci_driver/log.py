@@ -38,7 +38,7 @@ class Logger:
         self._say("error", message)
 
     def print_serial_logs(self, enable: bool) -> None:
-        self._engine.tell("test", {"print_console": {"on": enable}})
+        self._engine.tell("test", {"log_consoles": {"on": enable}})
 
     @contextmanager
     def nested(self, message: str, attributes: Optional[Dict[str, str]] = None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, Union
@@ -14,8 +15,9 @@ from mvm_ci_driver.log import Logger
 # Statuses that no command has, for those that were not asked for.
 STATUS_UNCHECKED = -1
 STATUS_DETACHED = -2
-# How much of a wait for the console one request takes.
-CONSOLE_PIECE_SECONDS = 1.0
+# How much of a wait for something that may never come one request takes.
+PIECE_SECONDS = 1.0
+QMP_EVENT_DEFAULT = timedelta(minutes=10)
 
 SCREEN = "machines have no screen here"
 KEYBOARD = "machines have no keyboard here; send_console() writes to the serial console"
@@ -242,11 +244,13 @@ class Machine:
         """Waits for text on the serial console that came since the last such wait, on one line or several."""
         pattern = re.compile(regex, re.MULTILINE)
         left = seconds(timeout)
-        seen = ""
+        whole, begun = "", ""
         while True:
-            piece = CONSOLE_PIECE_SECONDS if left is None else min(CONSOLE_PIECE_SECONDS, left)
-            told = self._ask("console", start=self._console_at + seen.count("\n"), wait=piece)
-            seen += "".join(f"{line}\n" for line in told["lines"])
+            piece = PIECE_SECONDS if left is None else min(PIECE_SECONDS, left)
+            told = self._ask("console", start=self._console_at + whole.count("\n"), begun=begun, wait=piece)
+            whole += "".join(f"{line}\n" for line in told["lines"])
+            begun = told["begun"]
+            seen = whole + begun
             found = pattern.search(seen)
             if found:
                 self._console_at += seen[: found.end()].rstrip("\n").count("\n") + 1
@@ -303,6 +307,19 @@ class Machine:
     def send_monitor_command(self, command: str) -> str:
         """A command of QEMU's human monitor."""
         return str(self._ask("monitor", command=command))
+
+    def wait_for_qmp_event(
+        self, event_filter: Callable[[Dict[str, Any]], bool], timeout: Optional[Duration] = QMP_EVENT_DEFAULT
+    ) -> Dict[str, Any]:
+        """Waits for an event of QEMU's that the filter takes; those that came before the call count, each once."""
+        allowed = seconds(timeout)
+        began = time.monotonic()
+        while True:
+            event: Optional[Dict[str, Any]] = self._ask("monitor_event", wait=PIECE_SECONDS)
+            if event is not None and event_filter(event):
+                return event
+            if allowed is not None and time.monotonic() - began >= allowed:
+                raise RequestedAssertionFailed(f"QEMU told no such event of {self.name} within {allowed} seconds")
 
     def forward_port(self, host_port: int = 8080, guest_port: int = 80) -> None:
         """Forwards a port of the host's loopback to one of the machine, whatever becomes of the network."""
@@ -366,11 +383,6 @@ class Machine:
 
     def switch_root(self) -> None:
         raise not_there("switch_root()", "machines have one stage of booting")
-
-    def wait_for_qmp_event(self, event_filter: Any, timeout: Duration = DEFAULT) -> Dict[str, Any]:
-        raise not_there(
-            "wait_for_qmp_event()", "QEMU's events are the engine's; wait_for_shutdown() waits for the end"
-        )
 
     def create_efi_vars(self, *_arguments: Any) -> None:
         raise not_there("create_efi_vars()", UEFI)
