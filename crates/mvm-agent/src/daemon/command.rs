@@ -73,7 +73,7 @@ pub(super) fn prepare_member(program: &Program, base: &[(&str, &str)]) -> Result
             .iter()
             .map(|(name, value)| (name, value)),
     );
-    sys::unblock_signals(&mut command);
+    sys::reset_signals(&mut command);
     sys::usual_priority(&mut command);
     Ok(command)
 }

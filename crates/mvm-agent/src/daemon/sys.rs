@@ -13,6 +13,9 @@ use std::process::Command;
 use rustix::process::{Pid, ioctl_tiocsctty, setsid};
 use rustix::stdio::stdin;
 
+/// One more than the highest number of a standard signal (signal(7)).
+const SIGNALS_END: i32 = 32;
+
 /// Adopts a descriptor that the process inherited.
 ///
 /// The caller names each number once, at start, before opening anything: that is what makes the descriptor
@@ -27,7 +30,7 @@ pub(super) fn adopt(number: i32) -> io::Result<OwnedFd> {
 }
 
 /// Blocks these signals for the process (for its only thread) and returns a non-blocking descriptor that
-/// yields them. Programs inherit the block: see [`unblock_signals`].
+/// yields them. Programs inherit the block: see [`reset_signals`].
 pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set; sigaddset refuses numbers that are no signals; the other two
@@ -49,9 +52,14 @@ pub(super) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Has a program begin with no signal blocked, whatever [`signal_fd`] blocked here.
-pub(super) fn unblock_signals(command: &mut Command) {
-    let unblock = || {
+/// Has a program begin with no signal blocked, whatever [`signal_fd`] blocked here, and none ignored, whatever whoever
+/// started this daemon ignored: a shell could not change that.
+pub(super) fn reset_signals(command: &mut Command) {
+    let reset = || {
+        for signal in 1..SIGNALS_END {
+            // SAFETY: this sets no handler. Those that cannot be changed are refused.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset initialises the set, sigprocmask reads it; both may be called after a fork.
         let failed = unsafe {
@@ -64,8 +72,8 @@ pub(super) fn unblock_signals(command: &mut Command) {
             Ok(())
         }
     };
-    // SAFETY: the closure makes two async-signal-safe calls and allocates nothing.
-    unsafe { command.pre_exec(unblock) };
+    // SAFETY: the closure makes async-signal-safe calls alone and allocates nothing.
+    unsafe { command.pre_exec(reset) };
 }
 
 /// Has a program lead a session of its own, with its standard input, which is to be a terminal, as that session's

@@ -301,10 +301,7 @@ fn a_prompt_has_the_names_of_scripts() {
     prompt.see(">>> ");
     prompt.type_in("test_script()\r");
     prompt.see("the script node1");
-    // Typed before there is a prompt, an end of input is lost by the kernel.
-    prompt.see(">>> ");
-    prompt.type_in("\x04");
-    prompt.see("run folder: ");
+    prompt.end_input_until("run folder: ");
     expect_left(prompt, 0);
     let history = fs::read_to_string(folder.path().join("mvm-ci/repl-history")).unwrap();
     assert!(history.contains("start_all()"), "{history}");

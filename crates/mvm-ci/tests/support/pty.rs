@@ -4,7 +4,7 @@ use std::{
     fs,
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use rustix::{
 
 /// Only a hang takes this long.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
+const RETYPE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The settings are told by the shell, since the kernel makes them new once the terminal's session is over.
 const SHELL: &str =
@@ -75,18 +76,35 @@ impl Pty {
     /// Waits until the text is shown, after what was waited for before; returns what is between the two.
     #[track_caller]
     pub(crate) fn see(&mut self, text: &str) -> String {
+        let seen = self.look_for(text, HANG);
+        seen.unwrap_or_else(|error| panic!("{error}: no {text:?} in {:?}", self.screen))
+    }
+
+    /// Types an end of input until the text is shown: one that comes before the program has the terminal set as it
+    /// wants it is lost by the kernel.
+    #[track_caller]
+    pub(crate) fn end_input_until(&mut self, text: &str) {
         let deadline = Instant::now() + HANG;
+        while Instant::now() < deadline {
+            self.type_in("\x04");
+            if self.look_for(text, RETYPE_INTERVAL).is_ok() {
+                return;
+            }
+        }
+        panic!("no {text:?} in {:?}", self.screen);
+    }
+
+    fn look_for(&mut self, text: &str, allowed: Duration) -> Result<String, RecvTimeoutError> {
+        let deadline = Instant::now() + allowed;
         loop {
             if let Some(place) = self.screen.find(text) {
                 let mut between: String = self.screen.drain(..place + text.len()).collect();
                 between.truncate(place);
-                return between;
+                return Ok(between);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.shown.recv_timeout(left) {
-                Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(error) => panic!("{error}: no {text:?} in {:?}", self.screen),
-            }
+            let bytes = self.shown.recv_timeout(left)?;
+            self.screen.push_str(&String::from_utf8_lossy(&bytes));
         }
     }
 
