@@ -12,7 +12,7 @@ use std::{
 
 use mvm_lab::{
     environment::EnvironmentOptions,
-    event::{Event, StepOutcome},
+    event::{Event, LogLevel, StepOutcome},
     lab::StartBy,
     report::{self, Colours},
     runner::{self, Report, RunOptions, Stay},
@@ -79,11 +79,16 @@ fn run(test: ScriptTest) -> Told {
 
 /// Runs a script of one's own on one machine.
 fn run_text(name: &str, text: &str) -> Told {
+    run_texts(name, "[machines.one]\nmemory_mib = 128\n", text)
+}
+
+/// Runs a script of one's own on machines of one's own.
+fn run_texts(name: &str, topology: &str, script: &str) -> Told {
     let folder = tempfile::tempdir().unwrap();
-    let topology = folder.path().join(format!("{name}.toml"));
-    std::fs::write(&topology, "[machines.one]\nmemory_mib = 128\n").unwrap();
-    std::fs::write(folder.path().join(format!("{name}.py")), text).unwrap();
-    run(ScriptTest::load(&topology).unwrap())
+    let file = folder.path().join(format!("{name}.toml"));
+    std::fs::write(&file, topology).unwrap();
+    std::fs::write(folder.path().join(format!("{name}.py")), script).unwrap();
+    run(ScriptTest::load(&file).unwrap())
 }
 
 #[test]
@@ -185,6 +190,61 @@ one.succeed("true")
         "{:?}",
         told.report.message
     );
+}
+
+/// The warnings of a script that partitions two machines by their own firewalls.
+fn firewall_warnings(name: &str, script: &str) -> Vec<String> {
+    const TOPOLOGY: &str = "[image]\nfirewall = true\n[machines.node1]\n[machines.node2]\n";
+    let told = run_texts(name, TOPOLOGY, script);
+    let report = &told.report;
+    assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);
+    let warning = |event: &Event| match event {
+        Event::Log {
+            level: LogLevel::Warning,
+            machine,
+            text,
+        } => Some(format!("{}: {text}", machine.as_deref().unwrap_or("?"))),
+        _ => None,
+    };
+    told.events.iter().filter_map(warning).collect()
+}
+
+#[test]
+fn a_firewall_that_lets_ipv6_pass_is_warned_of_once() {
+    let warnings = firewall_warnings(
+        "half-a-firewall",
+        r#"
+node1.succeed("iptables -A INPUT -s node2 -j DROP")
+node2.fail("ping -4 -c 1 -W 1 node1")
+node2.succeed("ping -6 -c 1 node1")
+node1.succeed("iptables -A OUTPUT -d node2 -j DROP")
+node2.succeed("ping -6 -c 1 node1")
+"#,
+    );
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.starts_with("node1: iptables stops IPv4 alone")
+            && warning.contains("ip6tables")
+            && warning.contains("network.isolate(node1)"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_firewall_for_both_families_is_not_warned_of() {
+    let warnings = firewall_warnings(
+        "whole-firewall",
+        r#"
+for tables in ("iptables", "ip6tables"):
+    for chain in ("INPUT -s", "OUTPUT -d"):
+        node1.succeed(f"{tables} -A {chain} node2 -j DROP")
+node2.fail("ping -4 -c 1 -W 1 node1")
+node2.fail("ping -6 -c 1 -W 1 node1")
+"#,
+    );
+    assert_eq!(warnings, Vec::<String>::new());
 }
 
 #[test]

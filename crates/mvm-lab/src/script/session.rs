@@ -25,6 +25,7 @@ use tokio::{
 
 use super::{
     commands::Started,
+    firewall::Firewalls,
     machine::Driven,
     wire::{Answer, Done, End, Line, MachineTold, Refusal, TestVerb, Told, What, World},
 };
@@ -58,6 +59,7 @@ pub(super) struct Session<'r> {
     pub(super) captures: StdMutex<BTreeMap<String, Capture>>,
     pub(super) forwards: StdMutex<Vec<mvm_agent::client::Forward>>,
     pub(super) consoles_shown: AtomicBool,
+    pub(super) firewalls: StdMutex<Firewalls>,
     subtests: StdMutex<Vec<(String, Instant)>>,
     finished: StdMutex<Option<Finished>>,
 }
@@ -79,6 +81,7 @@ impl<'r> Session<'r> {
             captures: StdMutex::default(),
             forwards: StdMutex::default(),
             consoles_shown: AtomicBool::new(false),
+            firewalls: StdMutex::default(),
             subtests: StdMutex::default(),
             finished: StdMutex::default(),
         }
