@@ -37,6 +37,21 @@ impl Told {
             .collect()
     }
 
+    /// The warnings of the log, each behind the machine that it is about.
+    fn warnings(&self) -> Vec<String> {
+        let events = self.events.iter();
+        events
+            .filter_map(|event| match event {
+                Event::Log {
+                    level: LogLevel::Warning,
+                    machine,
+                    text,
+                } => Some(format!("{}: {text}", machine.as_deref().unwrap_or("?"))),
+                _ => None,
+            })
+            .collect()
+    }
+
     fn steps(&self) -> Vec<(&str, &StepOutcome)> {
         let events = self.events.iter();
         events
@@ -177,9 +192,15 @@ raises(RequestedAssertionFailed, "killed when its time was up", lambda: one.succ
 raises(RequestedAssertionFailed, "last seen after", lambda: one.wait_until_succeeds("false", timeout=1))
 raises(RequestedAssertionFailed, "nothing accepted connections", lambda: one.wait_for_open_port(9, timeout=1))
 raises(RequestedAssertionFailed, "did not appear on the console", lambda: one.wait_for_console_text("no such text", timeout=0.2))
+raises(RequestedAssertionFailed, "until the time was up", lambda: one.wait_until_succeeds("sleep 1000", timeout=0.5))
+raises(RequestedAssertionFailed, "could not see", lambda: one.wait_until_fails("true", timeout=0.5))
 raises(RequestedAssertionFailed, "must fail", lambda: one.fail("true"))
+raises(RequestedAssertionFailed, "SIGPIPE", lambda: one.succeed("yes | grep -q y"))
 raises(RequestedAssertionFailed, "1 != 2", lambda: t.assertEqual(1, 2))
 raises(RequestedAssertionFailed, "timed out", lambda: retry(lambda last: False, timeout=0.1))
+def is_formed(nodes):
+    return len(nodes) > 3
+raises(RequestedAssertionFailed, "is_formed of line 25 returned False", lambda: wait_for_cluster(is_formed, timeout=0.1))
 raises(AttributeError, "fly", lambda: one.fly())
 one.succeed("true")
 "#,
@@ -198,15 +219,7 @@ fn firewall_warnings(name: &str, script: &str) -> Vec<String> {
     let told = run_texts(name, TOPOLOGY, script);
     let report = &told.report;
     assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);
-    let warning = |event: &Event| match event {
-        Event::Log {
-            level: LogLevel::Warning,
-            machine,
-            text,
-        } => Some(format!("{}: {text}", machine.as_deref().unwrap_or("?"))),
-        _ => None,
-    };
-    told.events.iter().filter_map(warning).collect()
+    told.warnings()
 }
 
 #[test]
@@ -276,6 +289,18 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
             "killed by signal 9",
         ),
         (
+            "condition",
+            "@polling_condition\ndef holds():\n    'it holds'\n    return False\nwith holds:\n    one.start()",
+            Verdict::Failed,
+            "PollingConditionError: polling condition failed: it holds",
+        ),
+        (
+            "trouble",
+            "raise MachineError('no good')",
+            Verdict::Unknown,
+            "MachineError: no good",
+        ),
+        (
             "name",
             "one.succeed(undefined)",
             Verdict::Failed,
@@ -291,6 +316,26 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
         let message = told.report.message.unwrap_or_default();
         assert!(message.contains(words), "{name}: {message}");
     }
+}
+
+#[test]
+fn an_error_of_a_thread_is_told_with_the_lines_of_the_script() {
+    let told = run_text(
+        "threads",
+        "import threading\nwatch = threading.Thread(target=lambda: one.succeed('exit 3'), name='watch')\nwatch.start()\nwatch.join()\n",
+    );
+    assert_eq!(told.report.verdict, Verdict::Passed);
+    let warnings = told.warnings();
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains("watch ended with an error")
+            && warning.contains("threads.py\", line 2")
+            && warning.contains("ended with exit code 3")
+            && warning.matches("File \"").count() == 1,
+        "{warning}"
+    );
 }
 
 #[test]

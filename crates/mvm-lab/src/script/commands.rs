@@ -30,6 +30,8 @@ const STATUS_TIMED_OUT: i32 = 124;
 const STATUS_SIGNAL: i32 = 128;
 /// Every shell of a script: what goes wrong in it must not pass unseen.
 const STRICT: &str = "set -euo pipefail; ";
+/// Where they are run.
+pub(super) const FOLDER: &str = "/tmp";
 /// How much of each output is kept.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -147,7 +149,7 @@ impl Session<'_> {
         for (name, value) in &node.member().config.provision.environment {
             shell = shell.env(name, value);
         }
-        Ok(shell.arg(format!("{STRICT}{command}")).cwd("/tmp"))
+        Ok(shell.arg(format!("{STRICT}{command}")).cwd(FOLDER))
     }
 
     /// Warns of machines whose firewall stops IPv4 alone, as the script goes on.

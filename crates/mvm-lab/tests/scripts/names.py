@@ -36,6 +36,8 @@ t.assertEqual(node1.execute("echo out; echo err >&2; exit 4"), (4, "out\n"))
 t.assertEqual(node1.execute("true", check_return=False)[0], -1)
 t.assertEqual(node1.execute("sleep 1000", check_output=False), (-2, ""))
 t.assertEqual(node1.succeed("pwd; echo $HOME; id -un"), "/tmp\n/root\nroot\n")
+t.assertEqual(node1.succeed("echo $OWN"), "a word of its own\n")
+t.assertEqual(node1.succeed(timeout=5), "")
 t.assertEqual(node1.succeed("echo one", "echo two"), "one\ntwo\n")
 t.assertEqual(node1.fail("echo bad; exit 1", "echo worse; exit 2"), "bad\nworse\n")
 node1.fail("false | true")
@@ -52,15 +54,30 @@ bound("false")
 # A background job that leaves standard output alone does not keep the command, and lives on.
 node1.succeed("(sleep 1; echo > /tmp/later) >&2 &")
 node1.wait_for_file("/tmp/later")
+node1.wait_for_file("/tmp/lat*")
+node1.wait_for_file("$HOME")
+node1.succeed("touch '/tmp/two words'")
+node1.wait_for_file("/tmp/two words", timeout=5)
 
 # Waits.
 node1.wait_until_succeeds("true")
 node1.wait_until_fails("test -e /tmp/absent", timeout=5)
+# One that is killed when its time is up has failed, as with fail().
+node1.fail("sleep 1000", timeout=0.3)
+node1.wait_until_fails("sleep 1000", timeout=0.3)
 node1.execute("(sleep 0.5; touch /tmp/soon) >&2 &")
 t.assertEqual(node1.wait_until_succeeds("test -e /tmp/soon && echo there"), "there\n")
 node1.wait_for_open_port(8080)
 node1.wait_for_open_port(8080, "127.0.0.1", timeout=10)
 node1.wait_for_closed_port(8081)
+node1.succeed("mkdir -p /tmp/sockets && ln -s . /tmp/sockets/link && syslogd")
+node1.execute("openssl s_server -unix /tmp/sockets/stream -nocert >&2 &")
+node1.wait_for_open_unix_socket("/tmp/sockets/stream", timeout=30)
+node1.wait_for_open_unix_socket("/tmp/sockets/link/stream", timeout=30)
+node1.wait_for_open_unix_socket("/dev/log", is_datagram=True, timeout=30)
+for absent, is_datagram in (("/tmp/sockets/none", False), ("/tmp/sockets/stream", True), ("/dev/log", False)):
+    with t.assertRaises(RequestedAssertionFailed):
+        node1.wait_for_open_unix_socket(absent, is_datagram, timeout=0.5)
 node1.succeed("echo a word on the console > /dev/console")
 node1.wait_for_console_text(r"a \w+ on the")
 assert "a word on the console" in node1.get_console_log()
@@ -132,7 +149,22 @@ tree = driver.out_dir / "tree"
 node1.copy_from_host(tree, "/tmp/tree")
 node1.copy_from_host_via_shell(tree / "a", "/tmp/one-file")
 t.assertEqual(node1.succeed("cat /tmp/tree/a /tmp/tree/b/c /tmp/one-file"), "flat\ndeep\nflat\n")
+# As by cp: into a folder that is there, and seen from where commands are run.
+node1.copy_from_host(tree / "a", "/tmp/tree/b/")
+node1.copy_from_host(tree, "/tmp/tree/b")
+node1.copy_from_host(str(tree / "a"), "relative/flat")
+t.assertEqual(node1.succeed("cat tree/b/a tree/b/tree/b/c relative/flat"), "flat\ndeep\nflat\n")
+with t.assertRaises(ValueError):
+    node1.copy_from_host("/no/such/file", "/tmp/absent-too")
 node1.copy_from_machine("/tmp/tree", "copied")
+node1.succeed("mkdir -p one/empty; ln -s /tmp/tree/a one/link; echo root > /root/file; ln -s /root/file link")
+node1.copy_from_machine("one")
+node1.copy_from_machine("link", "copied")
+assert (driver.out_dir / "one" / "empty").is_dir()
+t.assertEqual((driver.out_dir / "one" / "link").read_text(), "flat\n")
+t.assertEqual((driver.out_dir / "copied" / "link").read_text(), "root\n")
+with t.assertRaises(RequestedAssertionFailed):
+    node1.copy_from_machine("/no/such/file")
 
 # A machine starts with its first command; dashes are underscores; cards are in order.
 addresses = server_lazy.succeed("ip -o addr show")
