@@ -12,7 +12,7 @@ use std::{
 
 use mvm_lab::{
     environment::EnvironmentOptions,
-    event::{Event, StepOutcome},
+    event::{Event, LogLevel, StepOutcome},
     lab::StartBy,
     report::{self, Colours},
     runner::{self, Report, RunOptions, Stay},
@@ -32,6 +32,21 @@ impl Told {
         events
             .filter_map(|event| match event {
                 Event::Log { text, .. } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The warnings of the log, each behind the machine that it is about.
+    fn warnings(&self) -> Vec<String> {
+        let events = self.events.iter();
+        events
+            .filter_map(|event| match event {
+                Event::Log {
+                    level: LogLevel::Warning,
+                    machine,
+                    text,
+                } => Some(format!("{}: {text}", machine.as_deref().unwrap_or("?"))),
                 _ => None,
             })
             .collect()
@@ -79,11 +94,16 @@ fn run(test: ScriptTest) -> Told {
 
 /// Runs a script of one's own on one machine.
 fn run_text(name: &str, text: &str) -> Told {
+    run_texts(name, "[machines.one]\nmemory_mib = 128\n", text)
+}
+
+/// Runs a script of one's own on machines of one's own.
+fn run_texts(name: &str, topology: &str, script: &str) -> Told {
     let folder = tempfile::tempdir().unwrap();
-    let topology = folder.path().join(format!("{name}.toml"));
-    std::fs::write(&topology, "[machines.one]\nmemory_mib = 128\n").unwrap();
-    std::fs::write(folder.path().join(format!("{name}.py")), text).unwrap();
-    run(ScriptTest::load(&topology).unwrap())
+    let file = folder.path().join(format!("{name}.toml"));
+    std::fs::write(&file, topology).unwrap();
+    std::fs::write(folder.path().join(format!("{name}.py")), script).unwrap();
+    run(ScriptTest::load(&file).unwrap())
 }
 
 #[test]
@@ -174,9 +194,15 @@ raises(RequestedAssertionFailed, "killed when its time was up", lambda: one.succ
 raises(RequestedAssertionFailed, "last seen after", lambda: one.wait_until_succeeds("false", timeout=1))
 raises(RequestedAssertionFailed, "nothing accepted connections", lambda: one.wait_for_open_port(9, timeout=1))
 raises(RequestedAssertionFailed, "did not appear on the console", lambda: one.wait_for_console_text("no such text", timeout=0.2))
+raises(RequestedAssertionFailed, "until the time was up", lambda: one.wait_until_succeeds("sleep 1000", timeout=0.5))
+raises(RequestedAssertionFailed, "could not see", lambda: one.wait_until_fails("true", timeout=0.5))
 raises(RequestedAssertionFailed, "must fail", lambda: one.fail("true"))
+raises(RequestedAssertionFailed, "SIGPIPE", lambda: one.succeed("yes | grep -q y"))
 raises(RequestedAssertionFailed, "1 != 2", lambda: t.assertEqual(1, 2))
 raises(RequestedAssertionFailed, "timed out", lambda: retry(lambda last: False, timeout=0.1))
+def is_formed(nodes):
+    return len(nodes) > 3
+raises(RequestedAssertionFailed, "is_formed of line 25 returned False", lambda: wait_for_cluster(is_formed, timeout=0.1))
 raises(AttributeError, "fly", lambda: one.fly())
 one.succeed("true")
 "#,
@@ -187,6 +213,53 @@ one.succeed("true")
         "{:?}",
         told.report.message
     );
+}
+
+/// The warnings of a script that partitions two machines by their own firewalls.
+fn firewall_warnings(name: &str, script: &str) -> Vec<String> {
+    const TOPOLOGY: &str = "[image]\nfirewall = true\n[machines.node1]\n[machines.node2]\n";
+    let told = run_texts(name, TOPOLOGY, script);
+    let report = &told.report;
+    assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);
+    told.warnings()
+}
+
+#[test]
+fn a_firewall_that_lets_ipv6_pass_is_warned_of_once() {
+    let warnings = firewall_warnings(
+        "half-a-firewall",
+        r#"
+node1.succeed("iptables -A INPUT -s node2 -j DROP")
+node2.fail("ping -4 -c 1 -W 1 node1")
+node2.succeed("ping -6 -c 1 node1")
+node1.succeed("iptables -A OUTPUT -d node2 -j DROP")
+node2.succeed("ping -6 -c 1 node1")
+"#,
+    );
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.starts_with("node1: iptables stops IPv4 alone")
+            && warning.contains("ip6tables")
+            && warning.contains("network.isolate(node1)"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_firewall_for_both_families_is_not_warned_of() {
+    let warnings = firewall_warnings(
+        "whole-firewall",
+        r#"
+for tables in ("iptables", "ip6tables"):
+    for chain in ("INPUT -s", "OUTPUT -d"):
+        node1.succeed(f"{tables} -A {chain} node2 -j DROP")
+node2.fail("ping -4 -c 1 -W 1 node1")
+node2.fail("ping -6 -c 1 -W 1 node1")
+"#,
+    );
+    assert_eq!(warnings, Vec::<String>::new());
 }
 
 #[test]
@@ -218,6 +291,18 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
             "killed by signal 9",
         ),
         (
+            "condition",
+            "@polling_condition\ndef holds():\n    'it holds'\n    return False\nwith holds:\n    one.start()",
+            Verdict::Failed,
+            "PollingConditionError: polling condition failed: it holds",
+        ),
+        (
+            "trouble",
+            "raise MachineError('no good')",
+            Verdict::Unknown,
+            "MachineError: no good",
+        ),
+        (
             "name",
             "one.succeed(undefined)",
             Verdict::Failed,
@@ -233,6 +318,26 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
         let message = told.report.message.unwrap_or_default();
         assert!(message.contains(words), "{name}: {message}");
     }
+}
+
+#[test]
+fn an_error_of_a_thread_is_told_with_the_lines_of_the_script() {
+    let told = run_text(
+        "threads",
+        "import threading\nwatch = threading.Thread(target=lambda: one.succeed('exit 3'), name='watch')\nwatch.start()\nwatch.join()\n",
+    );
+    assert_eq!(told.report.verdict, Verdict::Passed);
+    let warnings = told.warnings();
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains("watch ended with an error")
+            && warning.contains("threads.py\", line 2")
+            && warning.contains("ended with exit code 3")
+            && warning.matches("File \"").count() == 1,
+        "{warning}"
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ const FILES_MAX: usize = 2000;
 #[derive(Debug, thiserror::Error)]
 pub enum ElfError {
     /// There is no such program.
-    #[error("could not find the program {name} on this host's PATH")]
+    #[error("could not find the program {name} on this host{}", whence(name))]
     NotFound {
         /// The name looked for.
         name: String,
@@ -83,6 +83,14 @@ pub fn find_program(name: &str) -> Result<PathBuf, ElfError> {
         .map(|folder| folder.join(name))
         .find(|candidate| is_executable(candidate))
         .ok_or_else(missing)
+}
+
+/// Where a program was looked for, and what to do when it is not there.
+fn whence(name: &str) -> &'static str {
+    match name.contains('/') {
+        true => "; install the package that it belongs to",
+        false => "'s PATH",
+    }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -502,6 +510,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "could not find the program no-such-program-here on this host's PATH"
+        );
+        let error = find_program("/usr/sbin/no-such-program-here").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "could not find the program /usr/sbin/no-such-program-here on this host; install the package that it belongs to"
         );
     }
 

@@ -281,12 +281,16 @@ impl Node {
         })
     }
 
-    /// Starts a service of the machine's configuration.
+    /// Starts a service of the machine's configuration. Its own environment comes before the machine's.
     pub async fn start_service(&self, name: &str) -> Result<(), NodeError> {
-        let spec = self.service_spec(name)?;
+        let mut spec = self.service_spec(name)?.clone();
+        for (name, value) in &self.member.config.provision.environment {
+            let own = spec.environment.entry(name.clone());
+            own.or_insert_with(|| value.clone());
+        }
         let place = self.service_place(name)?;
         let mut services = self.services.lock().await;
-        let started = Service::start(place, spec).await;
+        let started = Service::start(place, &spec).await;
         let service = started.map_err(|source| self.service_error(source))?;
         services.insert(name.to_owned(), service);
         Ok(())

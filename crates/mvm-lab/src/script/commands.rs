@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
+    firewall,
     machine::Driven,
     session::Session,
     wire::{Done, Limit, Refusal},
@@ -29,6 +30,8 @@ const STATUS_TIMED_OUT: i32 = 124;
 const STATUS_SIGNAL: i32 = 128;
 /// Every shell of a script: what goes wrong in it must not pass unseen.
 const STRICT: &str = "set -euo pipefail; ";
+/// Where they are run.
+pub(super) const FOLDER: &str = "/tmp";
 /// How much of each output is kept.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -57,16 +60,6 @@ pub(super) struct Started {
     output: StdMutex<Vec<u8>>,
     ended: watch::Sender<Option<Ended>>,
     kill: tokio::sync::Notify,
-}
-
-/// The shell for a script's command.
-pub(super) fn shell(node: &Node, command: &str) -> Result<Command, NodeError> {
-    let shell = node.agent()?.command("bash").arg("-c");
-    Ok(shell
-        .arg(format!("{STRICT}{command}"))
-        .cwd("/tmp")
-        .env("HOME", "/root")
-        .env("USER", "root"))
 }
 
 /// A command's outputs as they come.
@@ -146,6 +139,30 @@ fn number(status: ExitStatus) -> i32 {
 }
 
 impl Session<'_> {
+    /// The shell for a script's command.
+    fn shell(&self, node: &Node, command: &str) -> Result<Command, NodeError> {
+        self.watch_firewalls(node.name(), command);
+        let mut shell = node.agent()?.command("bash").arg("-c");
+        for (name, value) in [("HOME", "/root"), ("USER", "root")] {
+            shell = shell.env(name, value);
+        }
+        for (name, value) in &node.member().config.provision.environment {
+            shell = shell.env(name, value);
+        }
+        Ok(shell.arg(format!("{STRICT}{command}")).cwd(FOLDER))
+    }
+
+    /// Warns of machines whose firewall stops IPv4 alone, as the script goes on.
+    fn watch_firewalls(&self, machine: &str, command: &str) {
+        for half in lock(&self.firewalls).hear(machine, command) {
+            self.run.recorder.record(Event::Log {
+                level: LogLevel::Warning,
+                text: firewall::warning(&half),
+                machine: Some(half),
+            });
+        }
+    }
+
     /// Runs a command to its end.
     pub(super) async fn run_command(
         &self,
@@ -153,7 +170,7 @@ impl Session<'_> {
         command: &str,
         allowed: Option<Duration>,
     ) -> Result<Ended, Refusal> {
-        let mut shell = shell(node, command)?;
+        let mut shell = self.shell(node, command)?;
         if let Some(allowed) = allowed {
             shell = shell.timeout(allowed);
         }
@@ -205,7 +222,7 @@ impl Session<'_> {
     /// Starts a command that nobody hears of again.
     pub(super) async fn spawn(&self, machine: &Driven, command: String) -> Done {
         let node = machine.up().await?;
-        let started = shell(node, &command)?.detached().start().await;
+        let started = self.shell(node, &command)?.detached().start().await;
         started.map_err(|source| node.agent_error(source))?;
         Ok(Value::Null)
     }
@@ -213,7 +230,7 @@ impl Session<'_> {
     /// Starts a command beside the script.
     pub(super) async fn begin(&self, machine: &Driven, command: String) -> Done {
         let node = machine.up().await?;
-        let running = shell(node, &command)?.spawn().await;
+        let running = self.shell(node, &command)?.spawn().await;
         let running = running.map_err(|source| node.agent_error(source))?;
         let started = Arc::new(Started {
             output: StdMutex::default(),

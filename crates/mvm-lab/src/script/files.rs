@@ -9,6 +9,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    commands::FOLDER,
     machine::Driven,
     session::Session,
     wire::{Done, Refusal},
@@ -21,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 const MODE_BITS: u32 = 0o7777;
 
 impl Session<'_> {
-    /// Copies a file or a folder of the host into a machine, links followed.
+    /// Copies a file or a folder of the host into a machine, links followed; to where `cp -r` would, run in [`FOLDER`].
     pub(super) async fn copy_from_host(
         &self,
         machine: &Driven,
@@ -30,11 +31,14 @@ impl Session<'_> {
     ) -> Done {
         let node = machine.up().await?;
         let source = Path::new(source);
-        let mut folders = vec![(source.to_owned(), target.trim_end_matches('/').to_owned())];
-        if source.is_file() {
-            upload(node, source, target).await?;
+        let found = tokio::fs::metadata(source).await;
+        let is_folder = found.map_err(|error| unreadable(source, &error))?.is_dir();
+        let target = place(node, source, target).await?;
+        if !is_folder {
+            upload(node, source, &target).await?;
             return Ok(Value::Null);
         }
+        let mut folders = vec![(source.to_owned(), target)];
         while let Some((folder, place)) = folders.pop() {
             node.succeed(&format!("mkdir -p {}", quoted(&place)))
                 .await?;
@@ -58,7 +62,7 @@ impl Session<'_> {
         Ok(Value::Null)
     }
 
-    /// Copies a file or a folder of a machine into a folder below the run's.
+    /// Copies a file or a folder of a machine into a folder below the run's, links followed.
     pub(super) async fn copy_from_machine(
         &self,
         machine: &Driven,
@@ -67,26 +71,56 @@ impl Session<'_> {
     ) -> Done {
         let node = machine.up().await?;
         let folder = below(self.run.folder.path(), target)?;
+        let source = absolute(source);
         let source = source.trim_end_matches('/');
         let parent = source.rfind('/').map_or("", |end| &source[..=end]);
-        let listed = node
-            .succeed(&format!("find {} -type f -print0", quoted(source)))
-            .await?;
-        for path in listed.split('\0').filter(|path| !path.is_empty()) {
-            let name = path.strip_prefix(parent).unwrap_or(path);
-            let place = below(&folder, name)?;
-            let downloaded = node.agent()?.download(path, FILE_BYTES_MAX).await;
-            let (content, _mode) = downloaded.map_err(|source| node.agent_error(source))?;
-            let written = async {
-                tokio::fs::create_dir_all(place.parent().unwrap_or(&folder)).await?;
-                tokio::fs::write(&place, content).await
-            };
-            written.await.map_err(|error| {
-                Refusal::machine(format!("could not write {}: {error}", place.display()))
-            })?;
+        for (kind, is_file) in [("d", false), ("f", true)] {
+            let find = format!("find -L {} -type {kind} -print0", quoted(source));
+            let listed = node.succeed(&find).await?;
+            for path in listed.split('\0').filter(|path| !path.is_empty()) {
+                let place = below(&folder, path.strip_prefix(parent).unwrap_or(path))?;
+                match is_file {
+                    true => download(node, path, &place).await?,
+                    false => make_folder(&place).await?,
+                }
+            }
         }
         Ok(Value::Null)
     }
+}
+
+/// A path in a machine, seen from where its commands are run.
+fn absolute(path: &str) -> String {
+    match path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("{FOLDER}/{path}"),
+    }
+}
+
+/// Where a copy goes: into a folder that is there, under its own name, or else to just that place.
+async fn place(node: &Node, source: &Path, target: &str) -> Result<String, Refusal> {
+    let target = absolute(target);
+    let is_folder = node
+        .execute(&format!("test -d {}", quoted(&target)))
+        .await?;
+    let target = target.trim_end_matches('/');
+    Ok(match (is_folder.success(), source.file_name()) {
+        (true, Some(name)) => format!("{target}/{}", name.to_string_lossy()),
+        _ => target.to_owned(),
+    })
+}
+
+async fn download(node: &Node, path: &str, place: &Path) -> Result<(), Refusal> {
+    let downloaded = node.agent()?.download(path, FILE_BYTES_MAX).await;
+    let (content, _mode) = downloaded.map_err(|source| node.agent_error(source))?;
+    make_folder(place.parent().unwrap_or(place)).await?;
+    let written = tokio::fs::write(place, content).await;
+    written.map_err(|error| unwritable(place, &error))
+}
+
+async fn make_folder(place: &Path) -> Result<(), Refusal> {
+    let made = tokio::fs::create_dir_all(place).await;
+    made.map_err(|error| unwritable(place, &error))
 }
 
 async fn upload(node: &Node, source: &Path, target: &str) -> Result<(), Refusal> {
@@ -103,6 +137,10 @@ async fn upload(node: &Node, source: &Path, target: &str) -> Result<(), Refusal>
 
 fn unreadable(path: &Path, error: &io::Error) -> Refusal {
     Refusal::value(format!("could not read {}: {error}", path.display()))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Refusal {
+    Refusal::machine(format!("could not write {}: {error}", path.display()))
 }
 
 /// A path within a folder. What a guest calls its files must not lead out of it.

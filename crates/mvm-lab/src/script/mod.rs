@@ -7,12 +7,14 @@
 //!                  └──────────────── lines of the test's log ────────────────┘
 //! ```
 //!
-//! What can be asked is in `wire`; each area of it has a file: `machine`, `commands`, `waits`, `files`, `network`.
+//! What can be asked is in `wire`; each area of it has a file: `machine`, `commands`, `waits`, `files`, `network`. What a
+//! script's own firewalls leave open is watched by `firewall`.
 //! How scripts are written is told by `docs/scripts.md`.
 
 mod commands;
 mod driver;
 mod files;
+mod firewall;
 mod machine;
 mod network;
 mod python;

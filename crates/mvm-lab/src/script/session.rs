@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     commands::Started,
+    firewall::Firewalls,
     machine::Driven,
     wire::{Answer, Done, End, Line, MachineTold, Refusal, TestVerb, Told, What, World},
 };
@@ -54,6 +55,7 @@ pub(super) struct Session<'r> {
     pub(super) background: StdMutex<JoinSet<()>>,
     pub(super) captures: StdMutex<BTreeMap<String, Capture>>,
     pub(super) forwards: StdMutex<Vec<mvm_agent::client::Forward>>,
+    pub(super) firewalls: StdMutex<Firewalls>,
     subtests: StdMutex<Vec<(String, Instant)>>,
     finished: StdMutex<Option<Finished>>,
 }
@@ -74,6 +76,7 @@ impl<'r> Session<'r> {
             background: StdMutex::default(),
             captures: StdMutex::default(),
             forwards: StdMutex::default(),
+            firewalls: StdMutex::default(),
             subtests: StdMutex::default(),
             finished: StdMutex::default(),
         }

@@ -14,14 +14,15 @@ use crate::{
     event::Event,
     node::{Node, UnitState},
     scenario::milliseconds,
-    wait::{self, POLL_INTERVAL, Seen},
+    wait::{self, POLL_INTERVAL, Seen, WaitError},
 };
 
 /// How much of an output a message shows.
 const SHOWN_CHARACTERS: usize = 500;
 
 impl Session<'_> {
-    /// Runs a command again and again until it ends as wanted; each run has the time that is left.
+    /// Runs a command again and again until it ends as wanted. To succeed, each run has the time that is left. To fail, each
+    /// has all of it, since one that is killed when its time is up has failed, as everywhere in scripts.
     pub(super) async fn wait_until(
         &self,
         machine: &Driven,
@@ -32,19 +33,27 @@ impl Session<'_> {
         let node = machine.up().await?;
         let began = Instant::now();
         let allowed = timeout.get();
-        let probe = || async {
-            let left = allowed.saturating_sub(began.elapsed());
-            match self.run_command(node, &command, Some(left)).await {
-                Ok(ended) if (ended.status == 0) == succeeds && !ended.timed_out => {
-                    Seen::Done(Ok(ended))
-                }
-                Ok(ended) => Seen::NotYet(shown(&ended)),
-                Err(refusal) => Seen::Done(Err(refusal)),
+        let wanted = if succeeds { "succeed" } else { "fail" };
+        let ended = loop {
+            let each = match succeeds {
+                true => allowed.saturating_sub(began.elapsed()),
+                false => allowed,
+            };
+            let ended = self.run_command(node, &command, Some(each)).await?;
+            if (ended.status == 0) == succeeds {
+                break ended;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+            let elapsed = began.elapsed();
+            if elapsed >= allowed {
+                return Err(Refusal::from(WaitError {
+                    condition: format!("{command:?} on {} {wanted}", node.name()),
+                    elapsed,
+                    allowed,
+                    observation: shown(&ended),
+                }));
             }
         };
-        let wanted = if succeeds { "succeed" } else { "fail" };
-        let condition = format!("{command:?} on {} {wanted}", node.name());
-        let ended = wait::until(&condition, allowed, probe).await??;
         self.run.recorder.record(Event::Command {
             machine: node.name().to_owned(),
             told_as: format!("waited until it {wanted}s"),

@@ -19,7 +19,9 @@ def main(arguments: List[str]) -> int:
             print(problem)
         return 0 if problem is None else 1
     engine = Engine(int(os.environ.pop("MVM_CI_ENGINE")))
-    names = World(engine).names()
+    world = World(engine)
+    names = world.names()
+    script.tell_of_threads(world.log)
     if arguments[0] == "run":
         sys.stdout = Printed(engine)
     names["__name__"] = "__main__"

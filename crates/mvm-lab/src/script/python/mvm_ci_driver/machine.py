@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ from mvm_ci_driver.log import Logger
 # Statuses that no command has, for those that were not asked for.
 STATUS_UNCHECKED = -1
 STATUS_DETACHED = -2
+# Of a pipeline whose end did not read all, since scripts' shells have `pipefail` set.
+STATUS_BROKEN_PIPE = 128 + signal.SIGPIPE
 # How much of a wait for something that may never come one request takes.
 PIECE_SECONDS = 1.0
 QMP_EVENT_DEFAULT = timedelta(minutes=10)
@@ -234,11 +237,19 @@ class Machine:
     def wait_for_open_unix_socket(
         self, addr: str, is_datagram: bool = False, timeout: Optional[Duration] = DEFAULT
     ) -> None:
-        flags = "-uU" if is_datagram else "-U"
-        self.wait_until_succeeds(f"nc -z {flags} {shlex.quote(addr)}", timeout)
+        flags, bound = ("-uU", '$5 == "0002"') if is_datagram else ("-U", '$4 == "00010000"')
+        path = shlex.quote(addr)
+        # BusyBox's nc knows no such sockets. There the kernel's list tells: of its columns, 4 has the flags (00010000
+        # of one that accepts connections), 5 the type, and 8 the path.
+        listed = f"""awk -v a={path} -v b="$(readlink -f {path})" '{bound} && ($8 == a || $8 == b) {{ there = 1 }} END {{ exit !there }}'"""
+        self.wait_until_succeeds(
+            f"if [[ $(nc -h 2>&1) == *-U* ]]; then nc -z {flags} {path}; else {listed} /proc/net/unix; fi", timeout
+        )
 
     def wait_for_file(self, filename: str, timeout: Optional[Duration] = DEFAULT) -> None:
-        self.wait_until_succeeds(f"test -e {shlex.quote(filename)}", timeout)
+        # Patterns, variables and `~` are the shell's.
+        word = filename if re.search(r"[*?[$~]", filename) else shlex.quote(filename)
+        self.wait_until_succeeds(f"test -e {word}", timeout)
 
     def wait_for_console_text(self, regex: str, timeout: Optional[Duration] = None) -> None:
         """Waits for text on the serial console that came since the last such wait, on one line or several."""
@@ -409,6 +420,8 @@ def failed_command(machine: str, what: str, command: str, output: Dict[str, Any]
         how = "was killed when its time was up (exit code 124)"
     else:
         how = f"ended with exit code {output['status']}"
+    if output["status"] == STATUS_BROKEN_PIPE:
+        how += " (SIGPIPE: one side of a `|` wrote on when the other had ended, as `grep -q` does at its first find)"
     shown = "".join(
         f"\n  {name}: {output[name].rstrip()[-2000:]}"
         for name in ("stdout", "stderr")

@@ -2,12 +2,14 @@
 
 import linecache
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import CodeType
 from typing import Any, Dict, List, Optional, Tuple
 
-from mvm_ci_driver.errors import MachineError
+from mvm_ci_driver.errors import MachineError, PollingConditionError
+from mvm_ci_driver.log import Logger
 
 # Frames in there say nothing of a script: this driver's, and those of Python's own library, on which it rests.
 HIDDEN = (Path(__file__).parent.parent, Path(traceback.__file__).parent)
@@ -50,10 +52,26 @@ def run(path: Optional[str], names: Dict[str, Any]) -> Tuple[str, Optional[str]]
     except KeyboardInterrupt:
         return "interrupted", None
     except MachineError as error:
-        return "trouble", told(error)
+        return "trouble" if is_trouble(error) else "failed", told(error)
     except BaseException as error:
         return "failed", told(error)
     return "passed", None
+
+
+def tell_of_threads(log: Logger) -> None:
+    """An error that ends a thread of the script's does not end the script, and is told as the script's own is."""
+
+    def ended(thread: threading.ExceptHookArgs) -> None:
+        if thread.exc_value is not None and not isinstance(thread.exc_value, SystemExit):
+            name = thread.thread.name if thread.thread is not None else "a thread"
+            log.warning(f"{name} ended with an error, and the script goes on:\n{told(thread.exc_value)}")
+
+    threading.excepthook = ended
+
+
+def is_trouble(error: MachineError) -> bool:
+    """A condition that does not hold is the tested system's doing, unless it could not be looked at."""
+    return not isinstance(error, PollingConditionError) or isinstance(error.__cause__, MachineError)
 
 
 def told(error: BaseException) -> str:

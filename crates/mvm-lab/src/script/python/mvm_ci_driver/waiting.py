@@ -1,5 +1,7 @@
 """Waiting for what the script itself looks at: retry and polling conditions."""
 
+import functools
+import inspect
 import time
 from datetime import timedelta
 from typing import Any, Callable, List, Optional, Union
@@ -25,9 +27,20 @@ def retry(
             return
         left = allowed - (time.monotonic() - began)
         time.sleep(max(0.0, min(INTERVAL_SECONDS, left)))
-    if not fn(True):
+    result = fn(True)
+    if not result:
         elapsed = time.monotonic() - began
-        raise RequestedAssertionFailed(f"action timed out after {elapsed:.2f} seconds (timeout={allowed})")
+        raise RequestedAssertionFailed(
+            f"action timed out after {elapsed:.2f} seconds (timeout={allowed}): {shown(fn)} returned {result!r} at last"
+        )
+
+
+def shown(fn: Callable[..., Any]) -> str:
+    """A function by its name and line."""
+    fn = inspect.unwrap(fn)
+    code = getattr(fn, "__code__", None)
+    line = f" of line {code.co_firstlineno}" if code is not None else ""
+    return f"{getattr(fn, '__qualname__', repr(fn))}{line}"
 
 
 class PollingCondition:
@@ -87,6 +100,7 @@ class PollingCondition:
             raise PollingConditionError(f"polling condition failed: {self.description}")
 
     def wait(self, timeout: Duration = DEFAULT) -> None:
+        @functools.wraps(self._condition)
         def holds(_last: bool) -> bool:
             try:
                 return self.check(force=True)

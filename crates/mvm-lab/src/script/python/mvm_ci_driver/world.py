@@ -1,5 +1,6 @@
 """The names that a test script finds."""
 
+import functools
 import os
 import re
 import unittest
@@ -107,6 +108,7 @@ class World:
     ) -> None:
         """Waits until the predicate is true of the machines; a command that fails in it is a no."""
 
+        @functools.wraps(predicate)
         def holds(last: bool) -> Any:
             try:
                 return predicate(self.machines)
