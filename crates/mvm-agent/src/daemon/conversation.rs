@@ -14,6 +14,7 @@ use super::follow::Follow;
 use super::outbox::Outbox;
 use super::services::{Place, Services};
 use super::tcp::{Dial, PortWait};
+use super::share::{Share, refuse_within};
 use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
@@ -225,9 +226,13 @@ impl Conversation {
                 Opened::Work(Box::new(work))
             }
             Request::Upload { path, mode } => {
+                refuse_within(&path, || format!("write `{path}`"))?;
                 Opened::Work(Box::new(Upload::begin(&path, mode, stream)?))
             }
-            Request::Download { path } => Opened::Work(Box::new(Download::begin(&path)?)),
+            Request::Download { path } => {
+                refuse_within(&path, || format!("read `{path}`"))?;
+                Opened::Work(Box::new(Download::begin(&path)?))
+            }
             Request::WaitForPort {
                 host,
                 port,
@@ -239,6 +244,10 @@ impl Conversation {
                 let at_hand = at_hand.as_ref().filter(|_| is_prepared);
                 identity::assume(&identity, &entropy, at_hand)?;
                 Opened::Answered(Reply::Nothing)
+            }
+            Request::Share => {
+                self.authority.check_owner("mount a file system")?;
+                Opened::Work(Box::new(Share::begin()?))
             }
             Request::SetClock { since_epoch } => {
                 self.authority.check_owner("set the clock")?;
@@ -365,6 +374,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Download { .. }
         | Request::WaitForPort { .. }
         | Request::Dial(_)
+        | Request::Share
         | Request::SetClock { .. }
         | Request::Reseed { .. }
         | Request::FollowService { .. }

@@ -30,6 +30,7 @@ mod port;
 mod release;
 mod server;
 mod services;
+mod share;
 mod shutdown;
 mod sys;
 mod tcp;

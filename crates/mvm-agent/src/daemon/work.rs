@@ -60,8 +60,9 @@ pub(super) enum Kind {
     Transfer,
     PortWait,
     Connection,
-    /// The only one that may be open when the host parts.
+    /// May be open when the host parts, as [`Kind::Share`] may.
     Follow,
+    Share,
 }
 
 /// What the host sent on a stream.

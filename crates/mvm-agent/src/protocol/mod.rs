@@ -15,14 +15,15 @@ use serde::{Deserialize, Serialize};
 
 pub use self::request::{
     BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Layers, Lifetime,
-    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo,
-    ServiceState, StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
+    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX,
+    SHARED_DATA_BYTES_MAX, SHARED_FOLDER, SHARED_MESSAGE_BYTES_MAX, ServiceInfo, ServiceState,
+    StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name, shared_message_bytes,
 };
 use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;

@@ -27,7 +27,10 @@ use mvm_machine::{
     process::PathGuard,
     qmp::QmpError,
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
 
 pub(crate) use self::start::copy_memory;
 pub use self::{
@@ -42,6 +45,7 @@ use crate::{
     network::Network,
     run_folder::RunFolder,
     service::{Place, Service, ServiceError, ServiceSpec},
+    shared,
     topology::{Member, MemoryPlan},
     wait::{self, Seen},
 };
@@ -82,6 +86,8 @@ pub struct Node {
     /// Shared with forwarded ports, which outlive a start of the machine.
     pub(crate) agent: Arc<StdMutex<Option<Agent>>>,
     pub(crate) services: Mutex<BTreeMap<String, Service>>,
+    /// Serves the folder in common as long as the agent above is talked to.
+    pub(crate) sharing: StdMutex<JoinSet<()>>,
     pub(crate) private_bytes_max: StdMutex<u64>,
 }
 
@@ -406,6 +412,16 @@ impl Node {
     }
 
     pub(crate) fn set_agent(&self, agent: Option<Agent>) {
+        let mut sharing = JoinSet::new();
+        if let Some(agent) = &agent {
+            sharing.spawn(shared::serve(
+                agent.share(),
+                self.name().to_owned(),
+                self.common.folder.shared(),
+                self.common.recorder.clone(),
+            ));
+        }
+        *lock(&self.sharing) = sharing;
         *lock(&self.agent) = agent;
     }
 
