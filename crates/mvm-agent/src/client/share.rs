@@ -1,76 +1,104 @@
-//! The folder that machines and host have in common, on the host's side: the messages of the guest's kernel, cut out of
-//! the stream. What they mean is [FUSE]'s; who answers them is the caller.
+//! The folder that machines and host have in common, on the host's side: the messages of the guest's kernel. What they mean
+//! is [FUSE]'s; who answers them is the caller.
 //!
 //! [FUSE]: https://docs.kernel.org/filesystems/fuse.html
 
-use super::channel::{Inbound, SendError, Stream};
-use super::error::{AgentError, ChannelEnd};
-use super::{Agent, unexpected_reply};
-use crate::protocol::{Reply, Request, shared_message_bytes};
+use std::sync::Arc;
 
-/// The host's end of a guest's [`SHARED_FOLDER`](crate::protocol::SHARED_FOLDER). Dropping it fails everything that is
-/// under way there, and everything after.
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::channel::Stream;
+use super::error::{AgentError, ChannelEnd};
+use super::{Agent, handshake};
+use crate::protocol::{Nonce, Request, read_shared, write_shared};
+use crate::wire::Decoder;
+
+const READ_BYTES: usize = 64 * 1024;
+
+/// The host's end of a guest's [`SHARED_FOLDER`](crate::protocol::SHARED_FOLDER). What the guest does there waits while
+/// nobody asks for it.
 #[derive(Debug)]
-pub struct Share {
-    stream: Stream,
-    begun: Vec<u8>,
+pub struct Share<S> {
+    /// The guest has not said yet that it is mounted.
+    mounting: Option<Stream>,
+    session: Nonce,
+    channel: S,
+    decoder: Decoder,
+    read: Vec<u8>,
+    packet: Vec<u8>,
 }
 
 impl Agent {
-    /// Has the guest mount the folder; what is asked of the agent afterwards finds it there. What it came to is told by
-    /// [`Share::next_request`].
+    /// Has the guest mount the folder, and relay it over `channel`, the host's end of the port
+    /// [`SHARED_PORT_NAME`](crate::boot::SHARED_PORT_NAME). What is asked of the agent after this finds it mounted; what
+    /// that came to is told by [`Share::next_request`].
     ///
-    /// It ends with the conversation, and is no reason not to part.
+    /// It ends with the conversation, or when the guest is asked once more: whatever is under way there fails then, and
+    /// everything after, until it is mounted anew.
     ///
     /// # Errors
     ///
     /// [`AgentError::Closed`].
-    pub fn share(&self) -> Result<Share, AgentError> {
+    pub fn share<S>(&self, channel: S) -> Result<Share<S>, AgentError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let session = handshake::fresh_nonce();
         Ok(Share {
-            stream: self.open(Request::Share)?,
-            begun: Vec::new(),
+            mounting: Some(self.open(Request::Share { session })?),
+            session,
+            channel,
+            decoder: Decoder::new(),
+            read: Vec::new(),
+            packet: Vec::new(),
         })
     }
 }
 
-impl Share {
-    /// Waits for the guest's next message, which is no longer than
-    /// [`SHARED_MESSAGE_BYTES_MAX`](crate::protocol::SHARED_MESSAGE_BYTES_MAX); `None` once the guest unmounted the folder.
-    /// Nothing is lost when the future is dropped.
+impl<S> Share<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Waits for the guest's next message; `None` once its machine is gone. Not to be dropped before it is done.
     ///
     /// # Errors
     ///
-    /// [`AgentError::Guest`] when it could not be mounted; [`AgentError::Closed`] once the conversation is over, or for
-    /// what is no message.
+    /// [`AgentError::Guest`] when it could not be mounted; [`AgentError::Closed`].
     pub async fn next_request(&mut self) -> Result<Option<Vec<u8>>, AgentError> {
+        if let Some(mut mounting) = self.mounting.take() {
+            mounting.reply().await?;
+        }
         loop {
-            let bytes = shared_message_bytes(&self.begun)
-                .map_err(|_| AgentError::Closed(ChannelEnd::Violation("no FUSE message")))?;
-            if let Some(bytes) = bytes.filter(|bytes| *bytes <= self.begun.len()) {
-                let rest = self.begun.split_off(bytes);
-                return Ok(Some(std::mem::replace(&mut self.begun, rest)));
+            let mut rest = self.read.as_slice();
+            while let Some(content) = self.decoder.next(&mut rest) {
+                if let Some(message) = read_shared(self.session, &content) {
+                    self.read = rest.to_vec();
+                    return Ok(Some(message.to_vec()));
+                }
             }
-            match self.stream.next().await? {
-                Inbound::Data(_, bytes) => self.begun.extend_from_slice(&bytes),
-                Inbound::Done(Reply::Nothing) => return Ok(None),
-                Inbound::Started
-                | Inbound::Following(_)
-                | Inbound::End
-                | Inbound::Exited(_)
-                | Inbound::Done(_) => return Err(unexpected_reply()),
+            self.read.resize(READ_BYTES, 0);
+            let count = self.channel.read(&mut self.read).await.map_err(closed)?;
+            self.read.truncate(count);
+            if count == 0 {
+                return Ok(None);
             }
         }
     }
 
-    /// Sends an answer, a whole FUSE message. A part of it may have been sent when the future is dropped.
+    /// Sends an answer, which is no longer than
+    /// [`SHARED_MESSAGE_BYTES_MAX`](crate::protocol::SHARED_MESSAGE_BYTES_MAX). A part of it may have been sent when the
+    /// future is dropped; the next session copes with that.
     ///
     /// # Errors
     ///
-    /// [`AgentError::Closed`]. To a guest that takes no more nothing is sent, and [`Share::next_request`] tells why.
+    /// [`AgentError::Closed`].
     pub async fn answer(&mut self, message: &[u8]) -> Result<(), AgentError> {
-        match self.stream.sender().send_all(message).await {
-            Ok(()) | Err(SendError::Refused) => Ok(()),
-            Err(SendError::Closed(error)) => Err(error),
-        }
+        self.packet.clear();
+        write_shared(self.session, message, &mut self.packet);
+        self.channel.write_all(&self.packet).await.map_err(closed)
     }
+}
+
+fn closed(error: std::io::Error) -> AgentError {
+    AgentError::Closed(ChannelEnd::Io(Arc::new(error)))
 }

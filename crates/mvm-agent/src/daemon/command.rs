@@ -12,7 +12,6 @@ use rustix::io::{Errno, ioctl_fionbio};
 use rustix::process::{Pid, test_kill_process_group};
 
 use super::services::Services;
-use super::share::refuse_within;
 use super::sys;
 use super::work::{Input, InputQueue, Kind, Outlet, Progress, Work, failure, refusal};
 use crate::protocol::{
@@ -56,9 +55,6 @@ pub(super) fn prepare(program: &Program, base: &[(&str, &str)]) -> Result<Comman
 /// [`prepare`] for a program that stays in the daemon's process group until it makes its own.
 pub(super) fn prepare_member(program: &Program, base: &[(&str, &str)]) -> Result<Command, Failure> {
     let directory = program.directory.as_deref().unwrap_or("/");
-    for path in [&program.name, directory] {
-        refuse_within(path, || format!("run `{}`", program.name))?;
-    }
     // The kernel's error for a missing directory would read as if the program were missing.
     if !Path::new(directory).is_dir() {
         return Err(refusal(
@@ -115,14 +111,12 @@ pub(super) fn begin(run: &Run, base: &[(&str, &str)]) -> Result<Begun, Failure> 
 }
 
 fn open_output(path: &str) -> Result<(File, File), Failure> {
-    let operation = || format!("open `{path}` for a command's output");
-    refuse_within(path, operation)?;
     let opened = OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
         .and_then(|file| Ok((file.try_clone()?, file)));
-    opened.map_err(|error| failure(operation(), &error))
+    opened.map_err(|error| failure(format!("open `{path}` for a command's output"), &error))
 }
 
 impl CommandWork {

@@ -14,7 +14,7 @@ use super::follow::Follow;
 use super::outbox::Outbox;
 use super::services::{Place, Services};
 use super::tcp::{Dial, PortWait};
-use super::share::{Share, refuse_within};
+use super::share::Share;
 use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
 use super::work::{Credit, Input, Kind, Outlet, Progress, Work, refusal};
@@ -32,6 +32,7 @@ pub(super) struct Conversation {
     /// The highest stream opened so far; ids are never used twice.
     last_stream: u32,
     streams: BTreeMap<StreamId, Slot>,
+    share: Option<Share>,
 }
 
 struct Slot {
@@ -74,6 +75,7 @@ impl Conversation {
             next_sequence: 0,
             last_stream: 0,
             streams: BTreeMap::new(),
+            share: None,
         }
     }
 
@@ -205,7 +207,7 @@ impl Conversation {
     }
 
     fn begin(
-        &self,
+        &mut self,
         stream: StreamId,
         request: Request,
         now: Instant,
@@ -226,13 +228,9 @@ impl Conversation {
                 Opened::Work(Box::new(work))
             }
             Request::Upload { path, mode } => {
-                refuse_within(&path, || format!("write `{path}`"))?;
                 Opened::Work(Box::new(Upload::begin(&path, mode, stream)?))
             }
-            Request::Download { path } => {
-                refuse_within(&path, || format!("read `{path}`"))?;
-                Opened::Work(Box::new(Download::begin(&path)?))
-            }
+            Request::Download { path } => Opened::Work(Box::new(Download::begin(&path)?)),
             Request::WaitForPort {
                 host,
                 port,
@@ -245,9 +243,12 @@ impl Conversation {
                 identity::assume(&identity, &entropy, at_hand)?;
                 Opened::Answered(Reply::Nothing)
             }
-            Request::Share => {
+            Request::Share { session } => {
                 self.authority.check_owner("mount a file system")?;
-                Opened::Work(Box::new(Share::begin()?))
+                // The port is for one at a time.
+                self.share = None;
+                self.share = Some(Share::begin(session)?);
+                Opened::Answered(Reply::Nothing)
             }
             Request::SetClock { since_epoch } => {
                 self.authority.check_owner("set the clock")?;
@@ -374,7 +375,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Download { .. }
         | Request::WaitForPort { .. }
         | Request::Dial(_)
-        | Request::Share
+        | Request::Share { .. }
         | Request::SetClock { .. }
         | Request::Reseed { .. }
         | Request::FollowService { .. }

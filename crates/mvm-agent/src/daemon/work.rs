@@ -60,9 +60,8 @@ pub(super) enum Kind {
     Transfer,
     PortWait,
     Connection,
-    /// May be open when the host parts, as [`Kind::Share`] may.
+    /// The only one that may be open when the host parts.
     Follow,
-    Share,
 }
 
 /// What the host sent on a stream.

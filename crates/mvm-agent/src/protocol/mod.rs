@@ -6,18 +6,21 @@
 //! under credit, and the guest ends it with exactly one [`ToHost::Done`] or [`ToHost::Failed`].
 //!
 //! Nothing here does I/O; how packets travel on bytes is [`crate::wire`]. What can be asked and answered
-//! is in `request.rs`.
+//! is in `request.rs`; the folder in common has a port of its own, see `shared.rs`.
 
 mod request;
+mod shared;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::request::{
     BACKLOG_BYTES_MAX, Cause, ExitStatus, Failure, Identity, Interface, Layers, Lifetime,
-    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX,
-    SHARED_DATA_BYTES_MAX, SHARED_FOLDER, SHARED_MESSAGE_BYTES_MAX, ServiceInfo, ServiceState,
-    StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name, shared_message_bytes,
+    MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo,
+    ServiceState, StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
+};
+pub use self::shared::{
+    SHARED_DATA_BYTES_MAX, SHARED_FOLDER, SHARED_MESSAGE_BYTES_MAX, read_shared, write_shared,
 };
 use crate::wire;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Malformed;
+use super::Nonce;
 use crate::boot::Mount;
 
 /// What the host asks for.
@@ -49,9 +49,12 @@ pub enum Request {
         /// Fresh randomness for the kernel's pool.
         entropy: Vec<u8>,
     },
-    /// Mount a file system at [`SHARED_FOLDER`] whose operations the host answers, until the stream ends. Data of both
-    /// directions are FUSE messages, see [`shared_message_bytes`].
-    Share,
+    /// Mount a file system at [`SHARED_FOLDER`](super::SHARED_FOLDER) whose operations the host answers over a port of
+    /// their own, until the conversation ends.
+    Share {
+        /// What packets on that port belong to.
+        session: Nonce,
+    },
     /// Set the wall clock.
     SetClock {
         /// The time since the Unix epoch.
@@ -90,8 +93,8 @@ pub enum Request {
     },
     /// List the services.
     Services,
-    /// End the conversation in order. Refused while streams other than this one, followers of services and the
-    /// shared folder are open.
+    /// End the conversation in order. Refused while streams other than this one and followers of services
+    /// are open.
     Part,
     /// Stop everything, sync, and end the machine.
     End(MachineEnd),
@@ -226,34 +229,6 @@ pub fn is_service_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
-}
-
-/// Where a machine has the folder that all machines of a lab and their host have in common.
-pub const SHARED_FOLDER: &str = "/tmp/shared";
-
-/// How much a FUSE message of a read or write carries at most: several frames, so that commands get their turn.
-pub const SHARED_DATA_BYTES_MAX: usize = 64 * 1024;
-
-/// The longest FUSE message: a write, or two names and a target of a link.
-pub const SHARED_MESSAGE_BYTES_MAX: usize = SHARED_DATA_BYTES_MAX + 4 * 1024;
-
-/// The shortest FUSE message: the header of an answer.
-const SHARED_MESSAGE_BYTES_MIN: usize = 16;
-
-/// How long the FUSE message is that begins here; `None` while that is not known.
-///
-/// # Errors
-///
-/// [`Malformed`] for a length that no such message has.
-pub fn shared_message_bytes(begun: &[u8]) -> Result<Option<usize>, Malformed> {
-    let Some(length) = begun.first_chunk() else {
-        return Ok(None);
-    };
-    usize::try_from(u32::from_ne_bytes(*length))
-        .ok()
-        .filter(|bytes| (SHARED_MESSAGE_BYTES_MIN..=SHARED_MESSAGE_BYTES_MAX).contains(bytes))
-        .map(Some)
-        .ok_or(Malformed)
 }
 
 /// What a guest tells about a service.
@@ -400,18 +375,6 @@ pub struct Interface {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_tells_its_length_within_bounds() {
-        let begun = |bytes: usize| (bytes as u32).to_ne_bytes();
-        assert_eq!(shared_message_bytes(&begun(16)[..3]), Ok(None));
-        for bytes in [16, 40, SHARED_MESSAGE_BYTES_MAX] {
-            assert_eq!(shared_message_bytes(&begun(bytes)), Ok(Some(bytes)));
-        }
-        for bytes in [0, 15, SHARED_MESSAGE_BYTES_MAX + 1, u32::MAX as usize] {
-            assert_eq!(shared_message_bytes(&begun(bytes)), Err(Malformed));
-        }
-    }
 
     #[test]
     fn service_names_are_plain_and_short() {

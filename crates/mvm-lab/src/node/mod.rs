@@ -389,7 +389,7 @@ impl Node {
     /// Takes the running machine, noting how much memory it used.
     async fn take(&self) -> Option<Running> {
         let running = self.machine.lock().await.take()?;
-        self.set_agent(None);
+        self.talk_to_nobody();
         self.note_memory(&running);
         Some(running)
     }
@@ -411,18 +411,20 @@ impl Node {
         lock(&self.spec).data_disk = stopped.spec.data_disk;
     }
 
-    pub(crate) fn set_agent(&self, agent: Option<Agent>) {
+    /// Talks to the machine's agent from now on, and serves the folder in common to it.
+    pub(crate) fn talk_to(&self, running: &Running) {
+        let (machine, folder) = (self.name().to_owned(), self.common.folder.shared());
+        let recorder = self.common.recorder.clone();
         let mut sharing = JoinSet::new();
-        if let Some(agent) = &agent {
-            sharing.spawn(shared::serve(
-                agent.share(),
-                self.name().to_owned(),
-                self.common.folder.shared(),
-                self.common.recorder.clone(),
-            ));
-        }
+        sharing.spawn(shared::serve(running.share(), machine, folder, recorder));
         *lock(&self.sharing) = sharing;
-        *lock(&self.agent) = agent;
+        *lock(&self.agent) = Some(running.agent().clone());
+    }
+
+    /// Talks to no agent: the machine is off, or about to be frozen.
+    pub(crate) fn talk_to_nobody(&self) {
+        *lock(&self.sharing) = JoinSet::new();
+        *lock(&self.agent) = None;
     }
 
     /// The services of a machine that is gone have ended with it.

@@ -1,9 +1,7 @@
-//! The folder that all machines of a lab and their host have in common: a FUSE server for each machine, over its agent's
-//! channel.
+//! The folder that all machines of a lab and their host have in common: a FUSE server for each machine.
 //!
 //! ```text
-//!   process ─▶ guest's kernel ─▶ agent ═ one stream ═▶ serve ─▶ Server ─▶ folder on the host
-//!              (message)         (bytes)               (message, answered)
+//!   process ─▶ guest's kernel ─▶ agent ═ a port of its own ═▶ serve ─▶ Server ─▶ folder on the host
 //! ```
 //!
 //! A machine is not trusted: [`fuse`] reads what it sends, [`nodes`] knows what it may name, and [`server`] never leaves the
@@ -22,6 +20,7 @@ use mvm_agent::{
     protocol::SHARED_FOLDER,
 };
 use rustix::io::Errno;
+use tokio::net::UnixStream;
 
 use self::{fuse::Malformed, server::Server};
 use crate::event::{Event, Recorder};
@@ -40,9 +39,9 @@ enum ShareError {
     Malformed,
 }
 
-/// Serves `folder` to a machine until that unmounts it or the conversation is over; warns of anything else.
+/// Serves `folder` to a machine until it or the conversation is over; warns of anything else.
 pub(crate) async fn serve(
-    share: Result<Share, AgentError>,
+    share: Result<Share<UnixStream>, AgentError>,
     machine: String,
     folder: PathBuf,
     recorder: Recorder,
@@ -61,7 +60,10 @@ pub(crate) async fn serve(
     });
 }
 
-async fn answer_all(share: Result<Share, AgentError>, folder: &Path) -> Result<(), ShareError> {
+async fn answer_all(
+    share: Result<Share<UnixStream>, AgentError>,
+    folder: &Path,
+) -> Result<(), ShareError> {
     let mut share = share?;
     let mut server = Server::open(folder).map_err(|source| ShareError::Folder {
         path: folder.to_owned(),
