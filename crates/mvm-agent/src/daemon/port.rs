@@ -26,8 +26,8 @@ pub(super) fn wait_for_virtio() -> OwnedFd {
 
 /// Opens the port of this name, which somebody else must not have open.
 pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
-    let path = find(name)
-        .ok_or_else(|| io::Error::other(format!("the machine has no port {name}")))?;
+    let path =
+        find(name).ok_or_else(|| io::Error::other(format!("the machine has no port {name}")))?;
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }

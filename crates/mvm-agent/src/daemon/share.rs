@@ -79,10 +79,7 @@ fn begin(session: Nonce) -> io::Result<Share> {
 
 fn mount_anew() -> io::Result<File> {
     while mounts::is_mounted(SHARED_FOLDER, FILESYSTEM) {
-        unmount(
-            SHARED_FOLDER,
-            UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
-        )?;
+        unmount(SHARED_FOLDER, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     }
     fs::create_dir_all(SHARED_FOLDER)?;
     let device = OpenOptions::new()

@@ -199,11 +199,7 @@ impl Server {
 
     /// Looks a name up and tells the kernel of what it leads to.
     fn entry(&mut self, folder: u64, name: Name<'_>) -> Result<Answer, Errno> {
-        let stat = statat(
-            self.folder(folder)?,
-            name.get(),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
+        let stat = statat(self.folder(folder)?, name.get(), AtFlags::SYMLINK_NOFOLLOW)?;
         let node = self.nodes.found(folder, name, &stat)?;
         Ok(Answer::entry(node, &stat))
     }
@@ -398,7 +394,13 @@ fn path_of(file: &OwnedFd) -> String {
 /// Makes a new file, with the mode that the machine wants, whatever this process's mask says.
 fn create(folder: &OwnedFd, name: Name<'_>, flags: OFlags, mode: u32) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat2(folder, name.get(), flags, Mode::RUSR | Mode::WUSR, beneath())?;
+    let file = openat2(
+        folder,
+        name.get(),
+        flags,
+        Mode::RUSR | Mode::WUSR,
+        beneath(),
+    )?;
     rustix::fs::fchmod(&file, permissions(mode))?;
     Ok(file)
 }

@@ -54,8 +54,7 @@ impl Running {
     /// [`AgentError::Closed`].
     pub fn share(&self) -> Result<Share<UnixStream>, AgentError> {
         let channel = self.parts.shared.try_clone().and_then(UnixStream::from_std);
-        let channel =
-            channel.map_err(|error| AgentError::Closed(ChannelEnd::Io(error.into())))?;
+        let channel = channel.map_err(|error| AgentError::Closed(ChannelEnd::Io(error.into())))?;
         self.agent.share(channel)
     }
 
