@@ -77,13 +77,11 @@ async fn everything_is_as_it_was_written(run: &Run) -> Outcome {
     node1.succeed("mkdir /tmp/shared/lock").await?;
     node2.fail("mkdir /tmp/shared/lock").await?;
     // Programs run from there, and the agent itself writes there.
-    node1
-        .succeed("cp $(command -v true) /tmp/shared/true")
-        .await?;
-    node2.succeed("cd /tmp/shared && ./true").await?;
-    let uploaded = node2.agent()?.upload("/tmp/shared/up", 0o600, b"up").await;
+    let run_there = "cp $(readlink -f /bin/sh) /tmp/shared/sh && /tmp/shared/sh -c 'echo ran'";
+    says(node1, run_there, "ran\n").await?;
+    let uploaded = node2.agent()?.upload("/tmp/shared/uploaded", 0o600, b"up").await;
     ensure!(uploaded.is_ok(), "{uploaded:?}");
-    says(node1, "cat /tmp/shared/up", "up").await?;
+    says(node1, "cat /tmp/shared/uploaded", "up").await?;
 
     let write = "dd if=/dev/urandom of=/tmp/shared/large bs=1M count=5 2>&1";
     node1.succeed(write).await?;
@@ -165,7 +163,7 @@ async fn steps(run: &Run) -> Outcome {
 
     // What is open there does not hold up the checkpoint, and does not hang after it.
     node1
-        .succeed("(while sleep 0.1; do echo; done >/tmp/shared/open; echo ended >/tmp/ended) >/dev/null 2>&1 &")
+        .succeed("(while echo; do sleep 0.1; done >/tmp/shared/open; echo ended >/tmp/ended) >/dev/null 2>&1 &")
         .await?;
     run.lab.checkpoint("shared").await?;
     all_read_what_one_writes(run, "after a checkpoint").await?;
