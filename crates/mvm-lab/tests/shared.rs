@@ -79,7 +79,10 @@ async fn everything_is_as_it_was_written(run: &Run) -> Outcome {
     // Programs run from there, and the agent itself writes there.
     let run_there = "cp $(readlink -f /bin/sh) /tmp/shared/sh && /tmp/shared/sh -c 'echo ran'";
     says(node1, run_there, "ran\n").await?;
-    let uploaded = node2.agent()?.upload("/tmp/shared/uploaded", 0o600, b"up").await;
+    let uploaded = node2
+        .agent()?
+        .upload("/tmp/shared/uploaded", 0o600, b"up")
+        .await;
     ensure!(uploaded.is_ok(), "{uploaded:?}");
     says(node1, "cat /tmp/shared/uploaded", "up").await?;
 
