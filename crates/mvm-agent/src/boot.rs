@@ -17,6 +17,9 @@ pub const BOOT_PLAN_PATH: &str = "/etc/mvm/boot.json";
 /// The name of the virtio-serial port that carries the agent channel.
 pub const PORT_NAME: &str = "org.mvm-ci.agent";
 
+/// The name of the virtio-serial port that carries the folder which machines and host have in common.
+pub const SHARED_PORT_NAME: &str = "org.mvm-ci.shared";
+
 /// The hardware address of the card that leads to the host's network, where a machine has one. It is the same in every
 /// machine, since nobody else is behind that card, and tells the card apart from those of the cluster before anybody has
 /// an identity.

@@ -132,6 +132,10 @@ impl Lab {
             what: "make a temporary folder",
             source,
         })?;
+        std::fs::create_dir_all(folder.shared()).map_err(|source| LabError::Host {
+            what: "make the folder that machines and host have in common",
+            source,
+        })?;
         let common = Arc::new(Common {
             environment: Arc::clone(environment),
             network: Network::connect(members.values(), &topology.segments, seed, recorder)?,
@@ -310,6 +314,7 @@ fn node(
         known: AtomicBool::new(false),
         agent: Arc::default(),
         services: Mutex::new(BTreeMap::new()),
+        sharing: StdMutex::default(),
         private_bytes_max: StdMutex::new(0),
     })
 }

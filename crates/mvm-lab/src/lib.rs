@@ -31,6 +31,7 @@ pub mod warm;
 
 mod host_memory;
 mod prepared;
+mod shared;
 
 pub use host_memory::MemoryError;
 pub use mvm_agent::client::{AgentError, ExitStatus, Output};

@@ -92,6 +92,11 @@ impl RunFolder {
         self.path.join(POINTER)
     }
 
+    /// Returns the folder that all machines have in common with this host.
+    pub fn shared(&self) -> PathBuf {
+        self.path.join("shared")
+    }
+
     /// Returns the file for a machine's serial console.
     pub fn console(&self, machine: &str) -> PathBuf {
         self.path.join(format!("{machine}-console.log"))

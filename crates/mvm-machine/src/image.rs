@@ -37,6 +37,8 @@ const BOOT_MODULES: &[&str] = &[
     "virtio_net",
     "virtio_blk",
     "virtio_rng",
+    // For the folder in common.
+    "fuse",
 ];
 const SHARED_MODULES: &[&str] = &["squashfs"];
 const DATA_MODULES: &[&str] = &["ext4"];

@@ -6,7 +6,7 @@
 
 use std::{ffi::OsString, os::fd::RawFd, path::Path};
 
-use mvm_agent::boot::PORT_NAME;
+use mvm_agent::boot::{PORT_NAME, SHARED_PORT_NAME};
 
 use crate::{
     accelerator::Accelerator,
@@ -28,6 +28,7 @@ pub(crate) struct Descriptors {
     pub(crate) console: RawFd,
     pub(crate) monitor: RawFd,
     pub(crate) agent: RawFd,
+    pub(crate) shared: RawFd,
     /// One per NIC of the specification, in its order.
     pub(crate) nics: Vec<RawFd>,
 }
@@ -156,7 +157,8 @@ pub(crate) fn arguments(
         format!("socket,id=monitor,fd={}", descriptors.monitor),
     );
     line.option("-mon", "chardev=monitor,mode=control");
-    line.option("-device", "virtio-serial-pci,max_ports=2");
+    // The first one is for a console, which there is none of.
+    line.option("-device", "virtio-serial-pci,max_ports=3");
     line.option(
         "-chardev",
         format!("socket,id=agent,fd={}", descriptors.agent),
@@ -164,6 +166,14 @@ pub(crate) fn arguments(
     line.option(
         "-device",
         format!("virtserialport,chardev=agent,name={PORT_NAME}"),
+    );
+    line.option(
+        "-chardev",
+        format!("socket,id=shared,fd={}", descriptors.shared),
+    );
+    line.option(
+        "-device",
+        format!("virtserialport,chardev=shared,name={SHARED_PORT_NAME}"),
     );
     line.option("-device", "virtio-rng-pci");
 
@@ -289,6 +299,7 @@ mod tests {
             console: 10,
             monitor: 11,
             agent: 12,
+            shared: 9,
             nics: (13..).take(spec.nics.len()).collect(),
         };
         let arguments = arguments(spec, Start::Cold, &descriptors);
@@ -321,9 +332,11 @@ mod tests {
             -serial chardev:console
             -chardev socket,id=monitor,fd=11
             -mon chardev=monitor,mode=control
-            -device virtio-serial-pci,max_ports=2
+            -device virtio-serial-pci,max_ports=3
             -chardev socket,id=agent,fd=12
             -device virtserialport,chardev=agent,name=org.mvm-ci.agent
+            -chardev socket,id=shared,fd=9
+            -device virtserialport,chardev=shared,name=org.mvm-ci.shared
             -device virtio-rng-pci
             -drive if=none,id=shared,format=raw,readonly=on,file.locking=off,file=/cache/a,,b
             -device virtio-blk-pci,drive=shared,serial=shared

@@ -132,7 +132,7 @@ async fn listen<R: AsyncRead + Unpin>(
 
 /// A number no other conversation has had. It tells conversations apart and guards nothing, so the
 /// standard library's randomly seeded hasher is good enough.
-fn fresh_nonce() -> Nonce {
+pub(super) fn fresh_nonce() -> Nonce {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(std::process::id());
     let now = SystemTime::now()

@@ -15,6 +15,7 @@ mod files;
 mod handshake;
 mod machine;
 mod service;
+mod share;
 mod tcp;
 mod terminal;
 
@@ -29,6 +30,7 @@ pub use self::command::{
 };
 pub use self::error::{AgentError, ChannelEnd};
 pub use self::service::{FollowedService, ServiceCommand, ServiceEvent};
+pub use self::share::Share;
 pub use self::tcp::{DialedStream, Forward};
 pub use self::terminal::{Terminal, TerminalInput, TerminalOptions};
 pub use crate::protocol::{ExitStatus, Identity, Interface, ServiceInfo, ServiceState, WindowSize};

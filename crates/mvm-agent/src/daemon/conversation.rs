@@ -13,6 +13,7 @@ use super::command::{self, Begun};
 use super::follow::Follow;
 use super::outbox::Outbox;
 use super::services::{Place, Services};
+use super::share::Share;
 use super::tcp::{Dial, PortWait};
 use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
@@ -31,6 +32,7 @@ pub(super) struct Conversation {
     /// The highest stream opened so far; ids are never used twice.
     last_stream: u32,
     streams: BTreeMap<StreamId, Slot>,
+    share: Option<Share>,
 }
 
 struct Slot {
@@ -73,6 +75,7 @@ impl Conversation {
             next_sequence: 0,
             last_stream: 0,
             streams: BTreeMap::new(),
+            share: None,
         }
     }
 
@@ -204,7 +207,7 @@ impl Conversation {
     }
 
     fn begin(
-        &self,
+        &mut self,
         stream: StreamId,
         request: Request,
         now: Instant,
@@ -238,6 +241,13 @@ impl Conversation {
                 self.authority.check_owner("configure the machine")?;
                 let at_hand = at_hand.as_ref().filter(|_| is_prepared);
                 identity::assume(&identity, &entropy, at_hand)?;
+                Opened::Answered(Reply::Nothing)
+            }
+            Request::Share { session } => {
+                self.authority.check_owner("mount a file system")?;
+                // The port is for one at a time.
+                self.share = None;
+                self.share = Some(Share::begin(session)?);
                 Opened::Answered(Reply::Nothing)
             }
             Request::SetClock { since_epoch } => {
@@ -365,6 +375,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Download { .. }
         | Request::WaitForPort { .. }
         | Request::Dial(_)
+        | Request::Share { .. }
         | Request::SetClock { .. }
         | Request::Reseed { .. }
         | Request::FollowService { .. }

@@ -2,7 +2,7 @@
 //!
 //! One thread and one `poll` loop ([`server`]) serve the channel. A conversation has streams
 //! ([`conversation`]); what a stream does is a [`work::Work`]: a command, a terminal, a transfer, a connection. Services
-//! ([`services`]) belong to no conversation. As PID 1 the daemon first makes the system usable ([`init`])
+//! ([`services`]) belong to no conversation. The folder in common ([`share`]) has a port and a thread of its own. As PID 1 the daemon first makes the system usable ([`init`])
 //! and at the end stops it ([`shutdown`]).
 //!
 //! Two more modes: [`greet`] is a command that a lab runs in all machines to see who hears whom; [`watch`] has
@@ -30,6 +30,7 @@ mod port;
 mod release;
 mod server;
 mod services;
+mod share;
 mod shutdown;
 mod sys;
 mod tcp;

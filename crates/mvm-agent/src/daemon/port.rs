@@ -1,12 +1,13 @@
-//! The virtio-serial port on the guest's side of the channel.
+//! The virtio-serial ports on the guest's side.
 
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags};
 
 use crate::boot::PORT_NAME;
 
@@ -16,26 +17,27 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Opens the port once it is there. Without one the agent is of no use, so it waits for ever.
 pub(super) fn wait_for_virtio() -> OwnedFd {
     loop {
-        if let Some(port) = find().and_then(|path| {
-            open(
-                path,
-                OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .ok()
-        }) {
+        if let Ok(port) = open(PORT_NAME) {
             return port;
         }
         sleep(LOOK_INTERVAL);
     }
 }
 
-fn find() -> Option<PathBuf> {
+/// Opens the port of this name, which somebody else must not have open.
+pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
+    let path =
+        find(name).ok_or_else(|| io::Error::other(format!("the machine has no port {name}")))?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn find(name: &str) -> Option<PathBuf> {
     fs::read_dir("/sys/class/virtio-ports")
         .ok()?
         .flatten()
         .find_map(|entry| {
-            let name = fs::read_to_string(entry.path().join("name")).ok()?;
-            (name.trim() == PORT_NAME).then(|| PathBuf::from("/dev").join(entry.file_name()))
+            let told = fs::read_to_string(entry.path().join("name")).ok()?;
+            (told.trim() == name).then(|| PathBuf::from("/dev").join(entry.file_name()))
         })
 }

@@ -6,9 +6,10 @@
 //! under credit, and the guest ends it with exactly one [`ToHost::Done`] or [`ToHost::Failed`].
 //!
 //! Nothing here does I/O; how packets travel on bytes is [`crate::wire`]. What can be asked and answered
-//! is in `request.rs`.
+//! is in `request.rs`; the folder in common has a port of its own, see `shared.rs`.
 
 mod request;
+mod shared;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,11 +19,14 @@ pub use self::request::{
     MachineEnd, Program, Reply, Request, Run, SERVICE_NAME_BYTES_MAX, SERVICES_MAX, ServiceInfo,
     ServiceState, StdinSource, TerminalProgram, TerminalRun, WindowSize, is_service_name,
 };
+pub use self::shared::{
+    SHARED_DATA_BYTES_MAX, SHARED_FOLDER, SHARED_MESSAGE_BYTES_MAX, read_shared, write_shared,
+};
 use crate::wire;
 
 /// The version both sides must share. The layouts of [`Hello`] and [`HelloBack`] up to the nonce are the
 /// same in every version, so that two versions can tell that they differ.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// How much a side may send on one stream before the other grants more, in [`cost`] units.
 pub const WINDOW: u32 = 256 * 1024;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Nonce;
 use crate::boot::Mount;
 
 /// What the host asks for.
@@ -47,6 +48,12 @@ pub enum Request {
         identity: Identity,
         /// Fresh randomness for the kernel's pool.
         entropy: Vec<u8>,
+    },
+    /// Mount a file system at [`SHARED_FOLDER`](super::SHARED_FOLDER) whose operations the host answers over a port of
+    /// their own, until the conversation ends.
+    Share {
+        /// What packets on that port belong to.
+        session: Nonce,
     },
     /// Set the wall clock.
     SetClock {

@@ -187,7 +187,7 @@ async fn part_all(subjects: &mut [Subject<'_>]) -> Result<(), CheckpointError> {
         match running.part().await {
             Ok(parted) => {
                 subject.parted = Some(parted);
-                subject.node.set_agent(None);
+                subject.node.talk_to_nobody();
                 subject.positions = subject.node.leave_services().await;
             }
             Err((running, source)) => {
@@ -469,7 +469,7 @@ async fn talk_again(subject: &mut Subject<'_>) -> Result<(), CheckpointError> {
         machine: node.name().to_owned(),
         source,
     })?;
-    node.set_agent(Some(running.agent().clone()));
+    node.talk_to(&running);
     *subject.machine = Some(running);
     node.follow_services(&subject.positions).await?;
     Ok(())

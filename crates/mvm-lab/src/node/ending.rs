@@ -28,7 +28,7 @@ impl Node {
         let Some(running) = machine.take_if(|running| running.has_ended()) else {
             return;
         };
-        self.set_agent(None);
+        self.talk_to_nobody();
         self.stopped(running.wait().await);
         drop(machine);
         self.lose_services().await;

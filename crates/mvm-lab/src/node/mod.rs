@@ -27,7 +27,10 @@ use mvm_machine::{
     process::PathGuard,
     qmp::{QmpError, QmpEvent},
 };
-use tokio::sync::{Mutex, Semaphore, broadcast};
+use tokio::{
+    sync::{Mutex, Semaphore, broadcast},
+    task::JoinSet,
+};
 
 pub(crate) use self::start::copy_memory;
 pub use self::{
@@ -42,6 +45,7 @@ use crate::{
     network::Network,
     run_folder::RunFolder,
     service::{Place, Service, ServiceError, ServiceSpec},
+    shared,
     topology::{Member, MemoryPlan},
     wait::{self, Seen},
 };
@@ -82,6 +86,8 @@ pub struct Node {
     /// Shared with forwarded ports, which outlive a start of the machine.
     pub(crate) agent: Arc<StdMutex<Option<Agent>>>,
     pub(crate) services: Mutex<BTreeMap<String, Service>>,
+    /// Serves the folder in common as long as the agent above is talked to.
+    pub(crate) sharing: StdMutex<JoinSet<()>>,
     pub(crate) private_bytes_max: StdMutex<u64>,
 }
 
@@ -394,7 +400,7 @@ impl Node {
     /// Takes the running machine, noting how much memory it used.
     async fn take(&self) -> Option<Running> {
         let running = self.machine.lock().await.take()?;
-        self.set_agent(None);
+        self.talk_to_nobody();
         self.note_memory(&running);
         Some(running)
     }
@@ -416,8 +422,20 @@ impl Node {
         lock(&self.spec).data_disk = stopped.spec.data_disk;
     }
 
-    pub(crate) fn set_agent(&self, agent: Option<Agent>) {
-        *lock(&self.agent) = agent;
+    /// Talks to the machine's agent from now on, and serves the folder in common to it.
+    pub(crate) fn talk_to(&self, running: &Running) {
+        let (machine, folder) = (self.name().to_owned(), self.common.folder.shared());
+        let recorder = self.common.recorder.clone();
+        let mut sharing = JoinSet::new();
+        sharing.spawn(shared::serve(running.share(), machine, folder, recorder));
+        *lock(&self.sharing) = sharing;
+        *lock(&self.agent) = Some(running.agent().clone());
+    }
+
+    /// Talks to no agent: the machine is off, or about to be frozen.
+    pub(crate) fn talk_to_nobody(&self) {
+        *lock(&self.sharing) = JoinSet::new();
+        *lock(&self.agent) = None;
     }
 
     /// The services of a machine that is gone have ended with it.

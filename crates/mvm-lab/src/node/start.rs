@@ -222,7 +222,7 @@ impl Node {
         way: Way,
         began: Instant,
     ) {
-        self.set_agent(Some(running.agent().clone()));
+        self.talk_to(&running);
         *machine = Some(running);
         self.paused.store(false, Ordering::Relaxed);
         self.known.store(true, Ordering::Relaxed);

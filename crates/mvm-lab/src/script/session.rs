@@ -196,7 +196,9 @@ impl<'r> Session<'r> {
     }
 
     fn world(&self) -> World {
-        let folder = self.run.folder.path().to_string_lossy().into_owned();
+        let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+        let folder = text(self.run.folder.path());
+        let shared = text(&self.run.folder.shared());
         let members = self.run.lab.nodes().map(|node| node.member());
         let mut segments: Vec<u8> = members
             .flat_map(|member| member.cards.iter().map(|card| card.segment))
@@ -210,7 +212,7 @@ impl<'r> Session<'r> {
                 .map(|name| MachineTold {
                     name: name.clone(),
                     out_dir: folder.clone(),
-                    shared_dir: format!("{folder}/shared"),
+                    shared_dir: shared.clone(),
                 })
                 .collect(),
             segments,

@@ -59,6 +59,12 @@ node1.wait_for_file("$HOME")
 node1.succeed("touch '/tmp/two words'")
 node1.wait_for_file("/tmp/two words", timeout=5)
 
+# A folder in common with the host.
+node1.succeed("echo from the machine > /tmp/shared/word")
+t.assertEqual((node1.shared_dir / "word").read_text(), "from the machine\n")
+(node1.shared_dir / "word").write_text("from the host")
+t.assertEqual(node1.succeed("cat /tmp/shared/word"), "from the host")
+
 # Waits.
 node1.wait_until_succeeds("true")
 node1.wait_until_fails("test -e /tmp/absent", timeout=5)

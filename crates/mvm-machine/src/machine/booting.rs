@@ -158,6 +158,7 @@ pub(super) struct Process {
     pub(super) child: Child,
     pub(super) monitor: Option<UnixStream>,
     pub(super) agent: StdUnixStream,
+    pub(super) shared: StdUnixStream,
     pub(super) console: Recording<OpenConsole>,
     pub(super) log: Log,
     pub(super) launched: tokio::time::Instant,
@@ -201,6 +202,7 @@ impl Booting {
                 spec: process.spec,
                 child: process.child,
                 channel: process.agent,
+                shared: process.shared,
                 qmp,
                 console: process.console,
                 log: process.log,
@@ -239,6 +241,8 @@ impl Process {
         let (console, guest_console) = channel().map_err(prepare("the console"))?;
         let (monitor, guest_monitor) = channel().map_err(prepare("the monitor"))?;
         let (agent, guest_agent) = channel().map_err(prepare("the agent channel"))?;
+        let (shared, guest_shared) =
+            channel().map_err(prepare("the port of the folder in common"))?;
         let (log, complaints) = Log::open(&spec.qemu_log, owner)
             .await
             .map_err(prepare("the log"))?;
@@ -253,6 +257,7 @@ impl Process {
             console: guest_console.as_raw_fd(),
             monitor: guest_monitor.as_raw_fd(),
             agent: guest_agent.as_raw_fd(),
+            shared: guest_shared.as_raw_fd(),
             nics: nic_sockets.iter().map(AsRawFd::as_raw_fd).collect(),
         };
         let mut command = Command::new(&spec.qemu);
@@ -262,7 +267,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(complaints);
-        let mut kept = vec![guest_console, guest_monitor, guest_agent];
+        let mut kept = vec![guest_console, guest_monitor, guest_agent, guest_shared];
         kept.extend(nic_sockets);
         kept.extend(inherited);
         let monitor = UnixStream::from_std(monitor).map_err(prepare("the monitor"))?;
@@ -272,6 +277,7 @@ impl Process {
             child,
             monitor: Some(monitor),
             agent,
+            shared,
             console,
             log,
             launched: tokio::time::Instant::now(),

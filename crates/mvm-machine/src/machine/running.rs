@@ -2,8 +2,8 @@
 
 use std::{io, os::unix::net::UnixStream as StdUnixStream, time::Duration};
 
-use mvm_agent::client::{Agent, AgentError};
-use tokio::sync::broadcast;
+use mvm_agent::client::{Agent, AgentError, ChannelEnd, Share};
+use tokio::{net::UnixStream, sync::broadcast};
 
 use super::{MachineSpec, Parted, booting::DRAIN_ALLOWED, log::Log};
 use crate::{
@@ -26,6 +26,7 @@ pub(super) struct Parts {
     pub(super) child: Child,
     /// Stays open between two conversations, so that QEMU sees no hang-up.
     pub(super) channel: StdUnixStream,
+    pub(super) shared: StdUnixStream,
     pub(super) qmp: Qmp,
     pub(super) console: Recording<OpenConsole>,
     pub(super) log: Log,
@@ -44,6 +45,17 @@ impl Running {
     /// Returns the agent in the guest.
     pub fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// Has the machine mount the folder in common; who gets the result answers its kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Closed`].
+    pub fn share(&self) -> Result<Share<UnixStream>, AgentError> {
+        let channel = self.parts.shared.try_clone().and_then(UnixStream::from_std);
+        let channel = channel.map_err(|error| AgentError::Closed(ChannelEnd::Io(error.into())))?;
+        self.agent.share(channel)
     }
 
     /// Returns what the machine is made of.

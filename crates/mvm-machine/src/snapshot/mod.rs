@@ -204,6 +204,7 @@ impl Snapshot {
             console: 0,
             monitor: 0,
             agent: 0,
+            shared: 0,
             nics: vec![0; spec.nics.len()],
         };
         let arguments = qemu::arguments(&alike, Start::Cold, &descriptors);
