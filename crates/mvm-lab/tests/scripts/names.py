@@ -180,7 +180,7 @@ t.assertEqual(node1.succeed("cat tree/b/a tree/b/tree/b/c relative/flat"), "flat
 with t.assertRaises(ValueError):
     node1.copy_from_host("/no/such/file", "/tmp/absent-too")
 node1.copy_from_machine("/tmp/tree", "copied")
-node1.succeed("mkdir -p one/empty; ln -s /tmp/tree/a one/link; echo root > /root/file; ln -s /root/file link")
+node1.succeed("mkdir -p one/empty; ln -s /tmp/tree/a one/link; echo root > ~/file; ln -s ~/file link")
 node1.copy_from_machine("one")
 node1.copy_from_machine("link", "copied")
 assert (driver.out_dir / "one" / "empty").is_dir()
