@@ -25,6 +25,35 @@ const BASE_PACKAGES: &[&str] = &[
     "systemd-sysv",
     "udev",
 ];
+/// What mmdebstrap runs with, in a tree of its own.
+const TOOLS: &[&str] = &[
+    "apt",
+    "base-files",
+    "bash",
+    "coreutils",
+    "dash",
+    "debian-archive-keyring",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "mmdebstrap",
+    "mount",
+    "sed",
+    "tar",
+    "util-linux",
+];
+/// By what apt trusts archives: the host's, as its sources name it.
+const KEYS: &[&str] = &[
+    "/etc/apt/keyrings",
+    "/etc/apt/trusted.gpg.d",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/usr/share/keyrings",
+];
 /// What machines change beside `/etc` and `/var`.
 const OWN_FOLDERS: &[&str] = &["data", "home", "opt", "root", "srv", "usr/local"];
 /// Documentation and translations: more than a third of a root.
@@ -115,14 +144,39 @@ impl<'a> Recipe<'a> {
         script: &Path,
     ) -> Vec<String> {
         let include: Vec<&str> = self.all_packages().collect();
+        let mut arguments = vec![format!("--mode={mode}"), "--variant=minbase".to_owned()];
+        let left_out = LEFT_OUT.iter().map(|path| format!("path-exclude={path}"));
+        arguments.extend(left_out.map(|option| format!("--dpkgopt={option}")));
+        arguments.extend(self.ending(&include, options, sources, script));
+        arguments
+    }
+
+    /// The arguments for a tree that mmdebstrap itself runs in, as root, once somebody is: nothing in it is configured,
+    /// which takes no rights.
+    pub(super) fn tools_arguments(
+        &self,
+        options: &[String],
+        sources: &[PathBuf],
+        script: &Path,
+    ) -> Vec<String> {
+        let mut arguments = ["--mode=chrootless", "--variant=extract"]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.extend(self.ending(TOOLS, options, sources, script));
+        arguments
+    }
+
+    fn ending(
+        &self,
+        include: &[&str],
+        options: &[String],
+        sources: &[PathBuf],
+        script: &Path,
+    ) -> Vec<String> {
         let mut arguments = vec![
-            format!("--mode={mode}"),
-            "--variant=minbase".to_owned(),
             "--format=tar".to_owned(),
             format!("--include={}", include.join(",")),
         ];
-        let left_out = LEFT_OUT.iter().map(|path| format!("path-exclude={path}"));
-        arguments.extend(left_out.map(|option| format!("--dpkgopt={option}")));
         arguments.extend(options.iter().map(|option| format!("--aptopt={option}")));
         let script = quoted(script);
         arguments.push(format!("--customize-hook=sh {script} \"$1\""));
@@ -130,6 +184,29 @@ impl<'a> Recipe<'a> {
         arguments.push("-".to_owned());
         arguments.extend(sources.iter().map(|path| path.display().to_string()));
         arguments
+    }
+
+    /// The script that is called with that tree: what is told of in [`Recipe::arguments`] lies there where the host has it.
+    pub(super) fn tools_script(&self, inside: &Path) -> String {
+        let keys = KEYS.iter().map(Path::new);
+        let taken: Vec<String> = keys
+            .chain(self.modules)
+            .chain([inside])
+            .map(quoted)
+            .collect();
+        format!(
+            "\
+set -eu
+for path in {}; do
+    if [ -e \"$path\" ]; then
+        mkdir -p \"$1${{path%/*}}\"
+        cp -rL \"$path\" \"$1${{path%/*}}/\"
+    fi
+done
+: >\"$1/etc/resolv.conf\"
+",
+            taken.join(" ")
+        )
     }
 
     /// The script that is called with the root when all packages are installed.
