@@ -3,16 +3,23 @@
 
 use std::{
     fs::File,
+    io::{self, PipeWriter},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
-use super::{DebianError, machine, recipe::Recipe, rights::Rights, sources};
+use super::{
+    DebianError, machine,
+    recipe::{Recipe, TAKEN},
+    rights::Rights,
+    sources,
+};
 use crate::{
     cache::Cache,
     elf::find_program,
     files::{self, FileError, Naming},
     kernel::Kernel,
+    process::{Exit, Keeper},
 };
 
 /// A program that builds images.
@@ -56,13 +63,21 @@ pub(super) fn build(
     folder: &Path,
     target: &Path,
 ) -> Result<(), DebianError> {
+    let builder = check_tools()?;
+    let rights = Rights::on_this_host(&builder);
+    // In a user namespace it needs a folder that others may enter, which the cache may not be.
+    let elsewhere = (rights == Rights::Namespace).then(std::env::temp_dir);
     let build = Build {
-        builder: check_tools()?,
+        builder,
         recipe,
         scratch: folder.join("scratch"),
+        folders: elsewhere
+            .into_iter()
+            .chain([cache.root().to_owned()])
+            .collect(),
     };
     files::create_dir_all(&build.scratch)?;
-    let built = match Rights::on_this_host(&build.builder) {
+    let built = match rights {
         Rights::Root => build.on_host("root", target),
         Rights::Namespace => build.on_host("unshare", target),
         Rights::Machine { reason } => build.in_machine(cache, kernel, reason, target),
@@ -86,6 +101,8 @@ struct Build<'a> {
     builder: PathBuf,
     recipe: &'a Recipe<'a>,
     scratch: PathBuf,
+    /// What may be full when no space is left.
+    folders: Vec<PathBuf>,
 }
 
 /// How the program that writes the archive ended.
@@ -94,11 +111,11 @@ pub(super) struct Ending {
     pub(super) how: String,
 }
 
-impl From<ExitStatus> for Ending {
-    fn from(status: ExitStatus) -> Ending {
+impl From<Exit> for Ending {
+    fn from(exit: Exit) -> Ending {
         Ending {
-            success: status.success(),
-            how: status.to_string(),
+            success: exit == Exit::Code(0),
+            how: exit.to_string(),
         }
     }
 }
@@ -111,7 +128,6 @@ impl Build<'_> {
         let sources = sources::write(&sources::of(self.recipe.suite)?, &self.scratch)?;
         let options = sources::network_options();
         let arguments = self.recipe.arguments(mode, &options, &sources, &script);
-        // In a user namespace it needs a folder that others may enter, which the cache may not be.
         let own_folder = mode == "root";
         self.pack(target, |archive, said| {
             self.run_builder(arguments, own_folder, archive, said)
@@ -128,29 +144,34 @@ impl Build<'_> {
     ) -> Result<(), DebianError> {
         tracing::info!(reason, "the image is built in a machine");
         self.announce("some ten minutes where machines are emulated");
-        let inside = self.scratch.join("inside");
-        files::create_dir_all(&inside)?;
-        let script = inside.join("customize.sh");
-        files::write(&script, self.recipe.customize().as_bytes())?;
+        let taken = self.scratch.join("taken");
+        files::create_dir_all(&taken)?;
+        let script = taken.join("customize.sh");
+        files::write(&script, self.recipe.customize_elsewhere().as_bytes())?;
         let of_suite = sources::of(self.recipe.suite)?;
-        let seen = sources::write(&of_suite.clone().seen_by_machines(), &inside)?;
+        let seen = sources::write(&of_suite.clone().seen_by_machines(), &taken)?;
         let sources = sources::write(&of_suite, &self.scratch)?;
         let options = sources::network_options();
 
-        let taken_along = self.scratch.join("tools.sh");
-        files::write(&taken_along, self.recipe.tools_script(&inside).as_bytes())?;
+        let tools_script = self.scratch.join("tools.sh");
+        files::write(&tools_script, self.recipe.tools_script(&taken).as_bytes())?;
         let arguments = self
             .recipe
-            .tools_arguments(&options, &sources, &taken_along);
+            .tools_arguments(&options, &sources, &tools_script);
         let tools = self.scratch.join("tools.squashfs");
         self.pack(&tools, |archive, said| {
             self.run_builder(arguments, true, archive, said)
         })?;
+
         let options: Vec<String> = options
             .iter()
             .map(|option| sources::seen_by_machines(option))
             .collect();
-        let arguments = self.recipe.arguments("root", &options, &seen, &script);
+        let inside = |path: &PathBuf| Path::new(TAKEN).join(path.file_name().unwrap_or_default());
+        let seen: Vec<PathBuf> = seen.iter().map(inside).collect();
+        let arguments = self
+            .recipe
+            .arguments("root", &options, &seen, &inside(&script));
         self.pack(target, |archive, said| {
             let built = machine::build(
                 cache,
@@ -177,7 +198,7 @@ impl Build<'_> {
         &self,
         arguments: Vec<String>,
         own_folder: bool,
-        archive: ChildStdin,
+        archive: PipeWriter,
         said: File,
     ) -> Result<Ending, DebianError> {
         let mut command = Command::new(&self.builder);
@@ -190,32 +211,30 @@ impl Build<'_> {
         if own_folder {
             command.env("TMPDIR", &self.scratch);
         }
-        // The command holds an end of the archive until it is gone.
-        let mut started = Started::spawn(BUILDER, &mut command)?;
-        drop(command);
-        Ok(started.wait()?.into())
+        // In a user namespace it writes as users whose files we may not remove. When it fails it tells its group.
+        let builder = Keeper::get()?.spawn_in_order(command)?;
+        Ok(builder.join().into())
     }
 
     /// Packs the archive that `write` writes into a file system.
     fn pack(
         &self,
         target: &Path,
-        write: impl FnOnce(ChildStdin, File) -> Result<Ending, DebianError>,
+        write: impl FnOnce(PipeWriter, File) -> Result<Ending, DebianError>,
     ) -> Result<(), DebianError> {
         let builder_said = self.scratch.join("builder.log");
         let packer_said = self.scratch.join("packer.log");
+        let (packed, archive) = io::pipe().naming("make a pipe for", target)?;
         let mut command = Command::new(PACKER);
         command
             .args(["-comp", COMPRESSOR, "-quiet", "-no-progress"])
             .arg(target)
-            .stdin(Stdio::piped())
+            .stdin(packed)
             .stdout(log(&packer_said)?)
             .stderr(log(&packer_said)?);
-        let mut packer = Started::spawn(PACKER, &mut command)?;
-        let archive = packer.child.stdin.take();
-        let archive = archive.expect("its standard input is piped");
+        let packer = Keeper::get()?.spawn(command, Vec::new())?;
         let built = write(archive, log(&builder_said)?)?;
-        let packed = packer.wait()?.into();
+        let packed = packer.join().into();
         for (program, ending, said) in [
             (BUILDER, built, &builder_said),
             (PACKER, packed, &packer_said),
@@ -238,8 +257,10 @@ impl Build<'_> {
     ) -> DebianError {
         let suite = self.recipe.suite.to_owned();
         if all.contains(FULL) {
-            let folder = self.scratch.parent().unwrap_or(&self.scratch).to_owned();
-            return DebianError::NoSpace { suite, folder };
+            return DebianError::NoSpace {
+                suite,
+                folders: self.folders.clone(),
+            };
         }
         if let Some(package) = unknown_package(all) {
             return DebianError::NoPackage { package, suite };
@@ -250,36 +271,6 @@ impl Build<'_> {
             how: ending.how,
             evidence: evidence(&read(said)),
         }
-    }
-}
-
-/// A program that is killed where it is not waited for.
-struct Started {
-    program: &'static str,
-    child: Child,
-}
-
-impl Started {
-    fn spawn(program: &'static str, command: &mut Command) -> Result<Started, DebianError> {
-        let child = command
-            .spawn()
-            .map_err(|cause| DebianError::Start { program, cause })?;
-        Ok(Started { program, child })
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus, DebianError> {
-        self.child.wait().map_err(|cause| DebianError::Start {
-            program: self.program,
-            cause,
-        })
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // One that has ended cannot be killed, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

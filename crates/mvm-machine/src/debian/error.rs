@@ -1,8 +1,8 @@
 //! Why a Debian root could not be built, in the words of whoever asked for the image.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
-use crate::files::FileError;
+use crate::{files::FileError, process::ProcessError};
 
 /// A Debian root could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +27,15 @@ pub enum DebianError {
         suite: String,
     },
     /// The disk is full.
-    #[error("could not build an image of Debian {suite}: no space is left in {folder:?}")]
+    #[error(
+        "could not build an image of Debian {suite}: no space is left in {}",
+        folders.iter().map(|folder| format!("{folder:?}")).collect::<Vec<_>>().join(" or ")
+    )]
     NoSpace {
         /// The suite.
         suite: String,
         /// Where it was built.
-        folder: PathBuf,
+        folders: Vec<PathBuf>,
     },
     /// A program failed.
     #[error("could not build an image of Debian {suite}: {program} ended with {how}: {evidence}")]
@@ -47,13 +50,8 @@ pub enum DebianError {
         evidence: String,
     },
     /// A program could not be started.
-    #[error("could not start {program}: {cause}")]
-    Start {
-        /// Which one.
-        program: &'static str,
-        /// Why.
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Start(#[from] ProcessError),
     /// The machine in which it was to be built was none.
     #[error("could not build an image of Debian in a machine, as is done where {reason}: {source}")]
     Machine {

@@ -22,6 +22,7 @@ use mvm_agent::{
 
 use super::{
     build::{BUILDER, Ending},
+    recipe::BUILD_FOLDER,
     sources,
 };
 use crate::{
@@ -52,8 +53,8 @@ const BUILD_ALLOWED: Duration = Duration::from_secs(2 * 3600);
 const ON_TOOLS: &str = "\
 set -e
 mount -o remount,barrier=0 /data
-for folder in dev proc sys; do mount -o bind /$folder /tools/$folder; done
-mount -o bind /data /tools/tmp
+for folder in proc sys; do mount -o bind /$folder /tools/$folder; done
+mount -o bind /data /tools/build
 mount -o bind /etc/resolv.conf /tools/etc/resolv.conf
 exec chroot /tools \"$@\"
 ";
@@ -162,7 +163,7 @@ async fn run(
         .args(arguments)
         .env("PATH", PATH)
         .env("LC_ALL", "C")
-        .env("TMPDIR", "/tmp")
+        .env("TMPDIR", BUILD_FOLDER)
         .timeout(BUILD_ALLOWED);
     for (name, proxy) in sources::proxies() {
         command = command.env(name, sources::seen_by_machines(&proxy));

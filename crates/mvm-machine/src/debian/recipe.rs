@@ -47,6 +47,10 @@ const TOOLS: &[&str] = &[
     "tar",
     "util-linux",
 ];
+/// Where that tree has what of the host it needs; no folder that mmdebstrap cleans.
+pub(super) const TAKEN: &str = "/host";
+/// And room to build.
+pub(super) const BUILD_FOLDER: &str = "/build";
 /// By what apt trusts archives: the host's, as its sources name it.
 const KEYS: &[&str] = &[
     "/etc/apt/keyrings",
@@ -147,7 +151,8 @@ impl<'a> Recipe<'a> {
         let mut arguments = vec![format!("--mode={mode}"), "--variant=minbase".to_owned()];
         let left_out = LEFT_OUT.iter().map(|path| format!("path-exclude={path}"));
         arguments.extend(left_out.map(|option| format!("--dpkgopt={option}")));
-        arguments.extend(self.ending(&include, options, sources, script));
+        arguments.push(format!("--customize-hook={}", hook(script)));
+        arguments.extend(self.ending(&include, options, sources));
         arguments
     }
 
@@ -162,38 +167,28 @@ impl<'a> Recipe<'a> {
         let mut arguments = ["--mode=chrootless", "--variant=extract"]
             .map(str::to_owned)
             .to_vec();
-        arguments.extend(self.ending(TOOLS, options, sources, script));
+        arguments.push(format!("--extract-hook={}", hook(script)));
+        arguments.extend(self.ending(TOOLS, options, sources));
         arguments
     }
 
-    fn ending(
-        &self,
-        include: &[&str],
-        options: &[String],
-        sources: &[PathBuf],
-        script: &Path,
-    ) -> Vec<String> {
+    fn ending(&self, include: &[&str], options: &[String], sources: &[PathBuf]) -> Vec<String> {
         let mut arguments = vec![
             "--format=tar".to_owned(),
             format!("--include={}", include.join(",")),
         ];
         arguments.extend(options.iter().map(|option| format!("--aptopt={option}")));
-        let script = quoted(script);
-        arguments.push(format!("--customize-hook=sh {script} \"$1\""));
         arguments.push(self.suite.to_owned());
         arguments.push("-".to_owned());
         arguments.extend(sources.iter().map(|path| path.display().to_string()));
         arguments
     }
 
-    /// The script that is called with that tree: what is told of in [`Recipe::arguments`] lies there where the host has it.
-    pub(super) fn tools_script(&self, inside: &Path) -> String {
-        let keys = KEYS.iter().map(Path::new);
-        let taken: Vec<String> = keys
-            .chain(self.modules)
-            .chain([inside])
-            .map(quoted)
-            .collect();
+    /// The script that is called with that tree: it gets the files of `folder` and the kernel's modules in [`TAKEN`], and
+    /// the host's keys.
+    pub(super) fn tools_script(&self, folder: &Path) -> String {
+        let keys: Vec<String> = KEYS.iter().map(Path::new).map(quoted).collect();
+        let modules = quoted(self.modules.unwrap_or(Path::new("")));
         format!(
             "\
 set -eu
@@ -203,15 +198,26 @@ for path in {}; do
         cp -rL \"$path\" \"$1${{path%/*}}/\"
     fi
 done
+mkdir \"$1{BUILD_FOLDER}\" \"$1{TAKEN}\"
+cp {}/* \"$1{TAKEN}/\"
+if [ -d {modules} ]; then
+    cp -r {modules} \"$1{TAKEN}/modules\"
+fi
 : >\"$1/etc/resolv.conf\"
 ",
-            taken.join(" ")
+            keys.join(" "),
+            quoted(folder),
         )
     }
 
     /// The script that is called with the root when all packages are installed.
     pub(super) fn customize(&self) -> String {
         customize(self.modules.unwrap_or(Path::new("")), self.release)
+    }
+
+    /// The same where the kernel's modules were taken along to.
+    pub(super) fn customize_elsewhere(&self) -> String {
+        customize(&Path::new(TAKEN).join("modules"), self.release)
     }
 }
 
@@ -261,6 +267,11 @@ find \"$root/var/log\" -type f -delete
     )
 }
 
+/// Has a script called with the root.
+fn hook(script: &Path) -> String {
+    format!("sh {} \"$1\"", quoted(script))
+}
+
 /// Quotes a path for a POSIX shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
@@ -293,7 +304,8 @@ mod tests {
             "--mode=root",
             ",udev,nginx\n",
             "--aptopt=Acquire::http::Proxy \"http://a\";",
-            "--customize-hook=sh '/a b/script' \"$1\"\nbookworm\n-\n/a/sources",
+            "--customize-hook=sh '/a b/script' \"$1\"\n",
+            "\nbookworm\n-\n/a/sources",
         ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }
