@@ -51,7 +51,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Job(_) | Command::Schedule(_) | Command::Cluster(_) => {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
-        // Who runs a scenario has the report.
+        // Who runs a scenario has the report, but for the minutes in which an image is built.
         Command::Test(_)
         | Command::Repl(_)
         | Command::Up(_)
@@ -60,7 +60,7 @@ pub fn run(cli: Cli) -> ExitCode {
         | Command::Image(_)
         | Command::Token(_)
         | Command::Doctor(_) => {
-            log(filter("warn"), LogFormat::Text);
+            log(filter("warn,mvm_machine::debian=info"), LogFormat::Text);
         }
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -1,75 +1,26 @@
-//! Builds a root: mmdebstrap unpacks and installs, as root or in a user namespace, and what it writes goes straight into
-//! a compressed file system. No loop device, no root needed.
+//! Builds a root: mmdebstrap unpacks and installs, with the rights that the host has for us ([`super::rights`]), and what
+//! it writes goes straight into a compressed file system. No loop device, no root needed.
 
 use std::{
     fs::File,
-    io,
+    io::{self, PipeWriter},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
-use super::{recipe::Recipe, sources};
+use super::{
+    DebianError, machine,
+    recipe::{Recipe, TAKEN},
+    rights::Rights,
+    sources,
+};
 use crate::{
+    cache::Cache,
     elf::find_program,
     files::{self, FileError, Naming},
+    kernel::Kernel,
+    process::{Exit, Keeper},
 };
-
-/// A Debian root could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum DebianError {
-    /// Programs are missing on this host.
-    #[error(
-        "could not find {}, which Debian images are built with; `apt-get install --no-install-recommends mmdebstrap squashfs-tools uidmap` brings them",
-        names.join(" and ")
-    )]
-    Tools {
-        /// Their names.
-        names: Vec<&'static str>,
-    },
-    /// The suite has no such package.
-    #[error("could not install {package}: Debian {suite} has no package of this name{suggestion}")]
-    NoPackage {
-        /// The package.
-        package: String,
-        /// The suite.
-        suite: String,
-        /// How to go on.
-        suggestion: String,
-    },
-    /// The disk is full.
-    #[error("could not build an image of Debian {suite}: no space is left in {folder:?}")]
-    NoSpace {
-        /// The suite.
-        suite: String,
-        /// Where it was built.
-        folder: PathBuf,
-    },
-    /// A program failed.
-    #[error(
-        "could not build an image of Debian {suite}: {program} ended with {status}: {evidence}"
-    )]
-    Failed {
-        /// The suite.
-        suite: String,
-        /// Which one.
-        program: &'static str,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said last.
-        evidence: String,
-    },
-    /// A program could not be started.
-    #[error("could not start {program}: {cause}")]
-    Start {
-        /// Which one.
-        program: &'static str,
-        /// Why.
-        cause: io::Error,
-    },
-    /// A file could not be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
 
 /// A program that builds images.
 #[derive(Debug)]
@@ -80,12 +31,10 @@ pub struct Tool {
     pub package: &'static str,
 }
 
-const BUILDER: &str = "mmdebstrap";
+pub(super) const BUILDER: &str = "mmdebstrap";
 const PACKER: &str = "sqfstar";
-/// What a user who is not root needs besides.
-const MAPPER: &str = "newuidmap";
-/// All of them.
-pub const BUILD_TOOLS: [Tool; 3] = [
+/// All of them, the builder first.
+pub const BUILD_TOOLS: [Tool; 2] = [
     Tool {
         program: BUILDER,
         package: "mmdebstrap",
@@ -93,10 +42,6 @@ pub const BUILD_TOOLS: [Tool; 3] = [
     Tool {
         program: PACKER,
         package: "squashfs-tools",
-    },
-    Tool {
-        program: MAPPER,
-        package: "uidmap",
     },
 ];
 /// What lz4 unpacks costs an emulated guest the least of all that kernels know.
@@ -111,155 +56,221 @@ const UNKNOWN_PACKAGE: &[&str] = &[
 const FULL: &str = "No space left on device";
 
 /// Builds the root into the file `target`. What else is made lies in `folder` and is removed. Blocks for minutes.
-pub(super) fn build(recipe: &Recipe<'_>, folder: &Path, target: &Path) -> Result<(), DebianError> {
-    check_tools()?;
-    let scratch = folder.join("scratch");
-    files::create_dir_all(&scratch)?;
-    tracing::info!(
-        suite = recipe.suite,
-        packages = recipe.packages.join(" "),
-        "building a Debian image, which takes a minute or two; it is kept"
-    );
-    let built = run(recipe, &scratch, target);
-    let removed = std::fs::remove_dir_all(&scratch).naming("remove", &scratch);
+pub(super) fn build(
+    cache: &Cache,
+    kernel: &Kernel,
+    recipe: &Recipe<'_>,
+    folder: &Path,
+    target: &Path,
+) -> Result<(), DebianError> {
+    let builder = check_tools()?;
+    let rights = Rights::on_this_host(&builder);
+    // In a user namespace it needs a folder that others may enter, which the cache may not be.
+    let elsewhere = (rights == Rights::Namespace).then(std::env::temp_dir);
+    let build = Build {
+        builder,
+        recipe,
+        scratch: folder.join("scratch"),
+        folders: elsewhere
+            .into_iter()
+            .chain([cache.root().to_owned()])
+            .collect(),
+    };
+    files::create_dir_all(&build.scratch)?;
+    let built = match rights {
+        Rights::Root => build.on_host("root", target),
+        Rights::Namespace => build.on_host("unshare", target),
+        Rights::Machine { reason } => build.in_machine(cache, kernel, reason, target),
+    };
+    let removed = std::fs::remove_dir_all(&build.scratch).naming("remove", &build.scratch);
     built?;
     Ok(removed?)
 }
 
-fn check_tools() -> Result<(), DebianError> {
+/// The builder's path.
+fn check_tools() -> Result<PathBuf, DebianError> {
     let tools = BUILD_TOOLS.iter().map(|tool| tool.program);
-    let needed = tools.filter(|program| *program != MAPPER || mode() == UNSHARE);
-    let missing: Vec<_> = needed.filter(|name| find_program(name).is_err()).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(DebianError::Tools { names: missing }),
+    let missing: Vec<_> = tools.filter(|name| find_program(name).is_err()).collect();
+    match (missing.is_empty(), find_program(BUILDER)) {
+        (true, Ok(builder)) => Ok(builder),
+        _ => Err(DebianError::Tools { names: missing }),
     }
 }
 
-const UNSHARE: &str = "unshare";
-
-/// How mmdebstrap comes by the rights of root in the tree it builds.
-fn mode() -> &'static str {
-    match rustix::process::geteuid().is_root() {
-        true => "root",
-        false => UNSHARE,
-    }
+struct Build<'a> {
+    builder: PathBuf,
+    recipe: &'a Recipe<'a>,
+    scratch: PathBuf,
+    /// What may be full when no space is left.
+    folders: Vec<PathBuf>,
 }
 
-fn run(recipe: &Recipe<'_>, scratch: &Path, target: &Path) -> Result<(), DebianError> {
-    let script = scratch.join("customize.sh");
-    files::write(&script, recipe.customize().as_bytes())?;
-    let sources = sources::write_sources(recipe.suite, scratch)?;
-    let arguments = recipe.arguments(mode(), &sources::network_options(), &sources, &script);
-    let builder_said = scratch.join("builder.log");
-    let packer_said = scratch.join("packer.log");
+/// How the program that writes the archive ended.
+pub(super) struct Ending {
+    pub(super) success: bool,
+    pub(super) how: String,
+}
 
-    let mut command = Command::new(BUILDER);
-    command
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log(&builder_said)?);
-    if mode() != UNSHARE {
-        // In a user namespace it needs a folder that others may enter, which the cache may not be.
-        command.env("TMPDIR", scratch);
-    }
-    let mut builder = Started::spawn(BUILDER, command)?;
-    let mut command = Command::new(PACKER);
-    command.args(["-comp", COMPRESSOR, "-quiet", "-no-progress"]);
-    command
-        .arg(target)
-        .stdin(
-            builder
-                .child
-                .stdout
-                .take()
-                .map_or(Stdio::null(), Stdio::from),
-        )
-        .stdout(log(&packer_said)?)
-        .stderr(log(&packer_said)?);
-    let mut packer = Started::spawn(PACKER, command)?;
-
-    let packed = packer.wait()?;
-    let built = builder.wait()?;
-    for (program, status, said) in [
-        (BUILDER, built, &builder_said),
-        (PACKER, packed, &packer_said),
-    ] {
-        if !status.success() {
-            let texts = [&builder_said, &packer_said].map(|path| read(path));
-            return Err(explain(
-                recipe,
-                scratch,
-                program,
-                status,
-                said,
-                &texts.concat(),
-            ));
+impl From<Exit> for Ending {
+    fn from(exit: Exit) -> Ending {
+        Ending {
+            success: exit == Exit::Code(0),
+            how: exit.to_string(),
         }
     }
-    Ok(())
 }
 
-/// A program that is killed where it is not waited for.
-struct Started {
-    program: &'static str,
-    child: Child,
-}
-
-impl Started {
-    fn spawn(program: &'static str, mut command: Command) -> Result<Started, DebianError> {
-        let child = command
-            .spawn()
-            .map_err(|cause| DebianError::Start { program, cause })?;
-        Ok(Started { program, child })
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus, DebianError> {
-        self.child.wait().map_err(|cause| DebianError::Start {
-            program: self.program,
-            cause,
+impl Build<'_> {
+    fn on_host(&self, mode: &str, target: &Path) -> Result<(), DebianError> {
+        self.announce("a minute or two");
+        let script = self.scratch.join("customize.sh");
+        files::write(&script, self.recipe.customize().as_bytes())?;
+        let sources = sources::write(&sources::of(self.recipe.suite)?, &self.scratch)?;
+        let options = sources::network_options();
+        let arguments = self.recipe.arguments(mode, &options, &sources, &script);
+        let own_folder = mode == "root";
+        self.pack(target, |archive, said| {
+            self.run_builder(arguments, own_folder, archive, said)
         })
     }
-}
 
-impl Drop for Started {
-    fn drop(&mut self) {
-        // One that has ended cannot be killed, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+    /// The same in a machine, on a disk that holds whatever of the host it takes.
+    fn in_machine(
+        &self,
+        cache: &Cache,
+        kernel: &Kernel,
+        reason: String,
+        target: &Path,
+    ) -> Result<(), DebianError> {
+        tracing::info!(reason, "the image is built in a machine");
+        self.announce("some ten minutes where machines are emulated");
+        let taken = self.scratch.join("taken");
+        files::create_dir_all(&taken)?;
+        let script = taken.join("customize.sh");
+        files::write(&script, self.recipe.customize_elsewhere().as_bytes())?;
+        let of_suite = sources::of(self.recipe.suite)?;
+        let seen = sources::write(&of_suite.clone().seen_by_machines(), &taken)?;
+        let sources = sources::write(&of_suite, &self.scratch)?;
+        let options = sources::network_options();
 
-/// Says what went wrong in the words of whoever asked for the image.
-fn explain(
-    recipe: &Recipe<'_>,
-    folder: &Path,
-    program: &'static str,
-    status: ExitStatus,
-    said: &Path,
-    all: &str,
-) -> DebianError {
-    let suite = recipe.suite.to_owned();
-    if all.contains(FULL) {
-        return DebianError::NoSpace {
-            suite,
-            folder: folder.parent().unwrap_or(folder).to_owned(),
-        };
+        let tools_script = self.scratch.join("tools.sh");
+        files::write(&tools_script, self.recipe.tools_script(&taken).as_bytes())?;
+        let arguments = self
+            .recipe
+            .tools_arguments(&options, &sources, &tools_script);
+        let tools = self.scratch.join("tools.squashfs");
+        self.pack(&tools, |archive, said| {
+            self.run_builder(arguments, true, archive, said)
+        })?;
+
+        let options: Vec<String> = options
+            .iter()
+            .map(|option| sources::seen_by_machines(option))
+            .collect();
+        let inside = |path: &PathBuf| Path::new(TAKEN).join(path.file_name().unwrap_or_default());
+        let seen: Vec<PathBuf> = seen.iter().map(inside).collect();
+        let arguments = self
+            .recipe
+            .arguments("root", &options, &seen, &inside(&script));
+        self.pack(target, |archive, said| {
+            let built = machine::build(
+                cache,
+                kernel,
+                &tools,
+                &self.scratch,
+                arguments,
+                archive,
+                said,
+            );
+            built.map_err(|source| DebianError::Machine { reason, source })
+        })
     }
-    if let Some(package) = unknown_package(all) {
-        return DebianError::NoPackage {
-            package,
-            suite,
-            suggestion: "; `apt-cache search` on a host of this suite finds names".to_owned(),
-        };
+
+    fn announce(&self, time: &str) {
+        tracing::info!(
+            suite = self.recipe.suite,
+            packages = self.recipe.packages.join(" "),
+            "building a Debian image, which takes {time}; it is kept"
+        );
     }
-    DebianError::Failed {
-        suite,
-        program,
-        status,
-        evidence: evidence(&read(said)),
+
+    fn run_builder(
+        &self,
+        arguments: Vec<String>,
+        own_folder: bool,
+        archive: PipeWriter,
+        said: File,
+    ) -> Result<Ending, DebianError> {
+        let mut command = Command::new(&self.builder);
+        command
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(archive)
+            .stderr(said);
+        if own_folder {
+            command.env("TMPDIR", &self.scratch);
+        }
+        // In a user namespace it writes as users whose files we may not remove. When it fails it tells its group.
+        let builder = Keeper::get()?.spawn_in_order(command)?;
+        Ok(builder.join().into())
+    }
+
+    /// Packs the archive that `write` writes into a file system.
+    fn pack(
+        &self,
+        target: &Path,
+        write: impl FnOnce(PipeWriter, File) -> Result<Ending, DebianError>,
+    ) -> Result<(), DebianError> {
+        let builder_said = self.scratch.join("builder.log");
+        let packer_said = self.scratch.join("packer.log");
+        let (packed, archive) = io::pipe().naming("make a pipe for", target)?;
+        let mut command = Command::new(PACKER);
+        command
+            .args(["-comp", COMPRESSOR, "-quiet", "-no-progress"])
+            .arg(target)
+            .stdin(packed)
+            .stdout(log(&packer_said)?)
+            .stderr(log(&packer_said)?);
+        let packer = Keeper::get()?.spawn(command, Vec::new())?;
+        let built = write(archive, log(&builder_said)?)?;
+        let packed = packer.join().into();
+        for (program, ending, said) in [
+            (BUILDER, built, &builder_said),
+            (PACKER, packed, &packer_said),
+        ] {
+            if !ending.success {
+                let all = [&builder_said, &packer_said].map(|path| read(path));
+                return Err(self.explain(program, ending, said, &all.concat()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what went wrong in the words of whoever asked for the image.
+    fn explain(
+        &self,
+        program: &'static str,
+        ending: Ending,
+        said: &Path,
+        all: &str,
+    ) -> DebianError {
+        let suite = self.recipe.suite.to_owned();
+        if all.contains(FULL) {
+            return DebianError::NoSpace {
+                suite,
+                folders: self.folders.clone(),
+            };
+        }
+        if let Some(package) = unknown_package(all) {
+            return DebianError::NoPackage { package, suite };
+        }
+        DebianError::Failed {
+            suite,
+            program,
+            how: ending.how,
+            evidence: evidence(&read(said)),
+        }
     }
 }
 

@@ -1,19 +1,26 @@
 //! The root of a Debian image: a suite with systemd and packages, on one compressed read-only disk, and how its machines
 //! get from the initramfs to a systemd that holds the packages' services back.
 //!
-//! Building it is [`build`]'s, from what [`recipe`] says and [`sources`] finds. What a machine does with it is the agent's
+//! Building it is [`build`]'s, from what [`recipe`] says and [`sources`] finds; in a machine where [`rights`] finds none. What a machine does with it is the agent's
 //! (`mvm_agent::daemon`); who it is it learns afterwards, and only then are the services started.
 
 mod build;
+mod error;
+mod machine;
 mod recipe;
+mod rights;
 mod sources;
 
 use std::path::PathBuf;
 
 use mvm_agent::boot::{AGENT_PATH, INIT_PATH, PlannedFile, RootPlan};
 
-pub use self::build::{BUILD_TOOLS, DebianError, Tool};
 use self::recipe::Recipe;
+pub use self::{
+    build::{BUILD_TOOLS, Tool},
+    error::DebianError,
+    rights::Rights,
+};
 use crate::{
     cache::{Cache, ContentKey, Shelf},
     kernel::Kernel,
@@ -93,7 +100,7 @@ pub(crate) fn root(
     let recipe = Recipe::new(suite, packages, kernel);
     let key = recipe.key(cache)?;
     let entry = cache.entry::<DebianError>(ROOTS, &key, |place| {
-        build::build(&recipe, place, &place.join(ROOT_NAME))
+        build::build(cache, kernel, &recipe, place, &place.join(ROOT_NAME))
     })?;
     Ok(Root {
         path: entry.join(ROOT_NAME),

@@ -25,6 +25,39 @@ const BASE_PACKAGES: &[&str] = &[
     "systemd-sysv",
     "udev",
 ];
+/// What mmdebstrap runs with, in a tree of its own.
+const TOOLS: &[&str] = &[
+    "apt",
+    "base-files",
+    "bash",
+    "coreutils",
+    "dash",
+    "debian-archive-keyring",
+    "debianutils",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "mmdebstrap",
+    "mount",
+    "sed",
+    "tar",
+    "util-linux",
+];
+/// Where that tree has what of the host it needs; no folder that mmdebstrap cleans.
+pub(super) const TAKEN: &str = "/host";
+/// And room to build.
+pub(super) const BUILD_FOLDER: &str = "/build";
+/// By what apt trusts archives: the host's, as its sources name it.
+const KEYS: &[&str] = &[
+    "/etc/apt/keyrings",
+    "/etc/apt/trusted.gpg.d",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/usr/share/keyrings",
+];
 /// What machines change beside `/etc` and `/var`.
 const OWN_FOLDERS: &[&str] = &["data", "home", "opt", "root", "srv", "usr/local"];
 /// Documentation and translations: more than a third of a root.
@@ -115,26 +148,76 @@ impl<'a> Recipe<'a> {
         script: &Path,
     ) -> Vec<String> {
         let include: Vec<&str> = self.all_packages().collect();
+        let mut arguments = vec![format!("--mode={mode}"), "--variant=minbase".to_owned()];
+        let left_out = LEFT_OUT.iter().map(|path| format!("path-exclude={path}"));
+        arguments.extend(left_out.map(|option| format!("--dpkgopt={option}")));
+        arguments.push(format!("--customize-hook={}", hook(script)));
+        arguments.extend(self.ending(&include, options, sources));
+        arguments
+    }
+
+    /// The arguments for a tree that mmdebstrap itself runs in, as root, once somebody is: nothing in it is configured,
+    /// which takes no rights.
+    pub(super) fn tools_arguments(
+        &self,
+        options: &[String],
+        sources: &[PathBuf],
+        script: &Path,
+    ) -> Vec<String> {
+        let mut arguments = ["--mode=chrootless", "--variant=extract"]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.push(format!("--extract-hook={}", hook(script)));
+        arguments.extend(self.ending(TOOLS, options, sources));
+        arguments
+    }
+
+    fn ending(&self, include: &[&str], options: &[String], sources: &[PathBuf]) -> Vec<String> {
         let mut arguments = vec![
-            format!("--mode={mode}"),
-            "--variant=minbase".to_owned(),
             "--format=tar".to_owned(),
             format!("--include={}", include.join(",")),
         ];
-        let left_out = LEFT_OUT.iter().map(|path| format!("path-exclude={path}"));
-        arguments.extend(left_out.map(|option| format!("--dpkgopt={option}")));
         arguments.extend(options.iter().map(|option| format!("--aptopt={option}")));
-        let script = quoted(script);
-        arguments.push(format!("--customize-hook=sh {script} \"$1\""));
         arguments.push(self.suite.to_owned());
         arguments.push("-".to_owned());
         arguments.extend(sources.iter().map(|path| path.display().to_string()));
         arguments
     }
 
+    /// The script that is called with that tree: it gets the files of `folder` and the kernel's modules in [`TAKEN`], and
+    /// the host's keys.
+    pub(super) fn tools_script(&self, folder: &Path) -> String {
+        let keys: Vec<String> = KEYS.iter().map(Path::new).map(quoted).collect();
+        let modules = quoted(self.modules.unwrap_or(Path::new("")));
+        format!(
+            "\
+set -eu
+for path in {}; do
+    if [ -e \"$path\" ]; then
+        mkdir -p \"$1${{path%/*}}\"
+        cp -rL \"$path\" \"$1${{path%/*}}/\"
+    fi
+done
+mkdir \"$1{BUILD_FOLDER}\" \"$1{TAKEN}\"
+cp {}/* \"$1{TAKEN}/\"
+if [ -d {modules} ]; then
+    cp -r {modules} \"$1{TAKEN}/modules\"
+fi
+: >\"$1/etc/resolv.conf\"
+",
+            keys.join(" "),
+            quoted(folder),
+        )
+    }
+
     /// The script that is called with the root when all packages are installed.
     pub(super) fn customize(&self) -> String {
         customize(self.modules.unwrap_or(Path::new("")), self.release)
+    }
+
+    /// The same where the kernel's modules were taken along to.
+    pub(super) fn customize_elsewhere(&self) -> String {
+        customize(&Path::new(TAKEN).join("modules"), self.release)
     }
 }
 
@@ -184,6 +267,11 @@ find \"$root/var/log\" -type f -delete
     )
 }
 
+/// Has a script called with the root.
+fn hook(script: &Path) -> String {
+    format!("sh {} \"$1\"", quoted(script))
+}
+
 /// Quotes a path for a POSIX shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
@@ -216,7 +304,8 @@ mod tests {
             "--mode=root",
             ",udev,nginx\n",
             "--aptopt=Acquire::http::Proxy \"http://a\";",
-            "--customize-hook=sh '/a b/script' \"$1\"\nbookworm\n-\n/a/sources",
+            "--customize-hook=sh '/a b/script' \"$1\"\n",
+            "\nbookworm\n-\n/a/sources",
         ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }

@@ -5,12 +5,18 @@ use std::{
     process::Command,
 };
 
-use crate::files::{self, FileError};
+use crate::{
+    files::{self, FileError},
+    machine::Gateway,
+};
 
 /// apt's folder on this host.
 const APT: &str = "/etc/apt";
 /// Settings that lead to the network the host has.
 const NETWORK_SETTINGS: &[&str] = &["Acquire::http::", "Acquire::https::", "Acquire::Retries"];
+
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "no_proxy"];
+const LOOPBACK: [&str; 3] = ["//127.0.0.1", "//localhost", "//[::1]"];
 
 /// The host's settings of apt for its way to the network, as lines of an apt.conf.
 pub(super) fn network_options() -> Vec<String> {
@@ -26,20 +32,57 @@ pub(super) fn network_options() -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Writes what the host's sources say of a suite to files in `folder`; none where they say nothing of it, and mmdebstrap
-/// knows the archive by itself.
-pub(super) fn write_sources(suite: &str, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let mut lines = String::new();
-    let mut stanzas = String::new();
+/// The proxies that the environment names, which apt follows too.
+pub(super) fn proxies() -> impl Iterator<Item = (&'static str, String)> {
+    let named = |name| Some((name, std::env::var(name).ok()?));
+    PROXIES.into_iter().filter_map(named)
+}
+
+/// A text with addresses as a machine with a way out names them: the host's loopback is not its own.
+pub(super) fn seen_by_machines(text: &str) -> String {
+    let host = format!("//{}", Gateway::HOST);
+    let text = text.to_owned();
+    LOOPBACK
+        .iter()
+        .fold(text, |text, loopback| text.replace(loopback, &host))
+}
+
+/// What the host's sources say of a suite; nothing where they know none, and mmdebstrap knows the archive by itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sources {
+    lines: String,
+    stanzas: String,
+}
+
+impl Sources {
+    pub(super) fn seen_by_machines(self) -> Sources {
+        Sources {
+            lines: seen_by_machines(&self.lines),
+            stanzas: seen_by_machines(&self.stanzas),
+        }
+    }
+}
+
+/// Reads the host's sources of a suite.
+pub(super) fn of(suite: &str) -> Result<Sources, FileError> {
+    let mut sources = Sources::default();
     for path in source_files(Path::new(APT))? {
         let text = String::from_utf8_lossy(&files::read(&path)?).into_owned();
         match path.extension().is_some_and(|end| end == "sources") {
-            true => stanzas.extend(stanzas_of(suite, &text)),
-            false => lines.extend(lines_of(suite, &text)),
+            true => sources.stanzas.extend(stanzas_of(suite, &text)),
+            false => sources.lines.extend(lines_of(suite, &text)),
         }
     }
+    Ok(sources)
+}
+
+/// Writes them to files in `folder`.
+pub(super) fn write(sources: &Sources, folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let mut written = Vec::new();
-    for (name, text) in [("sources.list", lines), ("sources.sources", stanzas)] {
+    for (name, text) in [
+        ("sources.list", &sources.lines),
+        ("sources.sources", &sources.stanzas),
+    ] {
         if !text.is_empty() {
             let path = folder.join(name);
             files::write(&path, text.as_bytes())?;
@@ -127,6 +170,16 @@ fn stanzas_of(suite: &str, text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_reach_the_host_s_loopback_elsewhere() {
+        let option = "Acquire::http::Proxy \"http://localhost:3142\";";
+        let seen = "Acquire::http::Proxy \"http://10.0.2.2:3142\";";
+        assert_eq!(seen_by_machines(option), seen);
+        let stanza = "URIs: http://127.0.0.1/debian http://deb.debian.org/debian\n";
+        let seen = "URIs: http://10.0.2.2/debian http://deb.debian.org/debian\n";
+        assert_eq!(seen_by_machines(stanza), seen);
+    }
 
     #[test]
     fn lines_of_other_suites_are_left_out() {

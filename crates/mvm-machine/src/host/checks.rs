@@ -13,7 +13,7 @@ use super::memory::memory_available_bytes;
 use super::probe;
 use super::version::Version;
 use super::view::HostView;
-use crate::debian::{BUILD_TOOLS, Tool};
+use crate::debian::{BUILD_TOOLS, Rights, Tool};
 
 /// The first QEMU with `-netdev stream`, by which machines are plugged into the switch.
 const QEMU_OLDEST: Version = Version::new(7, 2);
@@ -209,9 +209,10 @@ pub(super) fn debian_images(view: &HostView, distribution: &Distribution) -> Fin
         let names: Vec<&str> = tools.iter().map(|tool| tool.program).collect();
         names.join(", ")
     };
-    let (state, found) = match missing.is_empty() {
-        true => (State::Ok, programs(&BUILD_TOOLS.iter().collect::<Vec<_>>())),
-        false => (State::Missing, not_found(&programs(&missing))),
+    let [builder, _] = &BUILD_TOOLS;
+    let (state, found) = match view.find_program(builder.program) {
+        Some(builder) if missing.is_empty() => (State::Ok, build_way(&builder)),
+        _ => (State::Missing, not_found(&programs(&missing))),
     };
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     Finding {
@@ -226,6 +227,19 @@ pub(super) fn debian_images(view: &HostView, distribution: &Distribution) -> Fin
             ..package(&packages.join(" "), &packages.join(" and "), distribution)
         }),
     }
+}
+
+/// How images are built here.
+fn build_way(builder: &Path) -> String {
+    let way = match Rights::on_this_host(builder) {
+        Rights::Root => "built as root".to_owned(),
+        Rights::Namespace => "built in a user namespace".to_owned(),
+        Rights::Machine { reason } => format!(
+            "built in a machine, which takes some ten minutes where it is emulated: {reason}; \
+             quicker by the package uidmap and an entry in /etc/subuid and /etc/subgid"
+        ),
+    };
+    format!("{}, {way}", builder.display())
 }
 
 /// Whether `name` is there and says it is at least `oldest`.

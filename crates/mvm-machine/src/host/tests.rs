@@ -370,9 +370,9 @@ fn the_table_is_aligned_and_tells_the_remedy() {
         Python         missing  no python3 in PATH
                                 optional: without it, everything works but scenarios written as Python scripts
                                 to get it: apt-get install --no-install-recommends python3
-        Debian images  missing  no sqfstar, newuidmap in PATH
+        Debian images  missing  no sqfstar in PATH
                                 optional: without it, machines with Debian and systemd do not boot unless their image is in the cache
-                                to get it: apt-get install --no-install-recommends squashfs-tools uidmap
+                                to get it: apt-get install --no-install-recommends squashfs-tools
     "#]]
     .assert_eq(&text);
 }

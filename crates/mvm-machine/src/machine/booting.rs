@@ -121,6 +121,7 @@ pub struct Evidence {
     qemu: Vec<String>,
     console: Vec<String>,
     console_path: PathBuf,
+    kernel_runs: bool,
 }
 
 impl fmt::Display for Evidence {
@@ -132,10 +133,11 @@ impl fmt::Display for Evidence {
             write!(formatter, "\n  console: {line}")?;
         }
         if self.console.is_empty() {
-            write!(
-                formatter,
-                "\n  console: nothing was printed; is this a kernel for this machine?"
-            )?;
+            let hint = match self.kernel_runs {
+                true => "",
+                false => "; is this a kernel for this machine?",
+            };
+            write!(formatter, "\n  console: nothing was printed{hint}")?;
         }
         write!(
             formatter,
@@ -339,7 +341,10 @@ impl Process {
             machine: self.spec.name.clone(),
             system,
             elapsed: self.launched.elapsed(),
-            evidence: evidence(&self.spec),
+            evidence: Evidence {
+                kernel_runs: true,
+                ..evidence(&self.spec)
+            },
         })
     }
 
@@ -394,5 +399,6 @@ pub(super) fn evidence(spec: &MachineSpec) -> Evidence {
             .collect(),
         console: spec.console.tail(TAIL_LINES),
         console_path: spec.console.path().to_owned(),
+        kernel_runs: false,
     }
 }

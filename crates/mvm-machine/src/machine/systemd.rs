@@ -3,9 +3,13 @@
 use std::{fmt, time::Duration};
 
 use mvm_agent::client::{Agent, AgentError, Output};
+use tokio::time::Instant;
 
 /// Told about a boot that failed; a machine in trouble may not answer.
 const EVIDENCE_ALLOWED: Duration = Duration::from_secs(10);
+
+/// Between two questions of which systemd did not hear the first.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What systemd came to instead of the state in which a machine is frozen.
 #[derive(Debug)]
@@ -51,17 +55,25 @@ pub(super) async fn wait_until_held(agent: &Agent, allowed: Duration) -> Result<
 
 /// The error is what systemd said instead.
 async fn wait_until_up(agent: &Agent, allowed: Duration) -> Result<(), String> {
-    let told = systemctl(agent, &["is-system-running", "--wait"], allowed).await;
-    let output = told.map_err(|error| error.to_string())?;
-    match &*text(&output.stdout) {
-        "running" => Ok(()),
-        "degraded" => {
-            let failed = list(agent, &["--failed"]).await;
-            tracing::warn!(?failed, "units failed while a machine booted");
-            Ok(())
+    let deadline = Instant::now() + allowed;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let told = systemctl(agent, &["is-system-running", "--wait"], left).await;
+        let output = told.map_err(|error| error.to_string())?;
+        match &*text(&output.stdout) {
+            "running" => return Ok(()),
+            "degraded" => {
+                let failed = list(agent, &["--failed"]).await;
+                tracing::warn!(?failed, "units failed while a machine booted");
+                return Ok(());
+            }
+            // On a loaded host it does not hear its client in the time that clients give it.
+            "unknown" if Instant::now() + ASK_AGAIN < deadline => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            "" => return Err(format!("{}: {}", output.status, text(&output.stderr))),
+            word => return Err(word.to_owned()),
         }
-        "" => Err(format!("{}: {}", output.status, text(&output.stderr))),
-        word => Err(word.to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::watch;
 
-use super::{Keeper, Watcher};
+use super::Keeper;
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,8 @@ pub struct Child {
 
 impl Child {
     /// Takes the child over; a thread of its own waits for its end.
-    pub(super) fn adopt(mut child: std::process::Child, watcher: &Watcher) -> io::Result<Child> {
+    pub(super) fn adopt(mut child: std::process::Child) -> io::Result<Child> {
         let pid = child.id();
-        watcher.watch_process(pid);
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or_else(|| io::Error::other("a child without a pid"))?;
         // The child is not reaped before this, so its number cannot have passed to another process.
@@ -88,6 +87,15 @@ impl Child {
         async move {
             let _ = exit.wait_for(Option::is_some).await;
         }
+    }
+
+    /// Waits until the child has ended. Blocks.
+    pub fn join(mut self) -> Exit {
+        if let Some(reaper) = self.reaper.take() {
+            // Its thread cannot panic.
+            let _ = reaper.join();
+        }
+        self.try_exit().unwrap_or(Exit::Signal(0))
     }
 
     /// Kills the child at once; a child that has ended already is no error.

@@ -24,6 +24,7 @@ use std::{
 };
 
 pub use child::{Child, Exit};
+use rustix::process::Signal;
 use watcher::Watcher;
 
 /// Why a child could not be started or guarded.
@@ -96,9 +97,22 @@ impl Keeper {
         inherited: Vec<OwnedFd>,
     ) -> Result<Child, ProcessError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        spawn::dies_with_parent(&mut command);
+        spawn::dies_with_parent(&mut command, Signal::KILL);
         spawn_through(&self.orders, command, inherited)
-            .and_then(|child| Child::adopt(child, &self.watcher))
+            .and_then(|child| {
+                self.watcher.watch_process(child.id());
+                Child::adopt(child)
+            })
+            .map_err(|source| ProcessError::Spawn { program, source })
+    }
+
+    /// Starts `command` as a child that is told to end when this process ends, in order: for one that has more to clean
+    /// up than we know of.
+    pub fn spawn_in_order(&self, mut command: Command) -> Result<Child, ProcessError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        spawn::dies_with_parent(&mut command, Signal::TERM);
+        spawn_through(&self.orders, command, Vec::new())
+            .and_then(Child::adopt)
             .map_err(|source| ProcessError::Spawn { program, source })
     }
 

@@ -18,13 +18,13 @@ use rustix::{
     process::{Signal, getpid, getppid, set_parent_process_death_signal, setpgid},
 };
 
-/// Makes the child its own process group, killed by the kernel when the spawning thread ends.
+/// Makes the child its own process group, sent `signal` by the kernel when the spawning thread ends.
 ///
 /// The parent is checked after the signal is armed: a parent that died in between would never send it.
-pub(super) fn dies_with_parent(command: &mut Command) {
+pub(super) fn dies_with_parent(command: &mut Command, signal: Signal) {
     let parent = getpid();
     let prepare = move || {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        set_parent_process_death_signal(Some(signal))?;
         if getppid() != Some(parent) {
             return Err(io::Error::other("the parent ended before its child began"));
         }
