@@ -235,7 +235,8 @@ impl ImageBuilder<'_> {
             key = key.text(guest).key(&cache.file_key(host)?);
         }
         if let Some(root) = &root {
-            key = key.key(&root.key);
+            // By its content: one built anew is another, though it is asked for alike, and no frozen machine can go on with it.
+            key = key.key(&cache.file_key(&root.path)?);
         }
         let key = key.finish();
         let entry = cache.entry::<ImageError>(IMAGES, &key, |place| {
