@@ -43,6 +43,24 @@ pub struct RunOptions {
     pub lines: Option<LineListener>,
 }
 
+impl RunOptions {
+    /// Machines resume where they can and end with their scenario, the host is taken as it is found, and nobody hears
+    /// of anything: the run folder, made in `runs`, tells what happened, and that `command` runs it again.
+    pub fn new(runs: PathBuf, command: impl IntoIterator<Item = impl Into<String>>) -> RunOptions {
+        RunOptions {
+            runs,
+            capture: false,
+            command: command.into_iter().map(Into::into).collect(),
+            environment: EnvironmentOptions::default(),
+            start: StartBy::Snapshot,
+            seed: None,
+            stay: Stay::Never,
+            listeners: Vec::new(),
+            lines: None,
+        }
+    }
+}
+
 /// Whether machines stay when their scenario is done, until a signal that would otherwise have ended the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {

@@ -16,9 +16,7 @@ use mvm_lab::{
         wire::{Ended, Frame, Machine, Power, RefusalKind, Request, Size},
     },
     ensure,
-    environment::EnvironmentOptions,
     event::Event,
-    lab::StartBy,
     node::{TerminalOptions, WindowSize},
     report::{self, Colours},
     runner::{self, RunOptions, Stay},
@@ -216,14 +214,7 @@ fn a_failed_lab_stays_and_is_asked_by_others() {
     let (staying, stays) = oneshot::channel();
     let staying = Mutex::new(Some(staying));
     let options = RunOptions {
-        runs: runs.clone(),
-        capture: false,
-        command: vec!["cargo".to_owned()],
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        seed: None,
         stay: Stay::Unpassed,
-        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {
@@ -234,6 +225,7 @@ fn a_failed_lab_stays_and_is_asked_by_others() {
                 }
             }),
         ],
+        ..RunOptions::new(runs.clone(), ["cargo"])
     };
     let others = async {
         stays.await.unwrap();

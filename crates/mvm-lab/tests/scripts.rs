@@ -11,11 +11,9 @@ use std::{
 };
 
 use mvm_lab::{
-    environment::EnvironmentOptions,
     event::{Event, LogLevel, StepOutcome},
-    lab::StartBy,
     report::{self, Colours},
-    runner::{self, Report, RunOptions, Stay},
+    runner::{self, Report, RunOptions},
     script::ScriptTest,
     verdict::Verdict,
 };
@@ -70,19 +68,13 @@ fn folder() -> PathBuf {
 fn run(test: ScriptTest) -> Told {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
     let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: vec!["cargo".to_owned(), "test".to_owned(), test.name.clone()],
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| heard.lock().unwrap().push(stamped.event.clone())),
         ],
+        ..RunOptions::new(runs, ["cargo", "test", &test.name])
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let report = runtime

@@ -14,8 +14,7 @@ use mvm_lab::{
     checkpoint::WallClock,
     environment::EnvironmentOptions,
     event::{Event, Way},
-    lab::StartBy,
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     scenario::{Outcome, Run, Scenario, ScenarioFuture},
     topology::MemoryPlan,
     verdict::Verdict,
@@ -72,23 +71,18 @@ async fn check(memory: MemoryPlan) {
     for _ in 0..10 {
         let ways = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&ways);
+        let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
         let options = RunOptions {
-            runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-            capture: false,
-            command: vec!["cargo test".to_owned()],
             environment: EnvironmentOptions {
                 warm: Some(Arc::clone(&pool)),
                 ..EnvironmentOptions::default()
             },
-            start: StartBy::Snapshot,
-            seed: None,
-            stay: Stay::Never,
-            lines: None,
             listeners: vec![Box::new(move |stamped| {
                 if let Event::CameUp { way, .. } = &stamped.event {
                     heard.lock().unwrap().push(*way);
                 }
             })],
+            ..RunOptions::new(runs, ["cargo", "test"])
         };
         let report = runner::run(&scenario, options).await.unwrap();
         assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);

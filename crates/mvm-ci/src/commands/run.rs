@@ -8,7 +8,7 @@ use mvm_lab::{
     lab::StartBy,
     report::Colours,
     run_folder::shell_line,
-    runner::{Report, RunOptions, Stay},
+    runner::{Report, RunOptions},
 };
 use mvm_machine::accelerator::Accelerator;
 
@@ -37,9 +37,7 @@ pub(super) fn options(arguments: &RunArgs, command: Vec<String>, listener: Liste
         again.extend(["--kernel".to_owned(), kernel.to_string_lossy().into_owned()]);
     }
     RunOptions {
-        runs: arguments.runs.runs.clone(),
         capture: arguments.capture,
-        command: again,
         environment: EnvironmentOptions {
             accelerator,
             kernel: arguments.kernel.clone(),
@@ -50,10 +48,8 @@ pub(super) fn options(arguments: &RunArgs, command: Vec<String>, listener: Liste
             true => StartBy::ColdBoot,
             false => StartBy::Snapshot,
         },
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![listener],
+        ..RunOptions::new(arguments.runs.runs.clone(), again)
     }
 }
 

@@ -7,10 +7,9 @@ use std::path::Path;
 
 use mvm_ci::scenarios;
 use mvm_lab::{
-    environment::EnvironmentOptions,
     lab::StartBy,
     report::{self, Colours},
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     verdict::Verdict,
 };
 
@@ -20,19 +19,12 @@ pub(crate) fn check(name: &str, start: StartBy) {
     let known = scenarios::all(Path::new(env!("CARGO_BIN_EXE_mvm-ci")));
     let scenario = known.iter().find(|scenario| scenario.name == name).unwrap();
     let options = || RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: vec![
-            env!("CARGO_BIN_EXE_mvm-ci").to_owned(),
-            "test".to_owned(),
-            name.to_owned(),
-        ],
-        environment: EnvironmentOptions::default(),
         start,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![report::terminal(std::io::stdout(), Colours::Off, None)],
+        ..RunOptions::new(
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
+            [env!("CARGO_BIN_EXE_mvm-ci"), "test", name],
+        )
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let run = || runtime.block_on(runner::run(scenario, options())).unwrap();

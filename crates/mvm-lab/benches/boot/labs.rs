@@ -7,10 +7,8 @@ use std::{
 };
 
 use mvm_lab::{
-    environment::EnvironmentOptions,
     event::{Event, Stamped},
-    lab::StartBy,
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     scenario::{Outcome, Preparation, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{MachineConfig, Topology},
@@ -138,20 +136,12 @@ fn service(name: &str, script: &str) -> ServiceSpec {
 async fn run(scenario: Scenario) -> Vec<Stamped> {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
     let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: ["cargo", "xtask", "bench", "boot"]
-            .map(str::to_owned)
-            .into(),
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![Box::new(move |stamped| {
             heard.lock().unwrap().push(stamped.clone());
         })],
+        ..RunOptions::new(runs, ["cargo", "xtask", "bench", "boot"])
     };
     let report = runner::run(&scenario, options).await.unwrap();
     assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);

@@ -17,9 +17,7 @@ use std::{
 };
 
 use mvm_lab::{
-    environment::EnvironmentOptions,
-    lab::StartBy,
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     scenario::{Failure, Outcome, Run, Scenario, ScenarioFuture},
     service::ServiceSpec,
     topology::{ImageContents, MachineConfig, SegmentConfig, Topology},
@@ -140,19 +138,8 @@ async fn throughput(mtu: u64) -> f64 {
         prepare: None,
         run: Box::new(|run| -> ScenarioFuture<'_> { Box::pin(steps(run)) }),
     };
-    let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: ["cargo", "xtask", "bench", "fabric"]
-            .map(str::to_owned)
-            .into(),
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
-        listeners: Vec::new(),
-    };
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
+    let options = RunOptions::new(runs, ["cargo", "xtask", "bench", "fabric"]);
     let report = runner::run(&scenario, options).await.unwrap();
     assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);
     *MEASURED.lock().unwrap()

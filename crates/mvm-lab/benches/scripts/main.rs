@@ -19,10 +19,9 @@ use std::{
 };
 
 use mvm_lab::{
-    environment::EnvironmentOptions,
     event::Stamped,
     lab::StartBy,
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     scenario::Scenario,
     topology::{ImageContents, ImageKind, MachineConfig, Topology},
     verdict::Verdict,
@@ -104,20 +103,13 @@ pub(crate) fn print(name: &str, unit: &str, value: f64, at_most: Option<f64>) {
 pub(crate) async fn run(scenario: &Scenario, start: StartBy) -> Vec<Stamped> {
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
     let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: ["cargo", "xtask", "bench", "scripts"]
-            .map(str::to_owned)
-            .into(),
-        environment: EnvironmentOptions::default(),
         start,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![Box::new(move |stamped| {
             heard.lock().unwrap().push(stamped.clone());
         })],
+        ..RunOptions::new(runs, ["cargo", "xtask", "bench", "scripts"])
     };
     let report = runner::run(scenario, options).await.unwrap();
     assert_eq!(report.verdict, Verdict::Passed, "{:?}", report.message);

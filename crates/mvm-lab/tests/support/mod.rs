@@ -11,11 +11,9 @@ use std::{
 };
 
 use mvm_lab::{
-    environment::EnvironmentOptions,
     event::Event,
-    lab::StartBy,
     report::{self, Colours},
-    runner::{self, RunOptions, Stay},
+    runner::{self, RunOptions},
     scenario::{Run, Scenario, ScenarioFuture},
     topology::{MachineConfig, MemoryPlan, Topology},
     verdict::Verdict,
@@ -58,15 +56,8 @@ pub(crate) fn check(
 pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&warnings);
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs");
     let options = RunOptions {
-        runs: Path::new(env!("CARGO_TARGET_TMPDIR")).join("runs"),
-        capture: false,
-        command: ["cargo", "test", &scenario.name].map(str::to_owned).into(),
-        environment: EnvironmentOptions::default(),
-        start: StartBy::Snapshot,
-        seed: None,
-        stay: Stay::Never,
-        lines: None,
         listeners: vec![
             report::terminal(std::io::stdout(), Colours::Off, None),
             Box::new(move |stamped| {
@@ -75,6 +66,7 @@ pub(crate) fn check_scenario(scenario: Scenario) -> Vec<String> {
                 }
             }),
         ],
+        ..RunOptions::new(runs, ["cargo", "test", &scenario.name])
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let report = runtime.block_on(runner::run(&scenario, options)).unwrap();
