@@ -41,6 +41,8 @@ pub(super) const DRAIN_ALLOWED: Duration = Duration::from_secs(2);
 const END_ALLOWED: Duration = Duration::from_secs(5);
 /// Console lines shown with a boot that failed.
 const TAIL_LINES: usize = 15;
+/// Among more of them is why a kernel gave up.
+const PANIC_LINES: usize = 80;
 /// Lines of QEMU's own shown with it.
 const QEMU_LINES: usize = 5;
 
@@ -384,6 +386,14 @@ fn channel() -> io::Result<(StdUnixStream, OwnedFd)> {
     Ok((ours, theirs.into()))
 }
 
+/// The last lines; before them why the kernel gave up, which a long trace leaves out of sight.
+fn last_lines(mut lines: Vec<String>) -> Vec<String> {
+    let last = lines.split_off(lines.len().saturating_sub(TAIL_LINES));
+    lines.retain(|line| line.contains("Kernel panic"));
+    lines.extend(last);
+    lines
+}
+
 /// What QEMU and the console said last.
 pub(super) fn evidence(spec: &MachineSpec) -> Evidence {
     let log = std::fs::read(&spec.qemu_log).unwrap_or_default();
@@ -397,7 +407,7 @@ pub(super) fn evidence(spec: &MachineSpec) -> Evidence {
             .rev()
             .map(|line| (*line).to_owned())
             .collect(),
-        console: spec.console.tail(TAIL_LINES),
+        console: last_lines(spec.console.tail(PANIC_LINES)),
         console_path: spec.console.path().to_owned(),
         kernel_runs: false,
     }

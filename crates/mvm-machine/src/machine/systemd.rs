@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use mvm_agent::client::{Agent, AgentError, Output};
 use tokio::time::Instant;
 
+use crate::debian::HELD_TARGET;
+
 /// Told about a boot that failed; a machine in trouble may not answer.
 const EVIDENCE_ALLOWED: Duration = Duration::from_secs(10);
 
@@ -64,6 +66,9 @@ async fn wait_until_up(agent: &Agent, allowed: Duration) -> Result<(), String> {
             "running" => return Ok(()),
             "degraded" => {
                 let failed = list(agent, &["--failed"]).await;
+                if !reached(agent).await {
+                    return Err(format!("{HELD_TARGET} was not reached"));
+                }
                 tracing::warn!(?failed, "units failed while a machine booted");
                 return Ok(());
             }
@@ -71,10 +76,19 @@ async fn wait_until_up(agent: &Agent, allowed: Duration) -> Result<(), String> {
             "unknown" if Instant::now() + ASK_AGAIN < deadline => {
                 tokio::time::sleep(ASK_AGAIN).await;
             }
-            "" => return Err(format!("{}: {}", output.status, text(&output.stderr))),
+            "" => {
+                let said = format!("{}: {}", output.status, text(&output.stderr));
+                return Err(said.trim_end_matches([':', ' ']).to_owned());
+            }
             word => return Err(word.to_owned()),
         }
     }
+}
+
+/// Whether what failed was nothing that others count on.
+async fn reached(agent: &Agent) -> bool {
+    let told = systemctl(agent, &["is-active", HELD_TARGET], EVIDENCE_ALLOWED).await;
+    told.is_ok_and(|output| output.success())
 }
 
 /// Asks for a list, which is empty where nobody answers.
