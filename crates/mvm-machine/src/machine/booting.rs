@@ -96,7 +96,7 @@ pub enum BootError {
         evidence: Evidence,
     },
     /// The agent answers, and the machine's systemd does not get far enough.
-    #[error("could not boot machine {machine}: {system} after {elapsed:.1?}{evidence}")]
+    #[error("could not boot machine {machine} in {elapsed:.1?}: {system}{evidence}")]
     System {
         /// The machine's name.
         machine: String,
