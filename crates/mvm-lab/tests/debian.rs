@@ -11,6 +11,7 @@ mod support;
 use std::{collections::BTreeMap, time::Duration};
 
 use mvm_lab::{
+    checkpoint::WallClock,
     ensure,
     scenario::{Outcome, Run, ScenarioFuture},
     topology::{
@@ -151,6 +152,26 @@ async fn steps(run: &Run) -> Outcome {
         .await?;
     ensure!(boots.trim() == "2", "{boots:?} boots in the journal");
     nodes[1].shutdown().await;
+    a_fork_goes_on_by_itself(run).await
+}
+
+async fn a_fork_goes_on_by_itself(run: &Run) -> Outcome {
+    let lab = &run.lab;
+    lab.checkpoint("one off").await?;
+    let forks = lab.fork("one off", 1, WallClock::Now).await?;
+    let [parent, fork] = [lab, &forks[0]].map(|lab| lab.node("deb1"));
+    let random = "head -c 16 /dev/urandom | od -An -tx1";
+    let drawn = [parent.succeed(random).await?, fork.succeed(random).await?];
+    ensure!(drawn[0] != drawn[1], "parent and fork drew {:?}", drawn[0]);
+    let id = "cat /etc/machine-id";
+    let ids = [parent.succeed(id).await?, fork.succeed(id).await?];
+    ensure!(ids[0] == ids[1], "the fork became another: {ids:?}");
+    fork.succeed("grep kept /etc/kept && rm /etc/kept && systemctl restart ssh")
+        .await?;
+    parent.succeed("grep kept /etc/kept").await?;
+    for fork in &forks {
+        fork.end().await;
+    }
     Ok(())
 }
 
