@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Monitor commands answer in milliseconds; a loaded host may need a thousand times that.
-const MONITOR_ALLOWED: Duration = Duration::from_secs(30);
+const MONITOR_ALLOWED: Duration = Duration::from_secs(10);
 /// How QEMU's memory is handed out where its C library is glibc: in large pages and from one place. Taking fewer page
 /// faults, it starts in 35 instead of 42 ms of processor time, for 2 MiB more.
 const ALLOCATOR: &str =
