@@ -14,6 +14,7 @@ use mvm_lab::{
     checkpoint::WallClock,
     ensure,
     scenario::{Outcome, Run, ScenarioFuture},
+    service::ServiceSpec,
     topology::{
         GuestContent, GuestFile, ImageContents, ImageKind, MachineConfig, Provision, Topology,
     },
@@ -48,6 +49,7 @@ fn topology() -> Topology {
         users: vec!["alice".to_owned()],
         environment: BTreeMap::from([("GREETING".to_owned(), "hello \"you\"".to_owned())]),
     };
+    machines[0].services = vec![ServiceSpec::new("page", ["sleep", "1000"])];
     machines[1].aliases = BTreeMap::from([("sshd".to_owned(), "ssh.service".to_owned())]);
     machines.push(MachineConfig::new("small"));
     Topology {
@@ -139,6 +141,14 @@ async fn steps(run: &Run) -> Outcome {
     ensure!(stopped.success(), "{stopped:?}");
     let unit = own.unit("sshd", None).await?;
     ensure!(unit.active_state == "inactive" && !unit.has_job, "{unit:?}");
+
+    // What the agent runs has a unit's name and verbs as well.
+    let state = async || Ok(nodes[0].unit("page.service", None).await?.active_state);
+    let before: Outcome<String> = state().await;
+    ensure!(before? == "active", "the agent's service is no unit");
+    nodes[0].systemctl("stop page", None).await?;
+    let after: Outcome<String> = state().await;
+    ensure!(after? == "inactive", "the agent's service goes on");
 
     // What was flushed is there again, and the journal tells two boots apart.
     nodes[0]

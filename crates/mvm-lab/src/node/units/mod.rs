@@ -1,4 +1,4 @@
-//! Units of a machine: systemd's where it has systemd, else the agent's services under the names and in the words that
+//! Units of a machine: systemd's where it has systemd, and the agent's services under the names and in the words that
 //! systemd has for them ([`services`]).
 //!
 //! Waiting for a unit is the caller's; so is judging what a state means to a test.
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use mvm_agent::client::Output;
 
+use self::services::service_name;
 use super::{Node, NodeError};
 use crate::{run_folder::shell_line, topology::ImageKind};
 
@@ -52,7 +53,7 @@ impl Node {
     /// If the machine is off or its systemd does not answer.
     pub async fn unit(&self, name: &str, user: Option<&str>) -> Result<UnitState, NodeError> {
         let name = self.resolve(name);
-        if !self.has_systemd() {
+        if !self.has_systemd() || self.has_service(service_name(&name)) {
             return self.service_unit(&name, user).await;
         }
         let quoted = shell_line(std::slice::from_ref(&name));
@@ -65,8 +66,8 @@ impl Node {
         Ok(state)
     }
 
-    /// Runs `systemctl` with arguments as a shell reads them; a user's own with `user`. Where there is no systemd, the
-    /// verbs that services need act on the agent's.
+    /// Runs `systemctl` with arguments as a shell reads them; a user's own with `user`. Where there is no systemd, and for
+    /// services of the topology, the verbs that services need act on the agent's.
     ///
     /// # Errors
     ///
@@ -78,7 +79,12 @@ impl Node {
     ) -> Result<Output, NodeError> {
         let words = arguments.split_whitespace().map(|word| self.resolve(word));
         let resolved = words.collect::<Vec<_>>();
-        if !self.has_systemd() {
+        if !self.has_systemd()
+            || resolved
+                .iter()
+                .skip(1)
+                .any(|word| self.has_service(service_name(word)))
+        {
             return self.services_control(&resolved).await;
         }
         let arguments = resolved.join(" ");

@@ -1,4 +1,4 @@
-//! The agent's services as if systemd had them, for machines without it: enough for scripts that start, stop and watch
+//! The agent's services as if systemd had them: enough for scripts that start, stop and watch
 //! their services.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -19,7 +19,7 @@ const NOT_ACTIVE: i32 = 3;
 const NO_SUCH_UNIT: i32 = 5;
 
 /// What is left of a unit's name where it may be a service of the agent's.
-fn service_name(unit: &str) -> &str {
+pub(super) fn service_name(unit: &str) -> &str {
     unit.strip_suffix(SERVICE_SUFFIX).unwrap_or(unit)
 }
 
@@ -116,7 +116,7 @@ impl Node {
         Ok(())
     }
 
-    fn has_service(&self, name: &str) -> bool {
+    pub(super) fn has_service(&self, name: &str) -> bool {
         let mut services = self.member.config.services.iter();
         services.any(|service| service.name == name)
     }
