@@ -53,7 +53,7 @@ impl Node {
     /// If the machine is off or its systemd does not answer.
     pub async fn unit(&self, name: &str, user: Option<&str>) -> Result<UnitState, NodeError> {
         let name = self.resolve(name);
-        if !self.has_systemd() || self.has_service(service_name(&name)) {
+        if self.is_agents([&name], user) {
             return self.service_unit(&name, user).await;
         }
         let quoted = shell_line(std::slice::from_ref(&name));
@@ -79,12 +79,7 @@ impl Node {
     ) -> Result<Output, NodeError> {
         let words = arguments.split_whitespace().map(|word| self.resolve(word));
         let resolved = words.collect::<Vec<_>>();
-        if !self.has_systemd()
-            || resolved
-                .iter()
-                .skip(1)
-                .any(|word| self.has_service(service_name(word)))
-        {
+        if self.is_agents(resolved.iter().skip(1), user) {
             return self.services_control(&resolved).await;
         }
         let arguments = resolved.join(" ");
@@ -105,6 +100,17 @@ impl Node {
             ImageKind::Minimal => false,
             ImageKind::Debian => true,
         }
+    }
+
+    /// Whether the agent is asked for these units, and not systemd or a user's own.
+    fn is_agents<'n>(
+        &self,
+        units: impl IntoIterator<Item = &'n String>,
+        user: Option<&str>,
+    ) -> bool {
+        let mut units = units.into_iter();
+        let is_service = |unit: &String| self.has_service(service_name(unit));
+        !self.has_systemd() || user.is_none() && units.any(is_service)
     }
 
     async fn systemd_says(&self, arguments: &str, user: Option<&str>) -> Result<String, NodeError> {
