@@ -68,7 +68,9 @@ fn everything(input: Input<Everything>, response: Response) {
         apple: Apple => Some(apple.weight),
         +timeout Duration::from_millis(input.wait_ms) => None
     };
-    let pear = input.pear.then(|| flawless::message::receive::<Pear>().weight);
+    let pear = input
+        .pear
+        .then(|| flawless::message::receive::<Pear>().weight);
     replay_debug!("apple {apple:?}, pear {pear:?}");
     let seen = Seen {
         bool: random(),
@@ -95,7 +97,10 @@ fn log_at_every_level() {
     log::error!("an error");
     log::warn!("a warning");
     log::info!("an information, with \"quotes\", a\nnew line and 😀");
-    for level in [Level::Debug("a detail".to_owned()), Level::Trace("a trace".to_owned())] {
+    for level in [
+        Level::Debug("a detail".to_owned()),
+        Level::Trace("a trace".to_owned()),
+    ] {
         wasabi::submit(&wasabi::Input::Log(level)).expect("a log line is taken");
     }
 }
