@@ -1,0 +1,92 @@
+//! The routes that the public clients of flawless 1.0.0-beta.3 speak. They read the body and not the status.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Request, State},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{body, error::ApiError, upload};
+use crate::{ask::Started, engine::Engine, journal::Journal};
+
+pub(super) async fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Answers with the module's name and version, as its exports say them.
+pub(super) async fn deploy<J: Journal>(
+    State(engine): State<Arc<Engine<J>>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let bytes = upload::module(request).await?;
+    let module = engine.deploy(bytes).await?;
+    Ok(Json(json!({ "ok": {
+        "name": module.name,
+        "version": module.version,
+        "workflows": module.workflows,
+        "hash": module.hash,
+    } })))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Start {
+    module: String,
+    version: String,
+    workflow: String,
+    /// JSON text.
+    #[serde(default = "null")]
+    input: String,
+}
+
+fn null() -> String {
+    "null".into()
+}
+
+/// Answers once there is a response: at once for a workflow that takes no `Response`.
+pub(super) async fn start<J: Journal>(
+    State(engine): State<Arc<Engine<J>>>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let start: Start = body::json(body).await?;
+    let id = engine
+        .start(&start.module, &start.version, &start.workflow, start.input)
+        .await?;
+    let caller = engine.callers().wait(id);
+    let started = engine.response(id).await?;
+    caller.answered();
+    match started {
+        // The clients have no other word for a response of nothing.
+        Started::Response(text) if text == "null" => Ok(ok(id.to_string(), None)),
+        Started::Response(text) => Ok(ok(id.to_string(), Some(text))),
+        Started::Silent => Ok(ok(id.to_string(), None)),
+        Started::Ended { reason } => Err(ApiError::bad_request(reason)),
+    }
+}
+
+fn ok(id: String, response: Option<String>) -> Json<Value> {
+    Json(json!({ "ok": { "id": id, "response": response } }))
+}
+
+/// A message, as it is sent.
+#[derive(Deserialize, Serialize)]
+pub(super) struct Message {
+    #[serde(rename = "type")]
+    kind: String,
+    /// JSON text.
+    data: String,
+}
+
+pub(super) async fn send<J: Journal>(
+    State(engine): State<Arc<Engine<J>>>,
+    Path(id): Path<String>,
+    body: Body,
+) -> Result<Json<&'static str>, ApiError> {
+    let id = id.parse()?;
+    let message: Message = body::json(body).await?;
+    engine.send(id, message.kind, message.data).await?;
+    Ok(Json("ok"))
+}

@@ -1,0 +1,476 @@
+//! A journal in one file, for one engine.
+//!
+//! ```text
+//!   append, start, ... ──▶ writer: one thread, many changes in one transaction ──▶ SQLite (WAL, synced)
+//!   frames, show, ... ───▶ reader
+//! ```
+//!
+//! What an engine left running when it died is ready again when the file is opened. A lock keeps a second engine out.
+
+mod hub;
+mod rows;
+mod schema;
+mod writer;
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Notify;
+
+use self::{hub::Hub, writer::Writer};
+use crate::{
+    id::{ExecutionId, ModuleHash, UnixMillis},
+    journal::{
+        Append, Claim, INBOX_MAX, JOURNAL_BYTES_MAX, Journal, Message, Module, Order, Outcome,
+        Page, Refused, Shown, Start, State, Wait, Watch,
+    },
+    module::Description,
+};
+
+const FILE: &str = "flow.db";
+const LOCK_FILE: &str = "flow.lock";
+/// Times are those of the wall clock, which may be set at any moment: so they are looked at this often.
+const WALL_CHECK: Duration = Duration::from_secs(1);
+/// Frames given at once, in bytes.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A journal in one file.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    writer: Writer,
+    reader: Arc<Mutex<Connection>>,
+    hub: Hub,
+    /// Something may be ready.
+    ready: Notify,
+    _lock: File,
+}
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum OpenError {
+    #[error("the directory {path} cannot be used: {source}")]
+    Directory {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("another engine works in {path}; stop it, or give this one a directory of its own")]
+    InUse { path: PathBuf },
+    #[error("{path} cannot be opened: {source}")]
+    Database {
+        path: PathBuf,
+        source: rusqlite::Error,
+    },
+    #[error(
+        "{path} has version {found}, which a newer mvm-ci writes; this one reads up to {known}"
+    )]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
+}
+
+impl SqliteJournal {
+    /// Opens the journal of a directory, or begins one there.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory {
+            path: directory.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(directory).map_err(unusable)?;
+        let lock = File::create(directory.join(LOCK_FILE)).map_err(unusable)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::InUse {
+                path: directory.to_owned(),
+            },
+            TryLockError::Error(source) => unusable(source),
+        })?;
+        let path = directory.join(FILE);
+        let failed = |source| OpenError::Database {
+            path: path.clone(),
+            source,
+        };
+        let writer = Connection::open(&path).map_err(failed)?;
+        let found = schema::open(&writer).map_err(failed)?;
+        if found > schema::VERSION {
+            return Err(OpenError::Newer {
+                path,
+                found,
+                known: schema::VERSION,
+            });
+        }
+        let reader = Connection::open(&path).map_err(failed)?;
+        Ok(Self {
+            writer: Writer::new(writer),
+            reader: Arc::new(Mutex::new(reader)),
+            hub: Hub::default(),
+            ready: Notify::new(),
+            _lock: lock,
+        })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let reader = Arc::clone(&self.reader);
+        let reading = move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = tokio::task::spawn_blocking(reading).await;
+        read.unwrap_or_else(|error| {
+            Err(Refused::Broken {
+                why: error.to_string(),
+            })
+        })
+    }
+
+    /// Changes an execution, and tells those who watch it.
+    async fn change<T: Send + 'static>(
+        &self,
+        id: ExecutionId,
+        change: impl FnOnce(&Connection) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let changed = self.writer.write(change).await;
+        self.hub.touch(id);
+        self.ready.notify_one();
+        changed
+    }
+}
+
+fn now() -> UnixMillis {
+    UnixMillis::of(SystemTime::now())
+}
+
+impl Journal for SqliteJournal {
+    async fn deploy(&self, module: &Description, bytes: Arc<[u8]>) -> Result<(), Refused> {
+        let module = module.clone();
+        let at = now();
+        let deploy = move |database: &Connection| {
+            let deployed: Option<String> = database
+                .prepare_cached("SELECT hash FROM modules WHERE name = ?1 AND version = ?2")?
+                .query_row(params![module.name, module.version], |row| row.get(0))
+                .optional()?;
+            match deployed {
+                Some(deployed) if deployed == module.hash.0 => Ok(()),
+                Some(deployed) => Err(Refused::VersionTaken {
+                    name: module.name,
+                    version: module.version,
+                    deployed,
+                    given: module.hash.0,
+                }),
+                None => {
+                    database.execute(
+                        "INSERT INTO modules (hash, name, version, bytes, deployed_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                        params![module.hash.0, module.name, module.version, &bytes[..], at.0],
+                    )?;
+                    Ok(())
+                }
+            }
+        };
+        self.writer.write(deploy).await
+    }
+
+    async fn modules(&self) -> Result<Vec<Module>, Refused> {
+        let read = |database: &Connection| {
+            let mut statement = database.prepare_cached(
+                "SELECT name, version, hash, length(bytes), deployed_at FROM modules ORDER BY name, version",
+            )?;
+            let modules = statement
+                .query_map([], rows::module)?
+                .collect::<Result<_, _>>()?;
+            Ok(modules)
+        };
+        self.read(read).await
+    }
+
+    async fn module_bytes(&self, hash: &ModuleHash) -> Result<Vec<u8>, Refused> {
+        let hash = hash.clone();
+        let read = move |database: &Connection| {
+            let bytes = database
+                .prepare_cached("SELECT bytes FROM modules WHERE hash = ?1")?
+                .query_row([&hash.0], |row| row.get(0))
+                .optional()?;
+            bytes.ok_or(Refused::UnknownModule(hash))
+        };
+        self.read(read).await
+    }
+
+    async fn start(&self, start: Start) -> Result<(), Refused> {
+        let at = now();
+        self.change(start.id, move |database| {
+            database
+                .prepare_cached(
+                    "INSERT INTO executions (id, module, version, hash, workflow, input, parent, state, created_at, updated_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'ready', ?8, ?8) ON CONFLICT (id) DO NOTHING",
+                )?
+                .execute(params![
+                    start.id.number(),
+                    start.module,
+                    start.version,
+                    start.hash.0,
+                    start.workflow,
+                    start.input,
+                    start.parent.map(ExecutionId::number),
+                    at.0
+                ])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {
+        self.read(move |database| rows::shown(database, id)).await
+    }
+
+    async fn list(&self, page: Page) -> Result<Vec<Shown>, Refused> {
+        let read = move |database: &Connection| {
+            let mut statement = database.prepare_cached(&rows::list())?;
+            let rows = statement.query_map(
+                params![
+                    page.state.map(State::as_str),
+                    page.module,
+                    page.before.map(ExecutionId::number),
+                    i64::try_from(page.limit).unwrap_or(i64::MAX)
+                ],
+                rows::execution,
+            )?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.read(read).await
+    }
+
+    async fn frames(&self, id: ExecutionId, from: u64) -> Result<Vec<Vec<u8>>, Refused> {
+        let read = move |database: &Connection| {
+            let mut statement = database.prepare_cached(
+                "SELECT bytes FROM frames WHERE execution = ?1 AND number >= ?2 ORDER BY number",
+            )?;
+            let mut rows = statement.query(params![id.number(), rows::int(from)])?;
+            let mut frames: Vec<Vec<u8>> = Vec::new();
+            let mut bytes = 0;
+            while bytes < READ_BYTES_MAX
+                && let Some(row) = rows.next()?
+            {
+                let frame: Vec<u8> = row.get(0)?;
+                bytes += frame.len();
+                frames.push(frame);
+            }
+            Ok(frames)
+        };
+        self.read(read).await
+    }
+
+    async fn send(&self, id: ExecutionId, kind: String, data: String) -> Result<(), Refused> {
+        let at = now();
+        self.change(id, move |database| {
+            let shown = rows::shown(database, id)?;
+            if shown.state.is_finished() {
+                return Err(Refused::Finished { id, state: shown.state });
+            }
+            if shown.messages >= INBOX_MAX {
+                return Err(Refused::InboxFull { id });
+            }
+            let number: i64 = database
+                .prepare_cached("UPDATE executions SET messages_sent = messages_sent + 1 WHERE id = ?1 RETURNING messages_sent")?
+                .query_row([id.number()], |row| row.get(0))?;
+            database
+                .prepare_cached("INSERT INTO messages (execution, number, type, data) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![id.number(), number, kind, data])?;
+            database
+                .prepare_cached(
+                    "UPDATE executions SET state = 'ready', wake_at = NULL, updated_at = ?2
+                     WHERE id = ?1 AND state = 'waiting' AND waits_for_messages",
+                )?
+                .execute(params![id.number(), at.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn cancel(&self, id: ExecutionId, reason: String) -> Result<(), Refused> {
+        let at = now();
+        let order = Order::Cancel(reason.clone());
+        let cancel = move |database: &Connection| {
+            let state = rows::shown(database, id)?.state;
+            if state.is_finished() {
+                return Err(Refused::Finished { id, state });
+            }
+            database.execute(
+                "UPDATE executions SET cancel_reason = ?2, updated_at = ?3 WHERE id = ?1",
+                params![id.number(), reason, at.0],
+            )?;
+            schema::end_cancelled(database, at)?;
+            Ok(state == State::Running)
+        };
+        let running = self.writer.write(cancel).await?;
+        if running {
+            self.hub.order(id, Some(order));
+        }
+        self.hub.touch(id);
+        Ok(())
+    }
+
+    async fn pause(&self, id: ExecutionId) -> Result<(), Refused> {
+        let at = now();
+        let pause = move |database: &Connection| {
+            let state = rows::shown(database, id)?.state;
+            if state.is_finished() {
+                return Err(Refused::Finished { id, state });
+            }
+            database.execute(
+                "UPDATE executions SET paused = 1, updated_at = ?2,
+                     state = CASE state WHEN 'running' THEN state ELSE 'paused' END WHERE id = ?1",
+                params![id.number(), at.0],
+            )?;
+            Ok(state == State::Running)
+        };
+        let running = self.writer.write(pause).await?;
+        if running {
+            self.hub.order(id, Some(Order::Pause));
+        }
+        self.hub.touch(id);
+        Ok(())
+    }
+
+    async fn resume(&self, id: ExecutionId) -> Result<(), Refused> {
+        let at = now();
+        self.hub.order(id, None);
+        self.change(id, move |database| {
+            let state = rows::shown(database, id)?.state;
+            if state.is_finished() {
+                return Err(Refused::Finished { id, state });
+            }
+            // What it waits for it finds out by itself.
+            let resumed = database.execute(
+                "UPDATE executions SET paused = 0, updated_at = ?2,
+                     state = CASE state WHEN 'paused' THEN 'ready' ELSE state END WHERE id = ?1 AND paused",
+                params![id.number(), at.0],
+            )?;
+            if resumed == 0 { Err(Refused::NotPaused { id }) } else { Ok(()) }
+        })
+        .await
+    }
+
+    async fn retry(&self, id: ExecutionId, keep_frames: u64) -> Result<(), Refused> {
+        let at = now();
+        self.change(id, move |database| {
+            let state = rows::shown(database, id)?.state;
+            if !matches!(state, State::Failed | State::Cancelled) {
+                return Err(Refused::CannotRetry { id, state });
+            }
+            let keep = rows::int(keep_frames);
+            database.execute(
+                "DELETE FROM frames WHERE execution = ?1 AND number >= ?2",
+                params![id.number(), keep],
+            )?;
+            database.execute(
+                "UPDATE executions SET state = 'ready', reason = NULL, cancel_reason = NULL, paused = 0, finished_at = NULL,
+                     response = CASE WHEN response >= ?2 THEN NULL ELSE response END, updated_at = ?3,
+                     frames = (SELECT count(*) FROM frames WHERE execution = ?1),
+                     journal_bytes = (SELECT coalesce(sum(length(bytes)), 0) FROM frames WHERE execution = ?1)
+                 WHERE id = ?1",
+                params![id.number(), keep, at.0],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    fn watch(&self, id: ExecutionId) -> Watch {
+        self.hub.watch(id)
+    }
+
+    async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+        loop {
+            let at = now();
+            let claim = move |database: &Connection| rows::claim(database, slots, at);
+            let (claims, next) = self.writer.write(claim).await?;
+            if !claims.is_empty() {
+                for claim in &claims {
+                    self.hub.order(claim.id, None);
+                }
+                return Ok(claims);
+            }
+            let pause = next.map_or(WALL_CHECK, |next| {
+                let left = u64::try_from(next.0.saturating_sub(at.0)).unwrap_or(0);
+                Duration::from_millis(left).min(WALL_CHECK)
+            });
+            tokio::select! {
+                () = self.ready.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn append(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
+        let (id, epoch) = (claim.id, claim.epoch);
+        let responds = append.response.is_some();
+        let write = move |database: &Connection| rows::append(database, id, epoch, append);
+        self.writer.write(write).await?;
+        if responds {
+            self.hub.touch(id);
+        }
+        Ok(())
+    }
+
+    async fn inbox(&self, id: ExecutionId, beyond: u64) -> Result<Vec<Message>, Refused> {
+        let read = move |database: &Connection| {
+            let mut statement = database.prepare_cached(
+                "SELECT number, type, data FROM messages WHERE execution = ?1 AND number > ?2 ORDER BY number LIMIT 100",
+            )?;
+            let messages =
+                statement.query_map(params![id.number(), rows::int(beyond)], rows::message)?;
+            Ok(messages.collect::<Result<_, _>>()?)
+        };
+        self.read(read).await
+    }
+
+    async fn order(&self, claim: &Claim) -> Result<Order, Refused> {
+        Ok(self.hub.ordered(claim.id))
+    }
+
+    async fn park(&self, claim: &Claim, append: Append, wait: Wait) -> Result<(), Refused> {
+        let (id, epoch, at) = (claim.id, claim.epoch, now());
+        self.change(id, move |database| {
+            rows::append(database, id, epoch, append)?;
+            rows::park(database, id, &wait, at)
+        })
+        .await
+    }
+
+    async fn finish(
+        &self,
+        claim: &Claim,
+        append: Option<Append>,
+        outcome: Outcome,
+    ) -> Result<(), Refused> {
+        let (id, epoch, at) = (claim.id, claim.epoch, now());
+        self.change(id, move |database| {
+            match append {
+                Some(append) => rows::append(database, id, epoch, append)?,
+                None => rows::held(database, id, epoch)?,
+            }
+            rows::finish(database, id, &outcome, at)
+        })
+        .await
+    }
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        let why = error.to_string();
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure) => {
+                Self::Unavailable { why }
+            }
+            _ => Self::Broken { why },
+        }
+    }
+}
+
+// Checked where a journal is written.
+const _: () = assert!(JOURNAL_BYTES_MAX < i64::MAX as u64);

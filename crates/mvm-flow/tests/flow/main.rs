@@ -1,0 +1,6 @@
+//! The engine with real modules, real HTTP and a real file.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod crash;
+mod guests;
+mod support;
