@@ -37,6 +37,10 @@ pub(crate) enum Task {
     Bench(BenchOptions),
     /// Repeat scenarios on real machines many times and count how they end
     Soak(SoakOptions),
+    /// Build the modules of `guests/` to WebAssembly and put them into `guests/built`
+    ///
+    /// Tests them, then fetches Debian's Rust compiler into the cache where it is not there yet; installs nothing.
+    Guests(GuestsOptions),
     /// Check formatting, clippy's lints and, where cargo-deny is installed, the dependencies
     Lint,
 }
@@ -99,6 +103,16 @@ pub(crate) struct SoakOptions {
     /// How often to run each
     #[arg(long, default_value = "20", value_name = "N")]
     pub(crate) count: NonZeroU32,
+}
+
+/// Options of `guests`.
+#[derive(Debug, Args)]
+pub(crate) struct GuestsOptions {
+    /// Write nothing: fail if a module in `guests/built` is not what its sources make
+    ///
+    /// Compares nothing, and says why, where the compiler that it was built with cannot be had.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// A scenario's name becomes part of a file's name.

@@ -3,25 +3,27 @@
 use std::process::{Command, Stdio};
 
 use crate::cargo::cargo;
+use crate::guests;
 use crate::runner::Runner;
 use crate::talk;
 
 pub(crate) async fn lint(runner: &mut Runner) -> anyhow::Result<()> {
+    let format = ["fmt", "--all", "--", "--check"];
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    runner.run("format", cargo(format)).await?;
+    runner.run("clippy", cargo(clippy)).await?;
     runner
-        .run("format", cargo(["fmt", "--all", "--", "--check"]))
+        .run("guests: format", guests::in_workspace(format))
         .await?;
     runner
-        .run(
-            "clippy",
-            cargo([
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ]),
-        )
+        .run("guests: clippy", guests::in_workspace(clippy))
         .await?;
     if succeeds_silently(cargo(["deny", "--version"])) {
         // Advisories need the network; bans, licences and sources do not.

@@ -14,6 +14,9 @@ use toml::{Table, Value};
 /// Larger files are artefacts, which do not belong into a repository.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The folder with a workspace of its own: modules that the engine runs, for a target of their own.
+const GUESTS: &str = "guests";
+
 /// The arrows between the crates: who may depend on whom. Anything not named here may not.
 const ARROWS: [(&str, &[&str]); 11] = [
     (
@@ -61,9 +64,8 @@ fn files() -> Vec<PathBuf> {
         for entry in fs::read_dir(&folder).unwrap() {
             let entry = entry.unwrap();
             let kind = entry.file_type().unwrap();
-            if kind.is_dir()
-                && !(folder == root() && is_ignored(&entry.file_name().to_string_lossy()))
-            {
+            let is_root = [root(), root().join(GUESTS)].contains(&folder);
+            if kind.is_dir() && !(is_root && is_ignored(&entry.file_name().to_string_lossy())) {
                 folders.push(entry.path());
             } else if kind.is_file() {
                 found.push(entry.path().strip_prefix(root()).unwrap().to_path_buf());
@@ -92,10 +94,24 @@ fn sources() -> impl Iterator<Item = (PathBuf, String)> {
     })
 }
 
-/// The manifests of all members, by package name.
+/// The manifests of the workspace's members, by package name.
 fn manifests() -> BTreeMap<String, Table> {
+    manifests_where(|path| !path.starts_with(GUESTS))
+}
+
+/// The manifests of the guests, which are a workspace of their own, by package name.
+fn manifests_of_guests() -> BTreeMap<String, Table> {
+    manifests_where(|path| path.starts_with(GUESTS))
+}
+
+fn manifests_where(wanted: impl Fn(&Path) -> bool) -> BTreeMap<String, Table> {
+    let workspaces = [
+        Path::new("Cargo.toml"),
+        &Path::new(GUESTS).join("Cargo.toml"),
+    ];
     let manifest = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name == "Cargo.toml") && path != Path::new("Cargo.toml")
+        let is_manifest = path.file_name().is_some_and(|name| name == "Cargo.toml");
+        is_manifest && !workspaces.contains(&path.as_path()) && wanted(path)
     };
     let parsed = files().into_iter().filter(manifest).map(|path| {
         let table: Table = read(&path)
@@ -281,6 +297,7 @@ fn versions_and_lints_have_one_place() {
     assert_none(
         manifests()
             .iter()
+            .chain(&manifests_of_guests())
             .flat_map(|(name, manifest)| unshared_settings(name, manifest)),
     );
 }

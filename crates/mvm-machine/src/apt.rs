@@ -80,7 +80,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// One way to ask apt: with the system's package lists, or with private ones.
 #[derive(Debug)]
-pub(crate) struct Apt {
+pub struct Apt {
     /// Downloads and private lists go below this directory.
     directory: PathBuf,
     private: bool,
@@ -90,7 +90,7 @@ impl Apt {
     /// Does some work with the system's package lists and, if that fails, again with freshly fetched ones.
     ///
     /// `directory` must be empty; everything fetched is left below it.
-    pub(crate) fn attempt<T>(
+    pub fn attempt<T>(
         directory: &Path,
         work: impl Fn(&Apt) -> Result<T, AptError>,
     ) -> Result<T, AptError> {
@@ -104,10 +104,7 @@ impl Apt {
             done => return done,
         };
         tracing::info!(reason = %first, "fetching package lists into a private directory");
-        let private = Apt {
-            directory: directory.to_owned(),
-            private: true,
-        };
+        let private = Apt::private(directory);
         let (update, result) = match private.update() {
             Ok(update) => (update, work(&private)),
             Err(error) => (None, Err(error)),
@@ -119,8 +116,27 @@ impl Apt {
         })
     }
 
+    /// Does some work with freshly fetched package lists, for callers to whom an old version is of no use.
+    ///
+    /// `directory` must be empty; everything fetched is left below it.
+    pub fn fresh<T>(
+        directory: &Path,
+        work: impl FnOnce(&Apt) -> Result<T, AptError>,
+    ) -> Result<T, AptError> {
+        let private = Apt::private(directory);
+        private.update()?;
+        work(&private)
+    }
+
+    fn private(directory: &Path) -> Apt {
+        Apt {
+            directory: directory.to_owned(),
+            private: true,
+        }
+    }
+
     /// The names of the packages a package depends on; empty if it is not offered.
-    pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>, AptError> {
+    pub fn depends(&self, package: &str) -> Result<Vec<String>, AptError> {
         // An unknown name is an exit code of 100, which looks like any other failure.
         match self.run(
             "apt-cache",
@@ -135,8 +151,8 @@ impl Apt {
         }
     }
 
-    /// Downloads packages; the files, one for each, in the order asked for.
-    pub(crate) fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>, AptError> {
+    /// Downloads packages, each given as `name` or `name=version`; the files, one for each, in the order asked for.
+    pub fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>, AptError> {
         packages
             .iter()
             .map(|package| self.download_one(package))

@@ -58,7 +58,7 @@ const UNPACKED_BYTES_MAX: u64 = 2 << 30;
 ///
 /// `wanted` is asked with each entry's path without the leading `./`. Directories on the way are made;
 /// modes are kept, owners and times are not. Returns the files written, in the archive's order.
-pub(crate) fn unpack(
+pub fn unpack(
     package: &Path,
     target: &Path,
     mut wanted: impl FnMut(&Path) -> Option<PathBuf>,

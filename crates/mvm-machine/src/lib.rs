@@ -6,17 +6,17 @@
 pub mod host;
 
 pub mod agent_binary;
+pub mod apt;
 pub mod cache;
 pub mod data_disk;
+pub mod deb;
 pub mod debian;
 pub mod elf;
 pub mod files;
 pub mod image;
 pub mod kernel;
 
-mod apt;
 mod codec;
-mod deb;
 mod initramfs;
 mod qcow2;
 mod recording;

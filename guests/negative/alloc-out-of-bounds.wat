@@ -1,0 +1,19 @@
+;; Its allocator returns addresses where nothing of the answer, or not all of it, fits: the last byte of the memory,
+;; the first behind it, and one where address and length overflow. The guest is given -7 each time, and ends well if it
+;; is.
+(module
+  (import "wasabi" "submit" (func $submit (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 0) "\22GetInput\22")
+  (func (export "#flawless#module#alloc-out-of-bounds%_#_%1.0.0"))
+  (global $address (mut i32) (i32.const 131071))
+  (func (export "wasabi::alloc") (param i32) (result i32) (global.get $address))
+  (func (export "#flawless#workflow#init#main") (result i32) (i32.const 0))
+  (func $expect (param $code i32) (param $got i32)
+    (if (i32.ne (local.get $code) (local.get $got)) (then (unreachable))))
+  (func (export "#flawless#workflow#run#main")
+    (call $expect (i32.const -7) (call $submit (i32.const 0) (i32.const 10) (i32.const 16) (i32.const 20)))
+    (global.set $address (i32.const 131072))
+    (call $expect (i32.const -7) (call $submit (i32.const 0) (i32.const 10) (i32.const 16) (i32.const 20)))
+    (global.set $address (i32.const -1))
+    (call $expect (i32.const -7) (call $submit (i32.const 0) (i32.const 10) (i32.const 16) (i32.const 20)))))

@@ -1,0 +1,12 @@
+;; Cannot be instantiated: its data lies outside its memory. The workflow fails, with that.
+(module
+  (import "wasabi" "submit" (func $submit (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 131070) "too long")
+  (func (export "#flawless#module#data-out-of-bounds%_#_%1.0.0"))
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "wasabi::alloc") (param $length i32) (result i32)
+    (global.get $top)
+    (global.set $top (i32.add (global.get $top) (local.get $length))))
+  (func (export "#flawless#workflow#init#main") (result i32) (i32.const 0))
+  (func (export "#flawless#workflow#run#main")))

@@ -1,0 +1,15 @@
+;; Exports no memory. Refused at deploy; an engine that runs it gives the guest -2.
+(module
+  (import "wasabi" "submit" (func $submit (param i32 i32 i32 i32) (result i32)))
+  (memory 2)
+  (data (i32.const 0) "\22GetInput\22")
+  (func (export "#flawless#module#no-memory%_#_%1.0.0"))
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "wasabi::alloc") (param $length i32) (result i32)
+    (global.get $top)
+    (global.set $top (i32.add (global.get $top) (local.get $length))))
+  (func (export "#flawless#workflow#init#main") (result i32) (i32.const 0))
+  (func $expect (param $code i32) (param $got i32)
+    (if (i32.ne (local.get $code) (local.get $got)) (then (unreachable))))
+  (func (export "#flawless#workflow#run#main")
+    (call $expect (i32.const -2) (call $submit (i32.const 0) (i32.const 10) (i32.const 16) (i32.const 20)))))

@@ -1,0 +1,15 @@
+;; A command that is no UTF-8: the text of a log line has the byte 0xff. The guest is given -5, and ends well if it is.
+(module
+  (import "wasabi" "submit" (func $submit (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 0) "{\22Log\22:{\22Info\22:\22\ff\22}}")
+  (func (export "#flawless#module#not-utf8%_#_%1.0.0"))
+  (global $top (mut i32) (i32.const 4096))
+  (func (export "wasabi::alloc") (param $length i32) (result i32)
+    (global.get $top)
+    (global.set $top (i32.add (global.get $top) (local.get $length))))
+  (func (export "#flawless#workflow#init#main") (result i32) (i32.const 0))
+  (func $expect (param $code i32) (param $got i32)
+    (if (i32.ne (local.get $code) (local.get $got)) (then (unreachable))))
+  (func (export "#flawless#workflow#run#main")
+    (call $expect (i32.const -5) (call $submit (i32.const 0) (i32.const 20) (i32.const 32) (i32.const 36)))))
