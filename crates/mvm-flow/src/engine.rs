@@ -127,14 +127,26 @@ impl<J: Journal> Engine<J> {
     /// Dropping the future cuts them off. Whatever is cut off is run again by the next owner.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut running = JoinSet::new();
+        // Dropped half way, a claim would take executions that nobody runs.
+        let mut claiming = None;
         loop {
             while running.try_join_next().is_some() {}
             let free = self.slots.saturating_sub(running.len());
+            if claiming.is_none() && free > 0 {
+                claiming = Some(Box::pin(self.rim.journal.claim(free)));
+            }
+            let claimed = async {
+                match claiming.as_mut() {
+                    Some(claiming) => claiming.await,
+                    None => std::future::pending().await,
+                }
+            };
             let claims = tokio::select! {
                 () = told(&mut stop) => break,
                 Some(_) = running.join_next() => continue,
-                claims = self.rim.journal.claim(free), if free > 0 => claims,
+                claims = claimed => claims,
             };
+            claiming = None;
             match claims {
                 Ok(claims) => {
                     for claim in claims {

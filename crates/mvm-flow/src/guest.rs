@@ -304,7 +304,7 @@ fn ended<H>(error: Error, guest: &mut Guest<H>) -> End {
             "it computed for {} instructions without a command, which is the limit",
             guest.limits.instructions
         ),
-        Some(trap) => trap.to_string(),
+        Some(trap) => trap.to_string().trim_start_matches("wasm trap: ").into(),
         None => format!("{error:#}"),
     };
     End::Trapped {
@@ -395,7 +395,10 @@ async fn submit<H: Host>(
     caller.data_mut().allocating = false;
     let pointer = match allocated {
         Ok(pointer) => pointer,
-        Err(error) if error.is::<Stopped>() => return Err(error),
+        // These are ends of the guest, not of one call.
+        Err(error) if error.is::<Stopped>() || error.downcast_ref() == Some(&Trap::OutOfFuel) => {
+            return Err(error);
+        }
         Err(error) => {
             let complaint = format!("its allocator failed: {error:#}");
             caller.data_mut().complaint.get_or_insert(complaint);
@@ -420,18 +423,18 @@ fn command<H: Host>(
     length: u32,
 ) -> Result<Result<Command, String>, Error> {
     let (start, length) = (pointer as usize, length as usize);
-    if length > TEXT_BYTES_MAX {
-        return Err(misbehaved(&format!(
-            "it handed over {length} bytes at once; at most {TEXT_BYTES_MAX} are allowed"
-        )));
-    }
     let text = memory
         .data(caller)
         .get(start..)
         .and_then(|rest| rest.get(..length));
     let Some(text) = text else {
-        return Err(misbehaved("its pointer to a command is outside its memory"));
+        return Ok(Err("its pointer to a command is outside its memory".into()));
     };
+    if length > TEXT_BYTES_MAX {
+        return Err(misbehaved(&format!(
+            "it handed over {length} bytes at once; at most {TEXT_BYTES_MAX} are allowed"
+        )));
+    }
     let complaint = |error: serde_json::Error| {
         let text: String = String::from_utf8_lossy(text).chars().take(200).collect();
         format!("it asked for what is no command: {error}: {text}")

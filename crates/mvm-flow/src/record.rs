@@ -490,7 +490,7 @@ mod tests {
                 at: UnixMillis(7),
             },
             expect![[
-                r#"{"record":"waiting","digest":"50d1a5d7f5ef1a0c","what":{"command":"receive","types":["paid"],"timeout_ms":2000},"until":9,"at":7}"#
+                r#"{"record":"waiting","digest":"1b5492953c4a746c","what":{"command":"receive","types":["paid"],"timeout_ms":2000},"until":9,"at":7}"#
             ]],
         );
         check(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, BodyDataStream},
+    body::{Body, BodyDataStream, HttpBody},
     http::StatusCode,
 };
 use bytes::Bytes;
@@ -41,16 +41,14 @@ pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError>
         .map_err(|error| ApiError::bad_request(format!("the body's JSON: {error}")))
 }
 
-/// The same, where no body means the default.
+/// The same, where no body, or `null`, means the default.
 pub(super) async fn json_or_default<T: DeserializeOwned + Default>(
     body: Body,
 ) -> Result<T, ApiError> {
-    use axum::body::HttpBody;
-
     if body.is_end_stream() {
         return Ok(T::default());
     }
-    json(body).await
+    Ok(json::<Option<T>>(body).await?.unwrap_or_default())
 }
 
 async fn collect(mut body: BodyDataStream) -> Result<Vec<u8>, ApiError> {

@@ -1,6 +1,10 @@
 //! The engine with real modules, real HTTP and a real file.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+mod bad_input;
 mod crash;
 mod guests;
+mod life;
+mod misbehaviour;
+mod replays;
 mod support;
