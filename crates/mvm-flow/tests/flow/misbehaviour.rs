@@ -180,7 +180,7 @@ async fn small_modules_that_do_one_thing_wrong() {
     let large = Flow::start(directory.path()).await;
     assert_eq!(
         wat(&large, "huge-command").await,
-        "failed: it handed over 100000030 bytes at once; at most 29360128 are allowed"
+        "failed: it handed over 100000003 bytes at once; at most 29360128 are allowed"
     );
     // The engine goes on.
     flow.deploy("compat").await;
