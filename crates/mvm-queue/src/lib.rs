@@ -60,8 +60,10 @@
 
 mod answer;
 mod backoff;
+mod bytes;
 mod command;
 mod cron;
+mod effect;
 mod id;
 mod job;
 mod keeper;
@@ -76,25 +78,28 @@ mod transition;
 
 pub use self::{
     backoff::Backoff,
-    command::{
-        Change, Claim, Command, Effect, Expiry, Report, Stream, Tick, Versioned, WIRE_VERSION,
-    },
+    bytes::Hex,
+    command::{Change, Command, Expiry, Report, Stream, Tick, Versioned, WIRE_VERSION},
     cron::{Missed, Schedule, validate_schedule},
+    effect::{Claim, Effect},
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{
-        Attempt, AttemptOutcome, Concurrency, DependencyFailure, FETCH_KIND, Job, JobSpec,
-        JobState, WaitsFor,
+        Attempt, AttemptOutcome, Concurrency, DependencyFailure, FETCH_KIND, FLOW_KIND, Job,
+        JobSpec, JobState, WaitsFor,
     },
     keeper::{Keeper, KeeperConfig, Retention},
     limits::{
-        ATTEMPTS_MAX, CHUNK_BYTES_MAX, CONCURRENCY_MAX, DEPENDENCIES_MAX, ERROR_BYTES_MAX, Invalid,
-        KEY_BYTES_MAX, KINDS_MAX, LABELS_MAX, LANES_MAX, LOG_BYTES_MAX, PAUSE_MS_MAX,
-        PAYLOAD_BYTES_MAX, REQUESTS_KEPT, RESULT_BYTES_MAX, SCHEDULES_MAX, SLOTS_MAX, STEPS_MAX,
-        WORD_BYTES_MAX, validate_chunk, validate_offer,
+        APPEND_BYTES_MAX, APPEND_FRAMES_MAX, ATTEMPTS_MAX, CHUNK_BYTES_MAX, CONCURRENCY_MAX,
+        DEPENDENCIES_MAX, ERROR_BYTES_MAX, INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Invalid,
+        JOURNAL_BYTES_MAX, JOURNAL_FRAMES_MAX, KEY_BYTES_MAX, KINDS_MAX, LABELS_MAX, LANES_MAX,
+        LOG_BYTES_MAX, MESSAGE_BYTES_MAX, MODULE_BYTES_MAX, MODULE_CHUNKS_MAX, MODULES_MAX,
+        PAUSE_MS_MAX, PAYLOAD_BYTES_MAX, REQUESTS_KEPT, RESULT_BYTES_MAX, SCHEDULES_MAX, SLOTS_MAX,
+        STEPS_MAX, WORD_BYTES_MAX, validate_append, validate_chunk, validate_message,
+        validate_module, validate_module_chunk, validate_offer, validate_reason,
     },
     query::{
-        Answer, Cursor, Filter, KeeperFact, LogChunk, Order, PAGE_MAX, PAGE_SCAN_MAX, Query,
-        StoredSchedule,
+        Answer, Cursor, Execution, FRAMES_BYTES_MAX, FRAMES_PAGE_MAX, Filter, Frame, KeeperFact,
+        LogChunk, Message, Module, Order, PAGE_MAX, PAGE_SCAN_MAX, Query, StoredSchedule,
     },
     queue::{Outcome, Queue},
     refusal::Refusal,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     backoff::Backoff,
-    command::{Change, Claim, Command, Effect, Expiry, Report},
+    command::{Change, Command, Expiry, Report},
     cron::Missed,
+    effect::{Claim, Effect},
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{JobSpec, JobState, WaitsFor},
     keeper::{Keeper, KeeperConfig},
@@ -90,7 +91,15 @@ impl Desk {
             job: job(),
             token: FencingToken(token),
         };
-        self.applied(now, change, Ok(Effect::Renewed { renewals, cancel }));
+        self.applied(
+            now,
+            change,
+            Ok(Effect::Renewed {
+                renewals,
+                cancel,
+                pause: false,
+            }),
+        );
     }
 
     fn wall(now: u64) -> UnixMillis {
@@ -233,7 +242,14 @@ fn timeout_and_request_to_stop_have_a_bound_each() {
         state: JobState::Claimed,
         dependents: false,
     };
-    desk.applied(1, Change::Cancel { job: job() }, Ok(cancel));
+    desk.applied(
+        1,
+        Change::Cancel {
+            job: job(),
+            reason: None,
+        },
+        Ok(cancel),
+    );
     desk.proposes(4, &["expire 1 as cancelled"]);
 }
 

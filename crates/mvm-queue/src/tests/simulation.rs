@@ -16,8 +16,9 @@ use rand_pcg::{
 use super::{Bug, invariants::Invariants};
 use crate::{
     backoff::Backoff,
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
     cron::Missed,
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{Concurrency, DependencyFailure, JobSpec},
     keeper::{Keeper, KeeperConfig, Retention},
@@ -424,9 +425,12 @@ impl World {
             && let Some(job) = self.some_job()
         {
             let change = if self.one_in(2) {
-                Change::Cancel { job }
+                Change::Cancel { job, reason: None }
             } else {
-                Change::Retry { job }
+                Change::Retry {
+                    job,
+                    keep_frames: None,
+                }
             };
             let command = self.command(0, change);
             self.propose(&command)?;

@@ -4,7 +4,8 @@ use rusqlite::Connection;
 
 use super::database::Database;
 use crate::{
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{JobSpec, JobState},
     query::{Answer, Query},
