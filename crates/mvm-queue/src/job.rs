@@ -324,6 +324,14 @@ pub struct Job {
     pub result: Option<Value>,
 }
 
+impl Job {
+    /// The time that it waits for now, if it does.
+    pub fn wakes_at_ms(&self) -> Option<UnixMillis> {
+        let of_time = matches!(self.waits_for, Some(WaitsFor::RunAfter | WaitsFor::Message));
+        self.run_after_ms.filter(|_| of_time)
+    }
+}
+
 /// How one attempt ended.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -46,13 +46,9 @@ impl Queue {
     }
 
     pub(crate) fn next_run_after(&self) -> Option<(UnixMillis, i64)> {
-        let of_time = [Some(WaitsFor::RunAfter), Some(WaitsFor::Message)];
-        let waiting = self
-            .jobs
+        self.jobs
             .iter()
-            .filter(|(_, entry)| of_time.contains(&entry.job.waits_for));
-        waiting
-            .filter_map(|(seq, entry)| Some((entry.job.run_after_ms?, *seq)))
+            .filter_map(|(seq, entry)| Some((entry.job.wakes_at_ms()?, *seq)))
             .min()
     }
 

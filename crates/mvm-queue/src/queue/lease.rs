@@ -245,7 +245,8 @@ impl Queue {
             paused: job.paused.is_some(),
         };
         let mut after = ending(&job.spec, standing, outcome, permanent);
-        if loses && outcome == AttemptOutcome::Lost && after.state == JobState::Pending {
+        if loses && outcome == AttemptOutcome::Lost && after.waits_for == Some(job.spec.eligible())
+        {
             after.waits_for = Some(WaitsFor::Backoff);
         }
         job.failures = after.failures;

@@ -137,11 +137,11 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
             (FINISH, arguments)
         }
         Change::Cancel { job, reason } => (
-            "INSERT INTO call_cancel VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO call_cancel_3 VALUES (?1, ?2, ?3, ?4, ?5)",
             vec![Value::from(&*job.0), Value::from(reason.as_deref())],
         ),
         Change::Retry { job, keep_frames } => (
-            "INSERT INTO call_retry VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO call_retry_3 VALUES (?1, ?2, ?3, ?4, ?5)",
             vec![
                 Value::from(&*job.0),
                 Value::from(keep_frames.map(|keep| number(keep.get()))),
@@ -203,7 +203,7 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
             chunks_before_ms,
             steps: asked,
         } => (
-            "INSERT INTO call_prune SELECT ?1, ?2, ?3, step.value, ?4, ?5, ?6 FROM json_each(?7) AS step",
+            "INSERT INTO call_prune_3 SELECT ?1, ?2, ?3, step.value, ?4, ?5, ?6 FROM json_each(?7) AS step",
             vec![
                 Value::from(number(*keep)),
                 Value::from(before_ms.map(|before| before.0)),

@@ -46,7 +46,7 @@ pub(super) fn all() -> Vec<String> {
 
 /// Every procedure.
 pub(super) fn list() -> Vec<Procedure> {
-    vec![
+    let mut procedures = vec![
         submit(),
         claim(),
         start(),
@@ -69,6 +69,26 @@ pub(super) fn list() -> Vec<Procedure> {
         flow::resume(),
         flow::put_chunk(),
         flow::deploy(),
+    ];
+    procedures.extend(of_version_2());
+    procedures
+}
+
+/// What nodes of version 2 call while they may lead: they do not know the last argument.
+fn of_version_2() -> [Procedure; 3] {
+    let without_last = |name, arguments: &'static [&'static str]| {
+        let columns = [&COMMON[..], arguments].concat();
+        let values: Vec<String> = columns.iter().map(|name| format!("NEW.{name}")).collect();
+        Procedure {
+            name,
+            arguments,
+            body: format!("INSERT INTO {name}_3 VALUES ({}, NULL);", values.join(", ")),
+        }
+    };
+    [
+        without_last("call_cancel", &["job"]),
+        without_last("call_retry", &["job"]),
+        without_last("call_prune", &["step", "keep", "before_ms"]),
     ]
 }
 
@@ -383,7 +403,7 @@ fn finish() -> Procedure {
 
 fn cancel() -> Procedure {
     Procedure {
-        name: "call_cancel",
+        name: "call_cancel_3",
         arguments: &["job", "reason"],
         body: format!(
             "{ONCE} {decide} {unless}
@@ -405,7 +425,7 @@ fn cancel() -> Procedure {
 
 fn retry() -> Procedure {
     Procedure {
-        name: "call_retry",
+        name: "call_retry_3",
         arguments: &["job", "keep_frames"],
         body: format!(
             "{ONCE} {decide} {unless} {cut}
@@ -508,7 +528,7 @@ fn prune() -> Procedure {
     let stray =
         "(SELECT hash FROM strays WHERE at_ms < NEW.chunks_before_ms ORDER BY at_ms, hash LIMIT 1)";
     Procedure {
-        name: "call_prune",
+        name: "call_prune_3",
         arguments: &["step", "keep", "before_ms", "chunks_before_ms"],
         body: format!(
             "{step}

@@ -124,7 +124,7 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
 }
 
 /// What the triggers keep agrees with what it is kept about.
-fn consistent(database: &Database) {
+pub(super) fn consistent(database: &Database) {
     for (what, sql) in [
         ("a lane's counts", "SELECT count(*) FROM lanes WHERE
             ready <> (SELECT count(*) FROM jobs WHERE lane = lanes.id AND waits_for = 'worker') OR
