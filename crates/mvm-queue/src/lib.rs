@@ -31,18 +31,23 @@
 //!                                                                                        └▶ dead
 //! ```
 //!
+//! A workflow's job goes back to pending also when it is parked, and then waits for a time or a message. A paused job waits
+//! until it is resumed.
+//!
 //! # Invariants
 //!
 //! - **One effect per request.** A request id that was applied is answered from what was recorded; for another request it is
 //!   refused. An idempotency key has one job for as long as that job exists, whichever node was asked.
 //! - **One lease per job.** A job is claimed only while it waits for a worker. Each claim has a token one larger than the
 //!   claim before, for ever, also across retries by hand.
-//! - **An old token changes nothing**: start, renewal, log, end, expiry.
+//! - **An old token changes nothing**: start, renewal, log, append, park, end, expiry.
+//! - **A journal has no gap and no fork.** Frames are added at its end by who holds the job, and go from its end only by a retry by hand.
+//!   A message leaves the inbox in the step that records it.
 //! - **No wall clock counts a lease, a timeout or a pause.** The leader's monotonic clock does, from the grant, the last renewal
 //!   it applied, or its election. Its proposal names the token and the number of renewals it knew, and is refused if
 //!   either has moved on. Only run-after times, cron ticks and retention by age look at a wall clock, the leader's.
-//! - **Only what a worker may take is ready.** Jobs which wait for dependencies, a time, a pause or their concurrency key are
-//!   not in the ready queue, so a claim costs `O(S log n)` for `S` pairs of kind and label set.
+//! - **Only what a worker may take is ready.** Jobs which wait for dependencies, a time, a message, a pause, to be resumed, or
+//!   their concurrency key are not in the ready queue, so a claim costs `O(S log n)` for `S` pairs of kind and label set.
 //! - **A key's limit holds** among the jobs that workers hold. Within each pair of kind and label set, the highest
 //!   priority and then the oldest goes first.
 //! - **No cycles.** A job depends on jobs that exist when it is submitted, and its dependencies never change.

@@ -336,12 +336,12 @@ pub(super) fn number(number: u64) -> i64 {
 /// Where each frame is in all of them one after another: its offset and its length.
 fn places(frames: &[Vec<u8>]) -> Vec<(usize, usize)> {
     let mut offset = 0;
-    let mut place = |frame: &Vec<u8>| {
+    let place = |frame: &Vec<u8>| {
         let place = (offset, frame.len());
         offset += frame.len();
         place
     };
-    frames.iter().map(|frame| place(frame)).collect()
+    frames.iter().map(place).collect()
 }
 
 /// A list of the numbers of steps, for `json_each`.

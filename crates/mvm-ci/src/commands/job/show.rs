@@ -6,7 +6,7 @@ use std::{
 };
 
 use mvm_client::{Client, Consistency, JobView};
-use mvm_queue::{Attempt, JobId};
+use mvm_queue::{Attempt, JobId, WaitsFor};
 use serde_json::json;
 
 use crate::commands::{
@@ -35,7 +35,9 @@ fn facts(job: &JobView) -> Vec<Vec<Cell>> {
     let facts = [
         (
             "waits for",
-            job.waits_for.map(|what| what.as_str().replace('_', " ")),
+            job.waits_for
+                .filter(|what| *what != WaitsFor::Paused)
+                .map(|what| what.as_str().replace('_', " ")),
         ),
         ("wakes", job.wakes_at_ms.map(output::time)),
         (
