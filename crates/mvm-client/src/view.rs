@@ -40,6 +40,9 @@ pub struct JobView {
     /// What it waits for, while it is pending.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
+    /// When that ends, if it waits for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wakes_at_ms: Option<UnixMillis>,
     /// When it was submitted.
     pub created_at_ms: UnixMillis,
     /// When it last changed.
@@ -68,6 +71,9 @@ pub struct JobView {
     /// Somebody asked the worker to stop.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// Somebody paused it, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
     /// Why the latest attempt, or the job, did not succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -130,6 +136,9 @@ pub struct Renewed {
     pub renewals: u64,
     /// The job is to be stopped.
     pub cancel: bool,
+    /// The job, a workflow, is to be parked.
+    #[serde(default)]
+    pub pause: bool,
 }
 
 /// How many jobs there are.

@@ -1,10 +1,14 @@
 //! Reading the pure core: what [`crate::sql`] reads from a database.
 
 use crate::{
+    bytes::Hex,
     id::{FencingToken, JobId},
-    job::{Job, JobState, WaitsFor},
-    query::{Answer, Cursor, Filter, KeeperFact, Order, PAGE_MAX, PAGE_SCAN_MAX, Query},
-    queue::{Queue, is_ready_for},
+    job::{FLOW_KIND, Job, JobState, WaitsFor},
+    query::{
+        Answer, Cursor, Execution, FRAMES_BYTES_MAX, FRAMES_PAGE_MAX, Filter, Frame, KeeperFact,
+        Module, Order, PAGE_MAX, PAGE_SCAN_MAX, Query,
+    },
+    queue::{Queue, Workflow, is_ready_for},
 };
 
 impl Queue {
@@ -46,12 +50,77 @@ impl Queue {
             Query::Keeper => Answer::Keeper {
                 facts: self.keeper_facts(),
             },
+            Query::Execution { job } => Answer::Execution {
+                execution: self.workflow_of(job).map(|(job, workflow)| Execution {
+                    frames: workflow.frames.len() as u64,
+                    bytes: workflow.bytes(),
+                    response: workflow.response,
+                    messages: workflow.messages.len() as u64,
+                    paused: job.paused.is_some(),
+                }),
+            },
+            Query::Frames {
+                job,
+                from,
+                bytes_max,
+            } => self.frames(job, *from, (*bytes_max).min(FRAMES_BYTES_MAX)),
+            Query::Inbox { job, beyond, limit } => {
+                let inbox = self.workflow_of(job).map(|(_, of)| of.messages.values());
+                let messages = inbox.into_iter().flatten();
+                Answer::Inbox {
+                    messages: messages
+                        .filter(|message| message.number > *beyond)
+                        .take(*limit as usize)
+                        .cloned()
+                        .collect(),
+                }
+            }
+            Query::Modules => Answer::Modules {
+                modules: self.modules.values().cloned().collect(),
+            },
+            Query::Module { name, version } => {
+                let same = |module: &&Module| module.name == *name && module.version == *version;
+                Answer::Module {
+                    module: self.modules.values().find(same).cloned(),
+                }
+            }
+            Query::Chunk { hash, number } => {
+                let chunk = self.uploads.chunks.get(&(hash.clone(), *number));
+                Answer::Chunk {
+                    chunk: chunk.map(|bytes| Hex::of(bytes)),
+                }
+            }
         }
     }
 
     /// A job.
     pub fn job(&self, id: &JobId) -> Option<&Job> {
         self.entry(id).map(|entry| &entry.job)
+    }
+
+    fn workflow_of(&self, id: &JobId) -> Option<(&Job, &Workflow)> {
+        let entry = self.entry(id)?;
+        (entry.job.spec.kind == FLOW_KIND).then_some((&entry.job, &entry.workflow))
+    }
+
+    fn frames(&self, job: &JobId, from: u64, bytes_max: u64) -> Answer {
+        let journal = self.workflow_of(job).map(|(_, workflow)| &workflow.frames);
+        let mut total = 0;
+        let frames = (0_u64..).zip(journal.into_iter().flatten());
+        Answer::Frames {
+            frames: frames
+                .skip_while(|(number, _)| *number < from)
+                .take(FRAMES_PAGE_MAX as usize)
+                .take_while(|(number, frame)| {
+                    total += frame.len() as u64;
+                    total <= bytes_max || *number == from
+                })
+                .map(|(number, frame)| Frame {
+                    number,
+                    hex: Hex::of(frame),
+                })
+                .collect(),
+        }
     }
 
     fn count(&self, state: JobState) -> u64 {

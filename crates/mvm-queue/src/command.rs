@@ -1,21 +1,22 @@
-//! The words spoken to the store: commands that change it, and what they did.
-//!
-//! They cross from node to node as JSON inside [`Versioned`], so their JSON form is a format of its own. Queries are in
+//! The words spoken to the store: commands that change it. What they did is in [`crate::effect`], queries are in
 //! [`crate::query`].
+//!
+//! They cross from node to node as JSON inside [`Versioned`], so their JSON form is a format of its own.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    bytes::{as_base64, list_as_base64},
     cron::Missed,
     id::{FencingToken, JobId, RequestId, UnixMillis},
-    job::{AttemptOutcome, JobSpec, JobState, WaitsFor},
+    job::{AttemptOutcome, JobSpec},
 };
 
-/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move.
-pub const WIRE_VERSION: u32 = 2;
+/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move, 2 knew no workflows.
+pub const WIRE_VERSION: u32 = 3;
 
 /// Wraps what one node sends to another, so that a node of another version says so instead of guessing.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -118,9 +119,28 @@ pub enum Change {
     Cancel {
         /// Which job.
         job: JobId,
+        /// Why; kept as the job's error.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Gives a failed or dead job all its attempts again.
     Retry {
+        /// Which job.
+        job: JobId,
+        /// Cuts the journal of a workflow to so many frames.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_frames: Option<NonZeroU64>,
+    },
+    /// Lets a pending job rest until it is resumed; asks the worker of a workflow to give it back for that.
+    Pause {
+        /// Which job.
+        job: JobId,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Ends the rest of a job.
+    Resume {
         /// Which job.
         job: JobId,
     },
@@ -175,14 +195,77 @@ pub enum Change {
         /// Its name.
         name: String,
     },
-    /// Removes finished jobs, those that ended first before others.
+    /// Removes finished jobs, those that ended first before others, and what was uploaded in vain.
     Prune {
         /// Those beyond so many go.
         keep: u64,
         /// Those that ended before go.
         before_ms: Option<UnixMillis>,
-        /// At most so many.
+        /// Chunks of no module go whose upload ended before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        chunks_before_ms: Option<UnixMillis>,
+        /// At most so many removals.
         steps: u32,
+    },
+    /// Adds frames to the journal of a workflow, by its worker.
+    Append {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+        /// The number of the first frame: how many the journal has.
+        first: u64,
+        /// The frames.
+        #[serde(with = "list_as_base64")]
+        frames: Vec<Vec<u8>>,
+        /// The numbers of messages which these frames record as received. They leave the inbox.
+        consumed: Vec<u64>,
+        /// The frame at which the workflow's response begins. The first one that is told is kept.
+        response: Option<u64>,
+    },
+    /// Puts a message into the inbox of a workflow.
+    Send {
+        /// Which job.
+        job: JobId,
+        /// What sort of message it is.
+        #[serde(rename = "type")]
+        kind: String,
+        /// The message.
+        data: Value,
+    },
+    /// Gives a workflow back that waits, by its worker. The attempt leaves no trace.
+    Park {
+        /// Which job.
+        job: JobId,
+        /// The token of the claim.
+        token: FencingToken,
+        /// Until this time, by the leader's wall clock.
+        until_ms: Option<UnixMillis>,
+        /// Until there is a message with a larger number.
+        seen: Option<u64>,
+    },
+    /// Uploads a piece of a module. That of a deployed module is left alone.
+    PutChunk {
+        /// The BLAKE3 hash of the module, in hexadecimal.
+        hash: String,
+        /// Its number, from 0.
+        number: u32,
+        /// The piece.
+        #[serde(with = "as_base64")]
+        bytes: Vec<u8>,
+    },
+    /// Makes an uploaded module visible, for ever under this name and version.
+    Deploy {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+        /// The BLAKE3 hash of its bytes, in hexadecimal.
+        hash: String,
+        /// How long it is.
+        bytes: u64,
+        /// Of how many chunks.
+        chunks: u32,
     },
 }
 
@@ -332,147 +415,6 @@ impl Change {
     }
 }
 
-/// What a command that was not refused did.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(tag = "effect", rename_all = "snake_case")]
-pub enum Effect {
-    /// There is a job for the spec.
-    Submitted {
-        /// Its id; not the proposed one if the idempotency key had a job.
-        job: JobId,
-        /// Whether the idempotency key had it.
-        existing: bool,
-        /// Where it stood then.
-        state: JobState,
-        /// What it waited for then.
-        waits_for: Option<WaitsFor>,
-    },
-    /// The worker has these jobs; none if none was ready for it.
-    Claimed {
-        /// The claims.
-        claims: Vec<Claim>,
-    },
-    /// The attempt is in progress.
-    Started,
-    /// The lease goes on.
-    Renewed {
-        /// How often it has been renewed.
-        renewals: u64,
-        /// Whether the worker must stop.
-        cancel: bool,
-    },
-    /// The chunk is stored, or was before, or was dropped as beyond the limit.
-    Logged {
-        /// The number of the next chunk.
-        next: u32,
-        /// Bytes of this log that are not kept.
-        dropped_bytes: u64,
-    },
-    /// The attempt has ended.
-    Ended {
-        /// Where the job stands.
-        state: JobState,
-        /// What it waits for if it is pending again.
-        waits_for: Option<WaitsFor>,
-        /// The pause that the leader counts if it waits for that.
-        pause_ms: Option<u64>,
-        /// Whether jobs wait for this one, so that a [`Change::Settle`] is due.
-        dependents: bool,
-    },
-    /// The job is cancelled, or its worker will be told.
-    Cancelled {
-        /// Where the job stands: `cancelled`, or held.
-        state: JobState,
-        /// Whether jobs wait for this one.
-        dependents: bool,
-    },
-    /// The job is pending again.
-    Retried,
-    /// The pause is over.
-    Ready,
-    /// Jobs whose time had come go on.
-    Due {
-        /// How many.
-        count: u32,
-        /// The next time that comes.
-        next_ms: Option<UnixMillis>,
-    },
-    /// Pairs of jobs were settled.
-    Settled {
-        /// How many.
-        count: u32,
-        /// Whether there are more.
-        more: bool,
-        /// The next run-after time that comes: a job may wait for that after its dependencies.
-        next_ms: Option<UnixMillis>,
-    },
-    /// The schedule is in force.
-    ScheduleSet {
-        /// Its version.
-        revision: i64,
-    },
-    /// The schedule waits for the next tick.
-    TickSkipped,
-    /// The schedule is gone.
-    ScheduleRemoved,
-    /// Finished jobs were removed.
-    Pruned {
-        /// How many.
-        count: u32,
-    },
-}
-
-impl Effect {
-    /// Whether more jobs may be ready than before, so that idle workers should look.
-    pub fn wakes_workers(&self) -> bool {
-        match self {
-            Self::Submitted { waits_for, .. } => *waits_for == Some(WaitsFor::Worker),
-            // A key of the job may have room now.
-            Self::Ended { .. } | Self::Retried | Self::Ready => true,
-            Self::Due { count, .. } | Self::Settled { count, .. } => *count > 0,
-            Self::Claimed { .. }
-            | Self::Started
-            | Self::Renewed { .. }
-            | Self::Logged { .. }
-            | Self::Cancelled { .. }
-            | Self::ScheduleSet { .. }
-            | Self::TickSkipped
-            | Self::ScheduleRemoved
-            | Self::Pruned { .. } => false,
-        }
-    }
-}
-
-/// A job as its worker gets it.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Claim {
-    /// Which job.
-    pub job: JobId,
-    /// What the worker must show from now on.
-    pub token: FencingToken,
-    /// The node that took the job; another than the worker's makes it stolen work.
-    pub submitted_on: u64,
-    /// What was asked for.
-    pub spec: JobSpec,
-}
-
-/// Bytes as base64, a third of what JSON makes of a list of numbers.
-mod as_base64 {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map_err(D::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,6 +426,19 @@ mod tests {
             spec: Box::new(JobSpec::new("fetch", serde_json::json!({ "url": url }))),
             tick: None,
         }
+    }
+
+    /// A repeat that was sent before the upgrade is still the same request.
+    #[test]
+    fn what_was_added_to_a_command_leaves_its_digest() {
+        let job = JobId("a".into());
+        let cancel: Change = serde_json::from_str(r#"{"change":"cancel","job":"a"}"#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&cancel).unwrap(),
+            r#"{"change":"cancel","job":"a"}"#
+        );
+        let reason = None;
+        assert_eq!(cancel, Change::Cancel { job, reason });
     }
 
     #[test]
@@ -509,7 +464,7 @@ mod tests {
         check(
             submit("a", "u", 1),
             expect_test::expect![[
-                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
+                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
             ]],
         );
         check(
@@ -521,7 +476,7 @@ mod tests {
                 bytes: vec![0, 255],
             },
             expect_test::expect![[
-                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
+                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
             ]],
         );
         check(
@@ -531,7 +486,30 @@ mod tests {
                 cause: Expiry::Lease { renewals: 3 },
             },
             expect_test::expect![[
-                r#"{"version":2,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
+                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
+            ]],
+        );
+        check(
+            Change::Append {
+                job: JobId("a".into()),
+                token: FencingToken(1),
+                first: 2,
+                frames: vec![vec![0, 255], vec![1]],
+                consumed: vec![4],
+                response: None,
+            },
+            expect_test::expect![[
+                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"append","job":"a","token":1,"first":2,"frames":["AP8=","AQ=="],"consumed":[4],"response":null}}}"#
+            ]],
+        );
+        check(
+            Change::Send {
+                job: JobId("a".into()),
+                kind: "approval".into(),
+                data: serde_json::json!(true),
+            },
+            expect_test::expect![[
+                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"send","job":"a","type":"approval","data":true}}}"#
             ]],
         );
     }

@@ -14,6 +14,9 @@ use crate::{
 /// The kind of a job that was given nothing but a URL: a worker fetches it.
 pub const FETCH_KIND: &str = "fetch";
 
+/// The kind of a job that executes a workflow: it has a journal and an inbox besides.
+pub const FLOW_KIND: &str = "flow";
+
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +95,10 @@ pub enum WaitsFor {
     Dependencies,
     /// Its time has not come, by the leader's wall clock.
     RunAfter,
+    /// A workflow's inbox has no message that it has not seen; perhaps a time as well, whichever comes first.
+    Message,
+    /// Somebody has to resume it.
+    Paused,
     /// It failed and the pause before the next attempt is not over.
     Backoff,
     /// As many jobs of its concurrency key run as may, or are before it.
@@ -106,6 +113,8 @@ impl WaitsFor {
         match self {
             Self::Dependencies => "dependencies",
             Self::RunAfter => "run_after",
+            Self::Message => "message",
+            Self::Paused => "paused",
             Self::Backoff => "backoff",
             Self::Concurrency => "concurrency",
             Self::Worker => "worker",
@@ -279,6 +288,8 @@ pub struct Job {
     pub state: JobState,
     /// What it waits for, while it is pending.
     pub waits_for: Option<WaitsFor>,
+    /// The time that it waits for, or waited for last: the spec's, until its worker parks it until another.
+    pub run_after_ms: Option<UnixMillis>,
     /// When it was submitted, by the clock of the node that took it.
     pub created_at_ms: UnixMillis,
     /// When it last changed, by the clock of the node that proposed that change.
@@ -303,12 +314,22 @@ pub struct Job {
     pub renewals: u64,
     /// Somebody asked the worker to stop.
     pub cancel_requested: bool,
+    /// Somebody paused it, and why; empty without a reason. No worker gets it until it is resumed.
+    pub paused: Option<String>,
     /// Dependencies that have not been settled.
     pub dependencies_open: u32,
     /// Why the latest attempt, or the job, did not succeed.
     pub error: Option<String>,
     /// What the worker reported on success.
     pub result: Option<Value>,
+}
+
+impl Job {
+    /// The time that it waits for now, if it does.
+    pub fn wakes_at_ms(&self) -> Option<UnixMillis> {
+        let of_time = matches!(self.waits_for, Some(WaitsFor::RunAfter | WaitsFor::Message));
+        self.run_after_ms.filter(|_| of_time)
+    }
 }
 
 /// How one attempt ended.

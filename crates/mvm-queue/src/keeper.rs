@@ -22,7 +22,8 @@ use std::{
 
 use self::schedules::Schedules;
 use crate::{
-    command::{Change, Command, Effect, Expiry},
+    command::{Change, Command, Expiry},
+    effect::Effect,
     id::{FencingToken, JobId, UnixMillis},
     job::{JobState, WaitsFor},
     limits::STEPS_MAX,
@@ -33,6 +34,9 @@ use crate::{
 
 /// The wall clock may be set at any moment, so what waits for it is looked at this often.
 const WALL_CHECK: Duration = Duration::from_secs(1);
+
+/// How long chunks of a module are kept that nobody deploys.
+const UPLOAD_AGE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How the leader keeps time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -277,6 +281,14 @@ impl Keeper {
         }
     }
 
+    /// Counts a time that a job waits for.
+    fn wait_until(&mut self, time: Option<UnixMillis>) {
+        self.run_after = match (self.run_after, time) {
+            (Some(known), Some(new)) => Some(known.min(new)),
+            (known, new) => known.or(new),
+        };
+    }
+
     /// Hears what became of a command that this node applied as the leader, whoever asked for it.
     pub fn applied(&mut self, command: &Command, outcome: &Outcome, now: Duration) {
         if !self.leading {
@@ -292,10 +304,7 @@ impl Keeper {
         match (change, effect) {
             (Change::Submit { spec, tick, .. }, Effect::Submitted { waits_for, .. }) => {
                 if *waits_for == Some(WaitsFor::RunAfter) {
-                    self.run_after = match (self.run_after, spec.run_after_ms) {
-                        (Some(known), Some(new)) => Some(known.min(new)),
-                        (known, new) => known.or(new),
-                    };
+                    self.wait_until(spec.run_after_ms);
                 }
                 if let Some(tick) = tick {
                     self.schedules.moved(tick);
@@ -332,7 +341,12 @@ impl Keeper {
                     }
                 });
             }
-            (Change::Renew { job, token }, Effect::Renewed { renewals, cancel }) => {
+            (
+                Change::Renew { job, token },
+                Effect::Renewed {
+                    renewals, cancel, ..
+                },
+            ) => {
                 let config = self.config;
                 self.adjust(job, Some(*token), |watch| {
                     if let Watch::Lease {
@@ -365,7 +379,7 @@ impl Keeper {
                 self.end(job, *token, rest);
                 self.settling |= dependents;
             }
-            (Change::Cancel { job }, Effect::Cancelled { state, dependents }) => {
+            (Change::Cancel { job, .. }, Effect::Cancelled { state, dependents }) => {
                 let config = self.config;
                 if *state == JobState::Cancelled {
                     self.watch(job.clone(), None);
@@ -379,6 +393,32 @@ impl Keeper {
                 self.settling |= dependents;
             }
             (Change::Ready { job, token }, Effect::Ready) => self.end(job, *token, None),
+            (
+                Change::Park {
+                    job,
+                    token,
+                    until_ms,
+                    ..
+                },
+                Effect::Parked {
+                    waits_for,
+                    dependents,
+                    ..
+                },
+            ) => {
+                self.end(job, *token, None);
+                if matches!(waits_for, Some(WaitsFor::RunAfter | WaitsFor::Message)) {
+                    self.wait_until(*until_ms);
+                }
+                self.settling |= dependents;
+            }
+            (Change::Pause { job, .. }, Effect::Paused { state }) => {
+                let rests = matches!(self.watches.get(job), Some(Watch::Rest { .. }));
+                if *state == JobState::Pending && rests {
+                    self.watch(job.clone(), None);
+                }
+            }
+            (Change::Resume { .. }, Effect::Resumed { next_ms, .. }) => self.wait_until(*next_ms),
             (Change::Due { .. }, Effect::Due { next_ms, .. }) => {
                 self.run_after = *next_ms;
                 self.due_at = now;
@@ -469,12 +509,14 @@ impl Keeper {
             && self.prune_at <= now
         {
             self.prune_at = now + retention.every;
+            let ago = |age: Duration| {
+                let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                UnixMillis(wall.0.saturating_sub(age))
+            };
             changes.push(Change::Prune {
                 keep: retention.keep,
-                before_ms: retention.age.map(|age| {
-                    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-                    UnixMillis(wall.0.saturating_sub(age))
-                }),
+                before_ms: retention.age.map(ago),
+                chunks_before_ms: Some(ago(UPLOAD_AGE)),
                 steps: STEPS_MAX,
             });
         }

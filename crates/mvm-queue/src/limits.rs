@@ -39,6 +39,30 @@ pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 pub const ERROR_BYTES_MAX: usize = 4 * 1024;
 /// Steps of one housekeeping command (due jobs, settled dependencies, removed jobs).
 pub const STEPS_MAX: u32 = 64;
+/// Frames that one append adds.
+pub const APPEND_FRAMES_MAX: usize = 1_024;
+/// The frames of one append, together.
+pub const APPEND_BYTES_MAX: usize = 64 * 1024;
+/// Frames of one journal.
+pub const JOURNAL_FRAMES_MAX: u64 = 100_000;
+/// The frames of one journal, together.
+pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A message, as JSON text.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Messages that wait in one inbox.
+pub const INBOX_MESSAGES_MAX: u64 = 1_000;
+/// The messages of one inbox, together.
+pub const INBOX_BYTES_MAX: u64 = 1024 * 1024;
+/// A module.
+pub const MODULE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Chunks of one module: twice as many as it needs if all but the last are full.
+pub const MODULE_CHUNKS_MAX: u32 = 512;
+/// Modules.
+pub const MODULES_MAX: usize = 1_000;
+/// Frames of a removed job, and chunks of no module, that one step of a prune removes.
+pub(crate) const PRUNE_FRAMES: usize = 64;
+/// See [`PRUNE_FRAMES`].
+pub(crate) const PRUNE_CHUNKS: usize = 64;
 
 /// How many steps a housekeeping command takes that asks for so many.
 pub(crate) fn steps_of(asked: u32) -> u32 {
@@ -94,6 +118,12 @@ pub enum Invalid {
         what: &'static str,
         /// The word.
         word: String,
+    },
+    /// A module's hash is none.
+    #[error("the module's hash {hash:?} is not 64 lower-case hexadecimal digits")]
+    BadHash {
+        /// What came instead.
+        hash: String,
     },
     /// A dependency is named twice.
     #[error("the dependency {job} is named twice")]
@@ -187,16 +217,7 @@ impl Report {
                 result.to_string().len(),
                 RESULT_BYTES_MAX,
             ),
-            Self::Failed { error, .. } => {
-                at_most("the error in bytes", error.len(), ERROR_BYTES_MAX)?;
-                if error.contains('\0') {
-                    return Err(Invalid::Control {
-                        what: "the error",
-                        word: error.clone(),
-                    });
-                }
-                Ok(())
-            }
+            Self::Failed { error, .. } => text("the error", "the error in bytes", error),
             Self::TimedOut | Self::Lost | Self::Cancelled => Ok(()),
         }
     }
@@ -225,6 +246,86 @@ pub fn validate_offer(
     labels("the list of offered labels", offered)?;
     at_most("the list of kinds", kinds.len(), KINDS_MAX)?;
     kinds.iter().try_for_each(|kind| word("a kind", kind))
+}
+
+/// Says whether a reason to cancel or to pause is accepted.
+pub fn validate_reason(reason: &str) -> Result<(), Invalid> {
+    text("the reason", "the reason in bytes", reason)
+}
+
+/// Says whether an append is accepted. The response, if there is one, begins within the journal or these frames.
+pub fn validate_append(
+    first: u64,
+    frames: &[Vec<u8>],
+    consumed: &[u64],
+    response: Option<u64>,
+) -> Result<(), Invalid> {
+    at_most("the list of frames", frames.len(), APPEND_FRAMES_MAX)?;
+    let bytes = frames.iter().map(Vec::len).sum();
+    at_most("the frames in bytes", bytes, APPEND_BYTES_MAX)?;
+    range("the first frame", first, 0, JOURNAL_FRAMES_MAX)?;
+    let inbox = usize::try_from(INBOX_MESSAGES_MAX).unwrap_or(usize::MAX);
+    at_most("the list of consumed messages", consumed.len(), inbox)?;
+    if let Some(response) = response {
+        let next = first + frames.len() as u64;
+        range("the response's frame", response, 0, next.saturating_sub(1))?;
+    }
+    Ok(())
+}
+
+/// Says whether a message is accepted.
+pub fn validate_message(kind: &str, data: &serde_json::Value) -> Result<(), Invalid> {
+    word("the message's type", kind)?;
+    let bytes = data.to_string().len();
+    at_most("the message in bytes", bytes, MESSAGE_BYTES_MAX)
+}
+
+/// Says whether a piece of a module is accepted.
+pub fn validate_module_chunk(hash: &str, number: u32, bytes: &[u8]) -> Result<(), Invalid> {
+    module_hash(hash)?;
+    let highest = MODULE_CHUNKS_MAX - 1;
+    range("the chunk's number", number.into(), 0, highest.into())?;
+    let length = bytes.len() as u64;
+    range("the chunk's length", length, 1, CHUNK_BYTES_MAX as u64)
+}
+
+/// Says whether a module is accepted.
+pub fn validate_module(
+    name: &str,
+    version: &str,
+    hash: &str,
+    bytes: u64,
+    chunks: u32,
+) -> Result<(), Invalid> {
+    word("the module's name", name)?;
+    word("the module's version", version)?;
+    module_hash(hash)?;
+    range("the module's length", bytes, 1, MODULE_BYTES_MAX)?;
+    let most = MODULE_CHUNKS_MAX.into();
+    range("the number of chunks", chunks.into(), 1, most)
+}
+
+fn module_hash(hash: &str) -> Result<(), Invalid> {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if hash.len() == 64 && hash.bytes().all(digit) {
+        Ok(())
+    } else {
+        Err(Invalid::BadHash {
+            hash: hash.chars().take(80).collect(),
+        })
+    }
+}
+
+/// What people or workers write; SQLite's text functions end at a NUL.
+fn text(what: &'static str, unit: &'static str, text: &str) -> Result<(), Invalid> {
+    at_most(unit, text.len(), ERROR_BYTES_MAX)?;
+    if text.contains('\0') {
+        return Err(Invalid::Control {
+            what,
+            word: text.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Says whether a log chunk of that size is accepted.
@@ -356,6 +457,52 @@ mod tests {
         check(
             |spec| spec.labels = (0..33).map(|label| format!("l{label}")).collect(),
             "the list of labels has 33; at most 32 are allowed",
+        );
+    }
+
+    #[test]
+    fn what_workflows_write_is_accepted_or_told_what_is_wrong() {
+        let check = |found: Result<(), Invalid>, expected: &str| {
+            let found = found.map_or_else(|invalid| invalid.to_string(), |()| "accepted".into());
+            assert_eq!(found, expected);
+        };
+        let frames = vec![vec![0; APPEND_BYTES_MAX]];
+        check(validate_append(0, &frames, &[], Some(0)), "accepted");
+        check(validate_append(7, &[], &[1], None), "accepted");
+        check(
+            validate_append(0, &[frames[0].clone(), vec![0]], &[], None),
+            "the frames in bytes has 65537; at most 65536 are allowed",
+        );
+        check(
+            validate_append(4, &frames, &[], Some(5)),
+            "the response's frame is 5; it must be from 0 to 4",
+        );
+        check(validate_message("approval", &true.into()), "accepted");
+        check(
+            validate_message("", &true.into()),
+            "the message's type is empty",
+        );
+        let hash = "0f".repeat(32);
+        check(validate_module_chunk(&hash, 0, &[0]), "accepted");
+        check(
+            validate_module_chunk(&hash, 512, &[0]),
+            "the chunk's number is 512; it must be from 0 to 511",
+        );
+        check(
+            validate_module("m", "1", &hash.to_uppercase(), 1, 1),
+            &format!(
+                "the module's hash {:?} is not 64 lower-case hexadecimal digits",
+                hash.to_uppercase()
+            ),
+        );
+        check(validate_module("m", "1.0", &hash, 1, 1), "accepted");
+        check(
+            validate_module("m", "1.0", &hash, MODULE_BYTES_MAX + 1, 257),
+            "the module's length is 16777217; it must be from 1 to 16777216",
+        );
+        check(
+            validate_reason("a\0"),
+            "the reason \"a\\0\" has a control character",
         );
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bytes::Hex,
     command::Stream,
     cron::Missed,
     id::{FencingToken, JobId, UnixMillis},
@@ -16,6 +17,12 @@ pub const PAGE_MAX: u32 = 500;
 
 /// Jobs that one page looks at for those that fit its filter, so that a page costs the same in a queue of any length.
 pub const PAGE_SCAN_MAX: u32 = 1_000;
+
+/// Frames that one answer has at most.
+pub const FRAMES_PAGE_MAX: u32 = 1_024;
+
+/// The frames of one answer, together; one frame is answered whatever its length.
+pub const FRAMES_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What to read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -66,6 +73,45 @@ pub enum Query {
     Schedules,
     /// What a leader's keeper must know at its election.
     Keeper,
+    /// How the execution of a workflow stands.
+    Execution {
+        /// Which job.
+        job: JobId,
+    },
+    /// The journal of a workflow, from a frame on.
+    Frames {
+        /// Which job.
+        job: JobId,
+        /// The number of the first frame.
+        from: u64,
+        /// Together at most so many bytes, but one frame at least; [`FRAMES_BYTES_MAX`] at most.
+        bytes_max: u64,
+    },
+    /// The messages that a workflow has not received.
+    Inbox {
+        /// Which job.
+        job: JobId,
+        /// Only those with a larger number.
+        beyond: u64,
+        /// At most so many.
+        limit: u32,
+    },
+    /// All modules, by name and then in the order of their deployment.
+    Modules,
+    /// One module.
+    Module {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// A piece of a module.
+    Chunk {
+        /// The BLAKE3 hash of the module, in hexadecimal.
+        hash: String,
+        /// Its number.
+        number: u32,
+    },
 }
 
 /// The order of a list.
@@ -170,6 +216,91 @@ pub enum Answer {
         /// In no particular order.
         facts: Vec<KeeperFact>,
     },
+    /// The execution, if there is a workflow of that id.
+    Execution {
+        /// The execution.
+        execution: Option<Execution>,
+    },
+    /// A part of a journal.
+    Frames {
+        /// The frames; none beyond the end.
+        frames: Vec<Frame>,
+    },
+    /// A part of an inbox.
+    Inbox {
+        /// The messages, the oldest first.
+        messages: Vec<Message>,
+    },
+    /// The modules.
+    Modules {
+        /// By name and then in the order of their deployment.
+        modules: Vec<Module>,
+    },
+    /// The module, if there is one.
+    Module {
+        /// The module.
+        module: Option<Module>,
+    },
+    /// The chunk, if it is stored.
+    Chunk {
+        /// Its bytes.
+        chunk: Option<Hex>,
+    },
+}
+
+/// How the execution of a workflow stands, besides its job.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Execution {
+    /// How many frames its journal has.
+    pub frames: u64,
+    /// How long they are together.
+    pub bytes: u64,
+    /// The frame at which its response begins.
+    pub response: Option<u64>,
+    /// How many messages it has not received.
+    pub messages: u64,
+    /// Whether somebody paused it.
+    pub paused: bool,
+}
+
+/// A piece of a journal.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Frame {
+    /// Its number, from 0.
+    pub number: u64,
+    /// What its engine wrote.
+    pub hex: Hex,
+}
+
+/// A message in an inbox.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Message {
+    /// Its number, from 1.
+    pub number: u64,
+    /// What sort of message it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The message.
+    pub data: serde_json::Value,
+    /// When the node that took it read its clock.
+    pub sent_at_ms: UnixMillis,
+}
+
+/// A deployed module.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The BLAKE3 hash of its bytes, in hexadecimal.
+    pub hash: String,
+    /// How long it is.
+    pub bytes: u64,
+    /// Of how many chunks.
+    pub chunks: u32,
+    /// When the node that took it read its clock.
+    pub deployed_at_ms: UnixMillis,
 }
 
 /// A piece of output.
@@ -181,19 +312,14 @@ pub struct LogChunk {
     pub stream: Stream,
     /// When the node that took it read its clock.
     pub at_ms: UnixMillis,
-    /// The output, as hexadecimal digits: it may be cut anywhere, so it need not be text.
-    pub hex: String,
+    /// The output: it may be cut anywhere, so it need not be text.
+    pub hex: Hex,
 }
 
 impl LogChunk {
     /// The output.
     pub fn bytes(&self) -> Vec<u8> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
-        self.hex
-            .as_bytes()
-            .chunks_exact(2)
-            .map(|pair| u8::try_from(digit(pair[0]) * 16 + digit(pair[1])).unwrap_or(0))
-            .collect()
+        self.hex.bytes()
     }
 }
 

@@ -4,6 +4,7 @@
 //! side. So it is written to be read: where SQL keeps an index, this looks at all jobs. Reading is in
 //! [`crate::answer`], changes of jobs that are in the queue are in the sub-modules.
 
+mod flow;
 mod housekeeping;
 mod lease;
 mod submit;
@@ -11,15 +12,17 @@ mod submit;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    command::{Change, Command, Effect},
+    command::{Change, Command},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{Attempt, Job, JobState, WaitsFor},
     limits::{REQUESTS_KEPT, SLOTS_MAX, steps_of},
-    query::{LogChunk, StoredSchedule},
+    query::{LogChunk, Module, StoredSchedule},
     refusal::Refusal,
 };
 
-pub(crate) use self::lease::is_ready_for;
+use self::flow::Uploads;
+pub(crate) use self::{flow::Workflow, lease::is_ready_for};
 
 /// What becomes of a command.
 pub type Outcome = Result<Effect, Refusal>;
@@ -39,6 +42,11 @@ pub struct Queue {
     /// Ended jobs that others wait for.
     pub(crate) settling: BTreeSet<i64>,
     pub(crate) schedules: BTreeMap<String, StoredSchedule>,
+    /// How many frames are left of the journals of removed jobs.
+    leftovers: BTreeMap<i64, usize>,
+    pub(crate) uploads: Uploads,
+    /// By name and then in the order of deployment.
+    pub(crate) modules: BTreeMap<(String, usize), Module>,
     requests: HashMap<RequestId, (i64, String, Outcome)>,
     request_order: BTreeMap<i64, RequestId>,
     #[cfg(test)]
@@ -52,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) spec_digest: String,
     pub(crate) attempts: BTreeMap<FencingToken, Attempt>,
     pub(crate) logs: BTreeMap<FencingToken, Vec<LogChunk>>,
+    /// What only a workflow has.
+    pub(crate) workflow: Workflow,
 }
 
 impl Queue {
@@ -130,8 +140,10 @@ impl Queue {
             } => self.log(job, *token, *number, *stream, bytes, at),
             Change::Finish { job, token, report } => self.finish(job, *token, report, at),
             Change::Expire { job, token, cause } => self.expire(job, *token, *cause, at),
-            Change::Cancel { job } => self.cancel(job, at),
-            Change::Retry { job } => self.retry(job, at),
+            Change::Cancel { job, reason } => self.cancel(job, reason.as_deref(), at),
+            Change::Retry { job, keep_frames } => self.retry(job, *keep_frames, at),
+            Change::Pause { job, reason } => self.pause(job, reason.as_deref(), at),
+            Change::Resume { job } => self.resume(job, at),
             Change::Ready { job, token } => self.ready(job, *token, at),
             Change::Due { now_ms, steps } => Ok(self.due(*now_ms, steps_of(*steps), at)),
             Change::Settle { steps } => Ok(self.settle(steps_of(*steps), at)),
@@ -154,8 +166,43 @@ impl Queue {
             Change::Prune {
                 keep,
                 before_ms,
+                chunks_before_ms,
                 steps,
-            } => Ok(self.prune(*keep, *before_ms, steps_of(*steps))),
+            } => Ok(self.prune(*keep, *before_ms, *chunks_before_ms, steps_of(*steps))),
+            Change::Append {
+                job,
+                token,
+                first,
+                frames,
+                consumed,
+                response,
+            } => self.append(job, *token, *first, frames, consumed, *response),
+            Change::Send { job, kind, data } => self.send(job, kind, data, at),
+            Change::Park {
+                job,
+                token,
+                until_ms,
+                seen,
+            } => self.park(job, *token, *until_ms, *seen, at),
+            Change::PutChunk {
+                hash,
+                number,
+                bytes,
+            } => Ok(self.put_chunk(hash, *number, bytes, at)),
+            Change::Deploy {
+                name,
+                version,
+                hash,
+                bytes,
+                chunks,
+            } => self.deploy(Module {
+                name: name.clone(),
+                version: version.clone(),
+                hash: hash.clone(),
+                bytes: *bytes,
+                chunks: *chunks,
+                deployed_at_ms: at,
+            }),
         }
     }
 
@@ -187,6 +234,9 @@ impl Queue {
         job.waits_for = waits_for;
         job.updated_at_ms = at;
         job.finished_at_ms = state.is_finished().then_some(at);
+        if state.is_finished() {
+            job.paused = None;
+        }
         let key = job.spec.concurrency.as_ref().map(|key| key.key.clone());
         if state.is_finished() && self.has_dependents(seq) {
             self.settling.insert(seq);

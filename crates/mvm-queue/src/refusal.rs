@@ -87,4 +87,56 @@ pub enum Refusal {
     /// There are as many schedules as there may be.
     #[error("there are too many schedules")]
     TooManySchedules,
+    /// Only jobs of the kind `flow` have a journal and an inbox, and are parked.
+    #[error("job {job} is not a workflow")]
+    NotAWorkflow {
+        /// Which job.
+        job: JobId,
+    },
+    /// The frames are not the next ones of the journal.
+    #[error("the journal's next frame is number {next}")]
+    JournalGap {
+        /// The number that the next frame must have.
+        next: u64,
+    },
+    /// The journal has no room for these frames.
+    #[error("the journal is full")]
+    JournalFull,
+    /// The job has ended, so it receives no message.
+    #[error("the job has finished: it is {state}")]
+    Finished {
+        /// How it ended.
+        state: JobState,
+    },
+    /// As many messages wait as may, or as many bytes of them.
+    #[error("the inbox is full; send again when the workflow has received some messages")]
+    InboxFull,
+    /// The job has ended, or a worker holds it that cannot give it back.
+    #[error("a job that is {state} cannot be paused")]
+    CannotPause {
+        /// Where the job stood.
+        state: JobState,
+    },
+    /// There is nothing to resume.
+    #[error("the job is not paused")]
+    NotPaused,
+    /// Another module has this name and version.
+    #[error("module {name} {version} exists and is another one; deploy under a new version")]
+    VersionTaken {
+        /// The name.
+        name: String,
+        /// The version.
+        version: String,
+    },
+    /// Chunks of the module are missing, or are not as long together as the module.
+    #[error("of the module {chunks} chunks with {bytes} bytes are stored; upload it again")]
+    ModuleIncomplete {
+        /// How many of its chunks are stored.
+        chunks: u32,
+        /// How long they are together.
+        bytes: u64,
+    },
+    /// There are as many modules as there may be.
+    #[error("there are too many modules")]
+    TooManyModules,
 }

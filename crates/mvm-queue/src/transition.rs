@@ -11,6 +11,8 @@ pub(crate) struct Standing {
     pub(crate) losses: u32,
     /// Whether somebody asked the worker to stop.
     pub(crate) cancel_requested: bool,
+    /// Whether somebody paused it.
+    pub(crate) paused: bool,
 }
 
 /// What becomes of the job.
@@ -33,6 +35,7 @@ pub(crate) struct Ending {
 /// - Lost attempts have a limit of their own. Before it the job is ready at once; at it the job is dead.
 /// - A permanent failure, and the only failure of a job with one attempt, is `failed`.
 /// - A job that was retried up to its limit is `dead`.
+/// - A paused job that would be pending again rests instead.
 pub(crate) fn ending(
     spec: &JobSpec,
     standing: Standing,
@@ -60,7 +63,10 @@ pub(crate) fn ending(
     };
     Ending {
         state,
-        waits_for,
+        waits_for: match waits_for {
+            Some(_) if standing.paused => Some(WaitsFor::Paused),
+            waits_for => waits_for,
+        },
         failures,
         losses,
     }
@@ -84,6 +90,7 @@ mod tests {
             failures,
             losses,
             cancel_requested,
+            paused: false,
         };
         let ending = ending(&spec, standing, outcome, permanent);
         let waits = ending.waits_for.map_or("", WaitsFor::as_str);
@@ -125,6 +132,22 @@ mod tests {
         check((2, 3, 1, 0, false), Failed, false, "dead  2 0");
         check((2, 3, 1, 0, false), TimedOut, false, "dead  2 0");
         check((5, 3, 0, 0, false), Failed, true, "failed  1 0");
+    }
+
+    #[test]
+    fn a_paused_job_rests_instead_of_going_on() {
+        let mut spec = JobSpec::new("k", serde_json::Value::Null);
+        spec.attempts_max = 2;
+        let standing = Standing {
+            failures: 0,
+            losses: 0,
+            cancel_requested: false,
+            paused: true,
+        };
+        let waits_for = |outcome| ending(&spec, standing, outcome, false).waits_for;
+        assert_eq!(waits_for(Lost), Some(WaitsFor::Paused));
+        assert_eq!(waits_for(Failed), Some(WaitsFor::Paused));
+        assert_eq!(waits_for(Succeeded), None);
     }
 
     #[test]

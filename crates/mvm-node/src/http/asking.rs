@@ -147,7 +147,10 @@ pub(super) async fn transition<S: Store>(
     let state = match propose(app, &request, change).await? {
         Effect::Started => JobState::InProgress,
         Effect::Retried => JobState::Pending,
-        Effect::Ended { state, .. } | Effect::Cancelled { state, .. } => state,
+        Effect::Ended { state, .. }
+        | Effect::Cancelled { state, .. }
+        | Effect::Paused { state }
+        | Effect::Parked { state, .. } => state,
         other => return Err(mismatch(&other)),
     };
     let told = Json(json!({ "id": job, "state": state }));

@@ -245,6 +245,56 @@ impl Problem {
                 "there are too many schedules",
                 "remove one first",
             ),
+            Refusal::NotAWorkflow { .. } => conflict(
+                "urn:mvm-ci:not-a-workflow",
+                "the job is not a workflow",
+                "only jobs of the kind flow have a journal and an inbox",
+            ),
+            Refusal::JournalGap { .. } => conflict(
+                "urn:mvm-ci:journal-gap",
+                "the frames are not the next ones of the journal",
+                "read the journal again; an append whose answer was lost may be in it",
+            ),
+            Refusal::JournalFull => conflict(
+                "urn:mvm-ci:journal-full",
+                "the journal is full",
+                "let long workflows go on in new ones",
+            ),
+            Refusal::Finished { .. } => conflict(
+                "urn:mvm-ci:finished",
+                "the job has finished",
+                "GET /api/v1/jobs/{id} shows how it ended",
+            ),
+            Refusal::InboxFull => conflict(
+                "urn:mvm-ci:inbox-full",
+                "the inbox is full",
+                "send again when the workflow has received some messages",
+            ),
+            Refusal::CannotPause { .. } => conflict(
+                "urn:mvm-ci:cannot-pause",
+                "the job cannot be paused",
+                "pending jobs can be paused, and workflows until they have ended",
+            ),
+            Refusal::NotPaused => conflict(
+                "urn:mvm-ci:not-paused",
+                "the job is not paused",
+                "GET /api/v1/jobs/{id} shows what it waits for",
+            ),
+            Refusal::VersionTaken { .. } => conflict(
+                "urn:mvm-ci:version-taken",
+                "another module has this name and version",
+                "a deployed version never changes; deploy under a new one",
+            ),
+            Refusal::ModuleIncomplete { .. } => conflict(
+                "urn:mvm-ci:module-incomplete",
+                "chunks of the module are missing",
+                "upload the module again",
+            ),
+            Refusal::TooManyModules => conflict(
+                "urn:mvm-ci:too-many-modules",
+                "there are too many modules",
+                "go on with versions that are deployed",
+            ),
             Refusal::IdTaken { .. }
             | Refusal::RenewedSince
             | Refusal::NotDue { .. }

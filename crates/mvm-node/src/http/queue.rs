@@ -135,7 +135,10 @@ pub(super) async fn set_status<S: Store>(
         })?,
         JobState::Failed => finish(Report::failed("the worker said so", true))?,
         JobState::Cancelled if token.is_some() => finish(Report::Cancelled)?,
-        JobState::Cancelled => Change::Cancel { job: id.clone() },
+        JobState::Cancelled => Change::Cancel {
+            job: id.clone(),
+            reason: None,
+        },
         JobState::Pending | JobState::Claimed | JobState::Dead => {
             return Err(Problem::bad_request(format!(
                 "nobody moves a job to {target} by this route"

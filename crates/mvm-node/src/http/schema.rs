@@ -156,6 +156,8 @@ fn jobs() -> Fields {
         ("failures", count()),
         ("losses", count()),
         ("cancel_requested", boolean()),
+        ("paused", text()),
+        ("wakes_at_ms", time()),
         ("error", text()),
         ("result", payload()),
     ]);
@@ -197,7 +199,14 @@ fn jobs() -> Fields {
         ),
         (
             "Renewed",
-            object(vec![("renewals", count()), ("cancel", boolean())], vec![]),
+            object(
+                vec![
+                    ("renewals", count()),
+                    ("cancel", boolean()),
+                    ("pause", boolean()),
+                ],
+                vec![],
+            ),
         ),
         (
             "Claims",
@@ -486,6 +495,8 @@ fn waits_for() -> Value {
     words(&[
         "dependencies",
         "run_after",
+        "message",
+        "paused",
         "backoff",
         "concurrency",
         "worker",

@@ -205,8 +205,12 @@ pub(super) async fn renew<S: Store>(
     let request = request_id(&app, &headers)?;
     let change = Change::Renew { job, token };
     match propose(&app, &request, change).await? {
-        Effect::Renewed { renewals, cancel } => {
-            let told = json!({ "renewals": renewals, "cancel": cancel });
+        Effect::Renewed {
+            renewals,
+            cancel,
+            pause,
+        } => {
+            let told = json!({ "renewals": renewals, "cancel": cancel, "pause": pause });
             Ok(of_request(Json(told), &request))
         }
         other => Err(mismatch(&other)),
@@ -236,7 +240,10 @@ pub(super) async fn cancel<S: Store>(
     NamedJob(job): NamedJob,
     headers: HeaderMap,
 ) -> Answered {
-    let change = Change::Cancel { job: job.clone() };
+    let change = Change::Cancel {
+        job: job.clone(),
+        reason: None,
+    };
     transition(&app, &headers, &job, change).await
 }
 
@@ -246,7 +253,10 @@ pub(super) async fn retry<S: Store>(
     NamedJob(job): NamedJob,
     headers: HeaderMap,
 ) -> Answered {
-    let change = Change::Retry { job: job.clone() };
+    let change = Change::Retry {
+        job: job.clone(),
+        keep_frames: None,
+    };
     transition(&app, &headers, &job, change).await
 }
 

@@ -18,6 +18,9 @@ pub(super) struct JobView<'a> {
     state: JobState,
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<WaitsFor>,
+    /// When that ends, if it waits for a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wakes_at_ms: Option<UnixMillis>,
     created_at_ms: UnixMillis,
     updated_at_ms: UnixMillis,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +39,8 @@ pub(super) struct JobView<'a> {
     losses: u32,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cancel_requested: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +62,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             spec: redact::shown(&job.spec),
             state: job.state,
             waits_for: job.waits_for,
+            wakes_at_ms: job.wakes_at_ms(),
             created_at_ms: job.created_at_ms,
             updated_at_ms: job.updated_at_ms,
             finished_at_ms: job.finished_at_ms,
@@ -68,6 +74,7 @@ impl<'a> From<&'a Job> for JobView<'a> {
             failures: job.failures,
             losses: job.losses,
             cancel_requested: job.cancel_requested,
+            paused: job.paused.as_deref(),
             error: job.error.as_deref(),
             result: job.result.as_ref(),
         }

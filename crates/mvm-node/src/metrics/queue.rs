@@ -138,7 +138,8 @@ impl QueueMetrics {
                 self.attempt(of.outcome());
                 self.ended(command.at, job, *state);
             }
-            (Change::Cancel { job }, Effect::Cancelled { state, .. }) => {
+            (Change::Cancel { job, .. }, Effect::Cancelled { state, .. })
+            | (Change::Park { job, .. }, Effect::Parked { state, .. }) => {
                 self.ended(command.at, job, *state);
             }
             _ => {}

@@ -45,10 +45,23 @@ fn log(node: u64, request: &str, change: &Change, effect: &Effect) {
             let outcome = cause.outcome().as_str();
             info!(node, request, %job, %token, outcome, %state, "attempt ended by the leader");
         }
-        (Change::Cancel { job }, Effect::Cancelled { state, .. }) => {
+        (Change::Cancel { job, .. }, Effect::Cancelled { state, .. }) => {
             info!(node, request, %job, %state, "job cancelled, or its worker asked to stop");
         }
-        (Change::Retry { job }, _) => info!(node, request, %job, "job retried by hand"),
+        (Change::Retry { job, .. }, _) => info!(node, request, %job, "job retried by hand"),
+        (Change::Pause { job, .. }, Effect::Paused { state }) => {
+            info!(node, request, %job, %state, "job paused, or its worker asked to park it");
+        }
+        (Change::Resume { job }, _) => info!(node, request, %job, "job resumed"),
+        (Change::Park { job, token, .. }, Effect::Parked { state, .. }) => {
+            debug!(node, request, %job, %token, %state, "workflow parked");
+        }
+        (Change::Send { job, .. }, Effect::Sent { number, .. }) => {
+            debug!(node, request, %job, number, "message sent");
+        }
+        (Change::Deploy { name, version, .. }, Effect::Deployed { existing: false }) => {
+            info!(node, request, module = name, version, "module deployed");
+        }
         (Change::Ready { job, .. }, _) => debug!(node, request, %job, "pause over"),
         _ => {}
     }

@@ -328,6 +328,7 @@ fn forget_requests(run: &Run) {
             run,
             Change::Retry {
                 job: JobId("nobody".into()),
+                keep_frames: None,
             },
             &format!("forget-{number}"),
         );

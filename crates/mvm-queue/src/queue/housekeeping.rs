@@ -5,9 +5,10 @@
 
 use super::{Outcome, Queue, submit::dependency_error};
 use crate::{
-    command::Effect,
+    effect::Effect,
     id::{FencingToken, JobId, UnixMillis},
     job::{DependencyFailure, JobState, WaitsFor},
+    limits::PRUNE_FRAMES,
     refusal::Refusal,
 };
 
@@ -45,12 +46,9 @@ impl Queue {
     }
 
     pub(crate) fn next_run_after(&self) -> Option<(UnixMillis, i64)> {
-        let waiting = self
-            .jobs
+        self.jobs
             .iter()
-            .filter(|(_, entry)| entry.job.waits_for == Some(WaitsFor::RunAfter));
-        waiting
-            .filter_map(|(seq, entry)| Some((entry.job.spec.run_after_ms?, *seq)))
+            .filter_map(|(seq, entry)| Some((entry.job.wakes_at_ms()?, *seq)))
             .min()
     }
 
@@ -89,14 +87,17 @@ impl Queue {
         let completed = ended.state == JobState::Completed;
         let error = dependency_error(ended);
         let job = &mut self.at(waiting).job;
-        if job.waits_for != Some(WaitsFor::Dependencies) {
+        if job.state != JobState::Pending {
             // It was cancelled while it waited.
             return;
         }
         if completed || job.spec.on_dependency_failure == DependencyFailure::Run {
             job.dependencies_open -= 1;
             if job.dependencies_open == 0 {
-                let waits_for = job.spec.after_dependencies();
+                let waits_for = match job.paused {
+                    Some(_) => WaitsFor::Paused,
+                    None => job.spec.after_dependencies(),
+                };
                 self.set(waiting, JobState::Pending, Some(waits_for), at);
             }
         } else {
@@ -105,34 +106,64 @@ impl Queue {
         }
     }
 
-    pub(super) fn prune(&mut self, keep: u64, before: Option<UnixMillis>, steps: u32) -> Effect {
-        let mut count = 0;
-        for _ in 0..steps {
-            let finished = self
-                .jobs
-                .values()
-                .filter(|entry| entry.job.state.is_finished());
-            let too_many = finished.count() as u64 > keep;
-            let oldest = self
-                .jobs
-                .iter()
-                .filter(|(seq, _)| !self.settling.contains(seq))
-                .filter_map(|(seq, entry)| Some((entry.job.finished_at_ms?, *seq)))
-                .min();
-            match oldest {
-                Some((ended, seq)) if too_many || before.is_some_and(|before| ended < before) => {
-                    self.remove(seq);
-                    count += 1;
-                }
-                Some(_) | None => break,
-            }
+    pub(super) fn prune(
+        &mut self,
+        keep: u64,
+        before: Option<UnixMillis>,
+        chunks_before: Option<UnixMillis>,
+        steps: u32,
+    ) -> Effect {
+        let removes = |queue: &mut Self| {
+            queue.remove_leftovers()
+                || queue.remove_finished(keep, before)
+                || queue.uploads.remove_stray(chunks_before)
+        };
+        let count = (0..steps).take_while(|_| removes(self)).count();
+        Effect::Pruned {
+            count: u32::try_from(count).unwrap_or(steps),
         }
-        Effect::Pruned { count }
+    }
+
+    /// Removes some of the frames that are left of a removed job.
+    fn remove_leftovers(&mut self) -> bool {
+        let Some((seq, frames)) = self.leftovers.pop_first() else {
+            return false;
+        };
+        self.leave(seq, frames);
+        true
+    }
+
+    fn leave(&mut self, seq: i64, frames: usize) {
+        if frames > PRUNE_FRAMES {
+            self.leftovers.insert(seq, frames - PRUNE_FRAMES);
+        }
+    }
+
+    fn remove_finished(&mut self, keep: u64, before: Option<UnixMillis>) -> bool {
+        let finished = self
+            .jobs
+            .values()
+            .filter(|entry| entry.job.state.is_finished());
+        let too_many = finished.count() as u64 > keep;
+        let oldest = self
+            .jobs
+            .iter()
+            .filter(|(seq, _)| !self.settling.contains(seq))
+            .filter_map(|(seq, entry)| Some((entry.job.finished_at_ms?, *seq)))
+            .min();
+        match oldest {
+            Some((ended, seq)) if too_many || before.is_some_and(|before| ended < before) => {
+                self.remove(seq);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     fn remove(&mut self, seq: i64) {
         if let Some(entry) = self.jobs.remove(&seq) {
             self.ids.remove(&entry.job.id);
+            self.leave(seq, entry.workflow.frames.len());
         }
         self.edges.retain(|(_, waiting)| *waiting != seq);
     }

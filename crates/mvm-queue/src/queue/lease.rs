@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Outcome, Queue};
 use crate::{
-    command::{Claim, Effect, Expiry, Report, Stream},
+    bytes::Hex,
+    command::{Expiry, Report, Stream},
+    effect::{Claim, Effect},
     id::{FencingToken, JobId, UnixMillis},
     job::{Attempt, AttemptOutcome, Job, JobState, WaitsFor},
     limits::LOG_BYTES_MAX,
@@ -87,7 +89,7 @@ impl Queue {
     }
 
     /// Looks up a job whose lease the token proves.
-    fn held(&mut self, id: &JobId, token: FencingToken) -> Result<i64, Refusal> {
+    pub(super) fn held(&mut self, id: &JobId, token: FencingToken) -> Result<i64, Refusal> {
         let trusting = self.ignores_tokens();
         let seq = self.seq(id)?;
         let job = &self.at(seq).job;
@@ -100,7 +102,7 @@ impl Queue {
         Ok(seq)
     }
 
-    fn attempt(&mut self, seq: i64) -> Option<&mut Attempt> {
+    pub(super) fn attempt(&mut self, seq: i64) -> Option<&mut Attempt> {
         let entry = self.at(seq);
         entry.attempts.get_mut(&entry.job.token)
     }
@@ -128,6 +130,7 @@ impl Queue {
         Ok(Effect::Renewed {
             renewals: job.renewals,
             cancel: job.cancel_requested,
+            pause: job.paused.is_some(),
         })
     }
 
@@ -162,10 +165,7 @@ impl Queue {
                     number,
                     stream,
                     at_ms: at,
-                    hex: bytes[..kept]
-                        .iter()
-                        .map(|byte| format!("{byte:02X}"))
-                        .collect(),
+                    hex: Hex::of(&bytes[..kept]),
                 });
             }
         }
@@ -242,14 +242,21 @@ impl Queue {
             failures: job.failures,
             losses: job.losses,
             cancel_requested: job.cancel_requested,
+            paused: job.paused.is_some(),
         };
         let mut after = ending(&job.spec, standing, outcome, permanent);
-        if loses && outcome == AttemptOutcome::Lost && after.state == JobState::Pending {
+        if loses && outcome == AttemptOutcome::Lost && after.waits_for == Some(job.spec.eligible())
+        {
             after.waits_for = Some(WaitsFor::Backoff);
         }
         job.failures = after.failures;
         job.losses = after.losses;
-        job.error = error;
+        // A reason to cancel tells more than what the worker says.
+        let reason = job
+            .error
+            .take()
+            .filter(|_| standing.cancel_requested && after.state == JobState::Cancelled);
+        job.error = reason.or(error);
         self.set(seq, after.state, after.waits_for, at);
         let job = &self.at(seq).job;
         let pause = || job.spec.backoff.pause(&job.id, job.token, job.failures);

@@ -1,12 +1,16 @@
 //! New jobs, schedules, cancelling and retrying: what clients ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+};
 
-use super::{Entry, Outcome, Queue};
+use super::{Entry, Outcome, Queue, Workflow};
 use crate::{
-    command::{Effect, Tick},
+    command::Tick,
+    effect::Effect,
     id::{FencingToken, JobId, UnixMillis},
-    job::{DependencyFailure, Job, JobSpec, JobState, WaitsFor},
+    job::{DependencyFailure, FLOW_KIND, Job, JobSpec, JobState, WaitsFor},
     limits::{LANES_MAX, SCHEDULES_MAX},
     query::StoredSchedule,
     refusal::Refusal,
@@ -55,6 +59,7 @@ impl Queue {
             spec: spec.clone(),
             state,
             waits_for,
+            run_after_ms: spec.run_after_ms,
             created_at_ms: at,
             updated_at_ms: at,
             finished_at_ms: None,
@@ -67,6 +72,7 @@ impl Queue {
             losses: 0,
             renewals: 0,
             cancel_requested: false,
+            paused: None,
             dependencies_open: 0,
             error: doomed,
             result: None,
@@ -76,6 +82,7 @@ impl Queue {
             spec_digest,
             attempts: BTreeMap::new(),
             logs: BTreeMap::new(),
+            workflow: Workflow::default(),
         };
         self.jobs.insert(seq, entry);
         self.ids.insert(id.clone(), seq);
@@ -148,7 +155,7 @@ impl Queue {
             .map(|(_, job)| dependency_error(job))
     }
 
-    pub(super) fn cancel(&mut self, id: &JobId, at: UnixMillis) -> Outcome {
+    pub(super) fn cancel(&mut self, id: &JobId, reason: Option<&str>, at: UnixMillis) -> Outcome {
         let seq = self.seq(id)?;
         let job = &mut self.at(seq).job;
         if job.state.is_finished() {
@@ -157,6 +164,10 @@ impl Queue {
                 to: JobState::Cancelled,
             });
         }
+        // What went wrong before is not why a held job is going to be cancelled.
+        let known = job.error.take();
+        let keeps = !job.state.is_held() || job.cancel_requested;
+        job.error = reason.map(str::to_owned).or(known.filter(|_| keeps));
         if job.state.is_held() {
             job.cancel_requested = true;
             job.updated_at_ms = at;
@@ -170,7 +181,12 @@ impl Queue {
         })
     }
 
-    pub(super) fn retry(&mut self, id: &JobId, at: UnixMillis) -> Outcome {
+    pub(super) fn retry(
+        &mut self,
+        id: &JobId,
+        keep_frames: Option<NonZeroU64>,
+        at: UnixMillis,
+    ) -> Outcome {
         let seq = self.seq(id)?;
         let job = &self.at(seq).job;
         if !matches!(job.state, JobState::Failed | JobState::Dead) {
@@ -180,6 +196,9 @@ impl Queue {
             });
         }
         let spec = job.spec.clone();
+        if keep_frames.is_some() && spec.kind != FLOW_KIND {
+            return Err(Refusal::NotAWorkflow { job: id.clone() });
+        }
         self.check_lane(&spec)?;
         if let Some(concurrency) = &spec.concurrency {
             self.limits
@@ -188,6 +207,9 @@ impl Queue {
         }
         // Those that wait for it and have not been told of its end go on waiting.
         self.settling.remove(&seq);
+        if let Some(keep) = keep_frames {
+            self.at(seq).workflow.cut(keep);
+        }
         let job = &mut self.at(seq).job;
         job.failures = 0;
         job.losses = 0;

@@ -136,12 +136,26 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
             ]);
             (FINISH, arguments)
         }
-        Change::Cancel { job } => (
-            "INSERT INTO call_cancel VALUES (?1, ?2, ?3, ?4)",
-            vec![Value::from(&*job.0)],
+        Change::Cancel { job, reason } => (
+            "INSERT INTO call_cancel_3 VALUES (?1, ?2, ?3, ?4, ?5)",
+            vec![Value::from(&*job.0), Value::from(reason.as_deref())],
         ),
-        Change::Retry { job } => (
-            "INSERT INTO call_retry VALUES (?1, ?2, ?3, ?4)",
+        Change::Retry { job, keep_frames } => (
+            "INSERT INTO call_retry_3 VALUES (?1, ?2, ?3, ?4, ?5)",
+            vec![
+                Value::from(&*job.0),
+                Value::from(keep_frames.map(|keep| number(keep.get()))),
+            ],
+        ),
+        Change::Pause { job, reason } => (
+            "INSERT INTO call_pause VALUES (?1, ?2, ?3, ?4, ?5)",
+            vec![
+                Value::from(&*job.0),
+                Value::from(reason.as_deref().unwrap_or_default()),
+            ],
+        ),
+        Change::Resume { job } => (
+            "INSERT INTO call_resume VALUES (?1, ?2, ?3, ?4)",
             vec![Value::from(&*job.0)],
         ),
         Change::Ready { job, token } => (
@@ -186,13 +200,88 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
         Change::Prune {
             keep,
             before_ms,
+            chunks_before_ms,
             steps: asked,
         } => (
-            "INSERT INTO call_prune SELECT ?1, ?2, ?3, step.value, ?4, ?5 FROM json_each(?6) AS step",
+            "INSERT INTO call_prune_3 SELECT ?1, ?2, ?3, step.value, ?4, ?5, ?6 FROM json_each(?7) AS step",
             vec![
-                Value::from(i64::try_from(*keep).unwrap_or(i64::MAX)),
+                Value::from(number(*keep)),
                 Value::from(before_ms.map(|before| before.0)),
+                Value::from(chunks_before_ms.map(|before| before.0)),
                 steps(steps_of(*asked)),
+            ],
+        ),
+        Change::Append {
+            job,
+            token,
+            first,
+            frames,
+            consumed,
+            response,
+        } => {
+            let mut arguments = held(job, *token);
+            arguments.extend([
+                Value::from(number(*first)),
+                Value::json(places(frames)),
+                Value::Blob(frames.concat()),
+                Value::json(consumed),
+                Value::from(response.map(number)),
+            ]);
+            (
+                "INSERT INTO call_append VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                arguments,
+            )
+        }
+        Change::Send { job, kind, data } => (
+            "INSERT INTO call_send VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            vec![
+                Value::from(&*job.0),
+                Value::from(&**kind),
+                Value::from(data.to_string()),
+            ],
+        ),
+        Change::Park {
+            job,
+            token,
+            until_ms,
+            seen,
+        } => {
+            let mut arguments = held(job, *token);
+            arguments.extend([
+                Value::from(until_ms.map(|until| until.0)),
+                Value::from(seen.map(number)),
+            ]);
+            (
+                "INSERT INTO call_park VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                arguments,
+            )
+        }
+        Change::PutChunk {
+            hash,
+            number,
+            bytes,
+        } => (
+            "INSERT INTO call_put_chunk VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            vec![
+                Value::from(&**hash),
+                Value::from(i64::from(*number)),
+                Value::Blob(bytes.clone()),
+            ],
+        ),
+        Change::Deploy {
+            name,
+            version,
+            hash,
+            bytes,
+            chunks,
+        } => (
+            "INSERT INTO call_deploy VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            vec![
+                Value::from(&**name),
+                Value::from(&**version),
+                Value::from(&**hash),
+                Value::from(number(*bytes)),
+                Value::from(i64::from(*chunks)),
             ],
         ),
     }
@@ -237,6 +326,22 @@ fn tick_values(tick: Option<&Tick>) -> Vec<Value> {
 
 fn held(job: &JobId, token: FencingToken) -> Vec<Value> {
     vec![Value::from(&*job.0), Value::from(token.0)]
+}
+
+/// SQLite's numbers have a sign. Nothing that is accepted is larger than the largest of them.
+pub(super) fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Where each frame is in all of them one after another: its offset and its length.
+fn places(frames: &[Vec<u8>]) -> Vec<(usize, usize)> {
+    let mut offset = 0;
+    let place = |frame: &Vec<u8>| {
+        let place = (offset, frame.len());
+        offset += frame.len();
+        place
+    };
+    frames.iter().map(place).collect()
 }
 
 /// A list of the numbers of steps, for `json_each`.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::{Corrupt, Statement, Value};
 use crate::{
     backoff::Backoff,
-    command::{Change, Claim, Command, Effect, Report},
+    command::{Change, Command, Report},
+    effect::{Claim, Effect},
     id::{FencingToken, JobId, UnixMillis},
     job::{JobState, WaitsFor},
     queue::Outcome,
@@ -112,7 +113,8 @@ impl Row {
             (Change::Start { .. }, "started") => Effect::Started,
             (Change::Renew { .. }, "renewed") => Effect::Renewed {
                 renewals: number.cast_unsigned(),
-                cancel: flag != 0,
+                cancel: flag & 1 != 0,
+                pause: flag & 2 != 0,
             },
             (Change::Log { .. }, "logged" | "log_repeated") => Effect::Logged {
                 next: count,
@@ -159,6 +161,37 @@ impl Row {
             (Change::SkipTick { .. }, "tick_skipped") => Effect::TickSkipped,
             (Change::RemoveSchedule { .. }, "schedule_removed") => Effect::ScheduleRemoved,
             (Change::Prune { .. }, "pruned") => Effect::Pruned { count },
+            (Change::Pause { .. }, "paused") => {
+                let Some(state) = self.before else {
+                    return Ok(None);
+                };
+                Effect::Paused { state }
+            }
+            (Change::Resume { .. }, "resumed") => Effect::Resumed {
+                waits_for: self.waits_for,
+                next_ms: self.flag.map(UnixMillis),
+            },
+            (Change::Append { .. }, "appended") => Effect::Appended {
+                next: number.cast_unsigned(),
+            },
+            (Change::Send { .. }, "sent") => Effect::Sent {
+                number: number.cast_unsigned(),
+                waits_for: self.waits_for,
+            },
+            (Change::Park { .. }, "parked") => {
+                let Some(state) = self.state else {
+                    return Ok(None);
+                };
+                Effect::Parked {
+                    state,
+                    waits_for: self.waits_for,
+                    dependents: flag != 0,
+                }
+            }
+            (Change::PutChunk { .. }, "chunk_put") => Effect::ChunkPut,
+            (Change::Deploy { .. }, "deployed" | "deployed_before") => Effect::Deployed {
+                existing: self.verdict == "deployed_before",
+            },
             _ => return Ok(None),
         };
         Ok(Some(effect))
@@ -205,6 +238,29 @@ impl Row {
                 schedule: schedule_of(change)?,
             },
             "too_many_schedules" => Refusal::TooManySchedules,
+            "not_a_workflow" => Refusal::NotAWorkflow { job: job()? },
+            "journal_gap" => Refusal::JournalGap {
+                next: self.number?.cast_unsigned(),
+            },
+            "journal_full" => Refusal::JournalFull,
+            "finished" => Refusal::Finished { state: from? },
+            "inbox_full" => Refusal::InboxFull,
+            "cannot_pause" => Refusal::CannotPause { state: from? },
+            "not_paused" => Refusal::NotPaused,
+            "version_taken" => {
+                let Change::Deploy { name, version, .. } = change else {
+                    return None;
+                };
+                Refusal::VersionTaken {
+                    name: name.clone(),
+                    version: version.clone(),
+                }
+            }
+            "module_incomplete" => Refusal::ModuleIncomplete {
+                chunks: u32::try_from(self.number?).ok()?,
+                bytes: self.flag?.cast_unsigned(),
+            },
+            "too_many_modules" => Refusal::TooManyModules,
             _ => return None,
         })
     }
@@ -217,8 +273,13 @@ fn job_of(change: &Change) -> Option<&JobId> {
         | Change::Renew { job, .. }
         | Change::Log { job, .. }
         | Change::Finish { job, .. }
-        | Change::Cancel { job }
-        | Change::Retry { job }
+        | Change::Cancel { job, .. }
+        | Change::Retry { job, .. }
+        | Change::Pause { job, .. }
+        | Change::Resume { job }
+        | Change::Append { job, .. }
+        | Change::Send { job, .. }
+        | Change::Park { job, .. }
         | Change::Expire { job, .. }
         | Change::Ready { job, .. } => Some(job),
         Change::Claim { .. }
@@ -227,7 +288,9 @@ fn job_of(change: &Change) -> Option<&JobId> {
         | Change::SetSchedule { .. }
         | Change::SkipTick { .. }
         | Change::RemoveSchedule { .. }
-        | Change::Prune { .. } => None,
+        | Change::Prune { .. }
+        | Change::PutChunk { .. }
+        | Change::Deploy { .. } => None,
     }
 }
 
@@ -238,6 +301,8 @@ fn token_of(change: &Change) -> Option<FencingToken> {
         | Change::Log { token, .. }
         | Change::Finish { token, .. }
         | Change::Expire { token, .. }
+        | Change::Append { token, .. }
+        | Change::Park { token, .. }
         | Change::Ready { token, .. } => Some(*token),
         Change::Submit { .. }
         | Change::Claim { .. }
@@ -248,7 +313,12 @@ fn token_of(change: &Change) -> Option<FencingToken> {
         | Change::SetSchedule { .. }
         | Change::SkipTick { .. }
         | Change::RemoveSchedule { .. }
-        | Change::Prune { .. } => None,
+        | Change::Prune { .. }
+        | Change::Pause { .. }
+        | Change::Resume { .. }
+        | Change::Send { .. }
+        | Change::PutChunk { .. }
+        | Change::Deploy { .. } => None,
     }
 }
 

@@ -2,8 +2,13 @@
 //!
 //! `SELECT RAISE(IGNORE) WHERE ...` leaves a procedure and keeps what it has written.
 
-use super::schema::log_bytes_max;
-use crate::limits::{LANES_MAX, SCHEDULES_MAX};
+mod flow;
+
+use super::schema::{NEXT_RUN_AFTER, log_bytes_max};
+use crate::{
+    job::FLOW_KIND,
+    limits::{LANES_MAX, PRUNE_CHUNKS, PRUNE_FRAMES, SCHEDULES_MAX},
+};
 
 /// A procedure.
 pub(super) struct Procedure {
@@ -41,7 +46,7 @@ pub(super) fn all() -> Vec<String> {
 
 /// Every procedure.
 pub(super) fn list() -> Vec<Procedure> {
-    vec![
+    let mut procedures = vec![
         submit(),
         claim(),
         start(),
@@ -57,6 +62,33 @@ pub(super) fn list() -> Vec<Procedure> {
         set_schedule(),
         skip_tick(),
         remove_schedule(),
+        flow::append(),
+        flow::send(),
+        flow::park(),
+        flow::pause(),
+        flow::resume(),
+        flow::put_chunk(),
+        flow::deploy(),
+    ];
+    procedures.extend(of_version_2());
+    procedures
+}
+
+/// What nodes of version 2 call while they may lead: they do not know the last argument.
+fn of_version_2() -> [Procedure; 3] {
+    let without_last = |name, arguments: &'static [&'static str]| {
+        let columns = [&COMMON[..], arguments].concat();
+        let values: Vec<String> = columns.iter().map(|name| format!("NEW.{name}")).collect();
+        Procedure {
+            name,
+            arguments,
+            body: format!("INSERT INTO {name}_3 VALUES ({}, NULL);", values.join(", ")),
+        }
+    };
+    [
+        without_last("call_cancel", &["job"]),
+        without_last("call_retry", &["job"]),
+        without_last("call_prune", &["step", "keep", "before_ms"]),
     ]
 }
 
@@ -276,7 +308,7 @@ fn renew() -> Procedure {
             decide = decide_held(
                 "ELSE 'renewed'",
                 ", number, flag",
-                ", job.renewals + 1, job.cancel_requested"
+                ", job.renewals + 1, job.cancel_requested + 2 * (job.paused IS NOT NULL)"
             ),
             unless = unless("renewed"),
         ),
@@ -337,14 +369,17 @@ fn finish() -> Procedure {
             UPDATE jobs SET
                 failures = failures + (NEW.outcome IN ('failed', 'timed_out')),
                 losses = losses + (NEW.outcome = 'lost'),
-                error = NEW.error,
                 result = NEW.result,
                 updated_at_ms = NEW.at,
-                (state, waits_for, finished_at_ms) = (SELECT state,
-                    CASE WHEN state <> 'pending' THEN NULL
+                (state, waits_for, finished_at_ms, paused, error) = (SELECT ended.state,
+                    CASE WHEN ended.state <> 'pending' THEN NULL
+                        WHEN paused IS NOT NULL THEN 'paused'
                         WHEN NEW.outcome = 'lost' THEN {ELIGIBLE}
                         ELSE 'backoff' END,
-                    iif(state = 'pending', NULL, NEW.at) FROM requests WHERE id = NEW.request)
+                    iif(ended.state = 'pending', NULL, NEW.at),
+                    iif(ended.state = 'pending', paused, NULL),
+                    coalesce(iif(ended.state = 'cancelled' AND cancel_requested, jobs.error, NULL), NEW.error)
+                    FROM requests AS ended WHERE ended.id = NEW.request)
                 WHERE id = NEW.job;
             UPDATE requests SET (waits_for, number, detail) =
                 (SELECT waits_for, failures, json_object('token', token, 'backoff', json(backoff))
@@ -368,11 +403,13 @@ fn finish() -> Procedure {
 
 fn cancel() -> Procedure {
     Procedure {
-        name: "call_cancel",
-        arguments: &["job"],
+        name: "call_cancel_3",
+        arguments: &["job", "reason"],
         body: format!(
             "{ONCE} {decide} {unless}
             UPDATE jobs SET updated_at_ms = NEW.at, cancel_requested = iif(state = 'pending', 0, 1),
+                error = coalesce(NEW.reason, iif(state = 'pending' OR cancel_requested, error, NULL)),
+                paused = iif(state = 'pending', NULL, paused),
                 waits_for = NULL, finished_at_ms = iif(state = 'pending', NEW.at, NULL),
                 state = iif(state = 'pending', 'cancelled', state)
                 WHERE id = NEW.job;
@@ -388,10 +425,10 @@ fn cancel() -> Procedure {
 
 fn retry() -> Procedure {
     Procedure {
-        name: "call_retry",
-        arguments: &["job"],
+        name: "call_retry_3",
+        arguments: &["job", "keep_frames"],
         body: format!(
-            "{ONCE} {decide} {unless}
+            "{ONCE} {decide} {unless} {cut}
             INSERT INTO lanes (kind, labels, ready, unfinished)
                 SELECT kind, labels, 0, 0 FROM jobs WHERE id = NEW.job
                 ON CONFLICT (kind, labels) DO NOTHING;
@@ -402,11 +439,13 @@ fn retry() -> Procedure {
                 WHERE id = NEW.job;",
             decide = decide(&format!(
                 "WHEN job.state NOT IN ('failed', 'dead') THEN 'illegal_transition'
+                WHEN NEW.keep_frames IS NOT NULL AND job.kind <> '{FLOW_KIND}' THEN 'not_a_workflow'
                 WHEN NOT EXISTS (SELECT 1 FROM lanes WHERE kind = job.kind AND labels = job.labels)
                     AND (SELECT count(*) FROM lanes) >= {LANES_MAX} THEN 'too_many_label_sets'
                 ELSE 'retried'"
             )),
             unless = unless("retried"),
+            cut = flow::CUT,
         ),
     }
 }
@@ -434,11 +473,12 @@ fn due() -> Procedure {
         body: format!(
             "{step}
             UPDATE requests SET step = step + 1, picked = (SELECT seq FROM jobs
-                WHERE waits_for = 'run_after' AND run_after_ms <= NEW.now_ms ORDER BY run_after_ms, seq LIMIT 1)
+                WHERE waits_for IN ('run_after', 'message') AND run_after_ms <= NEW.now_ms
+                ORDER BY run_after_ms, seq LIMIT 1)
                 WHERE id = NEW.request;
             UPDATE jobs SET waits_for = {ELIGIBLE}, updated_at_ms = NEW.at WHERE seq = {PICKED};
             UPDATE requests SET number = number + (picked IS NOT NULL),
-                flag = (SELECT run_after_ms FROM jobs WHERE waits_for = 'run_after' ORDER BY run_after_ms LIMIT 1)
+                flag = {NEXT_RUN_AFTER}
                 WHERE id = NEW.request;",
             step = step("due"),
         ),
@@ -466,43 +506,59 @@ fn settle() -> Procedure {
                 finished_at_ms = iif({helps}, NULL, NEW.at),
                 updated_at_ms = iif({helps} AND dependencies_open > 1, updated_at_ms, NEW.at),
                 state = iif({helps}, 'pending', 'cancelled'),
+                paused = iif({helps}, paused, NULL),
                 waits_for = CASE WHEN NOT {helps} THEN NULL
-                    WHEN dependencies_open > 1 THEN 'dependencies'
+                    WHEN dependencies_open > 1 OR paused IS NOT NULL THEN waits_for
                     WHEN run_after_ms IS NOT NULL THEN 'run_after'
                     ELSE {ELIGIBLE} END
-                WHERE seq = {PICKED} AND waits_for = 'dependencies';
+                WHERE seq = {PICKED} AND state = 'pending';
             DELETE FROM dependencies WHERE on_seq = {on} AND waiting = {PICKED};
             DELETE FROM settling WHERE on_seq = {on}
                 AND NOT EXISTS (SELECT 1 FROM dependencies WHERE dependencies.on_seq = settling.on_seq);
             UPDATE requests SET number = number + (picked IS NOT NULL), flag = EXISTS (SELECT 1 FROM settling),
-                detail = (SELECT CAST(run_after_ms AS TEXT) FROM jobs WHERE waits_for = 'run_after'
-                    ORDER BY run_after_ms LIMIT 1)
+                detail = CAST({NEXT_RUN_AFTER} AS TEXT)
                 WHERE id = NEW.request;",
             step = step("settled"),
         ),
     }
 }
 
+/// Removes, in one step: a finished job, some of the frames that are left of a removed one, or some chunks of no module.
 fn prune() -> Procedure {
+    let stray =
+        "(SELECT hash FROM strays WHERE at_ms < NEW.chunks_before_ms ORDER BY at_ms, hash LIMIT 1)";
     Procedure {
-        name: "call_prune",
-        arguments: &["step", "keep", "before_ms"],
+        name: "call_prune_3",
+        arguments: &["step", "keep", "before_ms", "chunks_before_ms"],
         body: format!(
             "{step}
-            UPDATE requests SET step = step + 1, picked = (SELECT seq FROM (
+            UPDATE requests SET step = step + 1, picked = coalesce((SELECT min(job_seq) FROM leftovers),
+                (SELECT seq FROM (
                     SELECT seq, finished_at_ms AS ended FROM jobs
                     WHERE finished_at_ms IS NOT NULL
                         AND NOT EXISTS (SELECT 1 FROM settling WHERE on_seq = jobs.seq)
                     ORDER BY finished_at_ms, seq LIMIT 1)
                 WHERE ended < NEW.before_ms OR NEW.keep < (SELECT sum(number) FROM state_counts
-                    WHERE state IN ('completed', 'failed', 'cancelled', 'dead')))
+                    WHERE state IN ('completed', 'failed', 'cancelled', 'dead'))))
                 WHERE id = NEW.request;
-            SELECT RAISE(IGNORE) WHERE {PICKED} IS NULL;
             DELETE FROM logs WHERE job_seq = {PICKED};
             DELETE FROM attempts WHERE job_seq = {PICKED};
+            DELETE FROM messages WHERE job_seq = {PICKED};
+            DELETE FROM executions WHERE job_seq = {PICKED};
             DELETE FROM dependencies WHERE waiting = {PICKED};
             DELETE FROM jobs WHERE seq = {PICKED};
-            UPDATE requests SET number = number + 1 WHERE id = NEW.request;",
+            DELETE FROM frames WHERE job_seq = {PICKED} AND number IN (SELECT number FROM frames
+                WHERE job_seq = {PICKED} ORDER BY number DESC LIMIT {PRUNE_FRAMES});
+            DELETE FROM leftovers WHERE job_seq = {PICKED};
+            INSERT INTO leftovers (job_seq) SELECT {PICKED}
+                WHERE EXISTS (SELECT 1 FROM frames WHERE job_seq = {PICKED});
+            UPDATE requests SET number = number + 1 WHERE id = NEW.request AND picked IS NOT NULL;
+            SELECT RAISE(IGNORE) WHERE {PICKED} IS NOT NULL;
+            UPDATE requests SET number = number + 1 WHERE id = NEW.request AND {stray} IS NOT NULL;
+            DELETE FROM chunks WHERE hash = {stray} AND number IN (SELECT number FROM chunks
+                WHERE hash = {stray} ORDER BY number LIMIT {PRUNE_CHUNKS});
+            DELETE FROM strays WHERE hash = {stray}
+                AND NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.hash = strays.hash);",
             step = step("pruned"),
         ),
     }

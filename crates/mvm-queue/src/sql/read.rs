@@ -3,22 +3,28 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Corrupt, Statement, Value};
+use super::{Corrupt, Statement, Value, call::number, schema::NEXT_RUN_AFTER};
 use crate::{
     job::{Job, JobState},
-    query::{Answer, Cursor, Filter, Order, PAGE_MAX, PAGE_SCAN_MAX, Query},
+    query::{
+        Answer, Cursor, FRAMES_BYTES_MAX, FRAMES_PAGE_MAX, Filter, Order, PAGE_MAX, PAGE_SCAN_MAX,
+        Query,
+    },
 };
 
 /// A row of `jobs` as a [`Job`].
 const JOB: &str = "json_object('id', id, 'spec', json(spec), 'state', state, 'waits_for', waits_for, \
-    'created_at_ms', created_at_ms, 'updated_at_ms', updated_at_ms, 'finished_at_ms', finished_at_ms, \
+    'run_after_ms', run_after_ms, 'created_at_ms', created_at_ms, 'updated_at_ms', updated_at_ms, 'finished_at_ms', finished_at_ms, \
     'submitted_on', submitted_on, 'schedule', schedule, 'claimed_by', claimed_by, 'claimed_on', claimed_on, \
     'token', token, 'failures', failures, 'losses', losses, 'renewals', renewals, \
-    'cancel_requested', json(iif(cancel_requested, 'true', 'false')), 'dependencies_open', dependencies_open, \
+    'cancel_requested', json(iif(cancel_requested, 'true', 'false')), 'paused', paused, 'dependencies_open', dependencies_open, \
     'error', error, 'result', json(result))";
 
 const SCHEDULE: &str = "json_object('name', name, 'revision', revision, 'cron', cron, 'missed', missed, \
     'spec', json(spec), 'next_ms', next_ms)";
+
+const MODULE: &str = "json_object('name', name, 'version', version, 'hash', hash, 'bytes', bytes, 'chunks', chunks, \
+    'deployed_at_ms', deployed_at_ms)";
 
 /// The statement that answers a query.
 pub fn select(query: &Query) -> Statement {
@@ -75,6 +81,54 @@ pub fn select(query: &Query) -> Statement {
             vec![],
         ),
         Query::Keeper => keeper(),
+        Query::Execution { job } => Statement::new(
+            "SELECT json_object('frames', frames, 'bytes', bytes, 'response', response, 'messages', messages, \
+                'paused', json(iif(paused IS NULL, 'false', 'true'))) AS row \
+             FROM jobs JOIN executions ON job_seq = seq WHERE id = ?1",
+            vec![Value::from(&*job.0)],
+        ),
+        Query::Frames {
+            job,
+            from,
+            bytes_max,
+        } => Statement::new(
+            format!(
+                "SELECT json_object('number', frames.number, 'hex', hex(frames.bytes)) AS row FROM \
+                    (SELECT seq, number, sum(size) OVER (ORDER BY number) AS total FROM \
+                        (SELECT seq, number, length(bytes) AS size FROM frames \
+                            WHERE job_seq = (SELECT seq FROM jobs WHERE id = ?1) AND number >= ?2 \
+                            ORDER BY number LIMIT {FRAMES_PAGE_MAX})) AS page \
+                    CROSS JOIN frames ON frames.seq = page.seq \
+                 WHERE page.total <= ?3 OR page.number = ?2 ORDER BY page.number"
+            ),
+            vec![
+                Value::from(&*job.0),
+                Value::from(number(*from)),
+                Value::from(number((*bytes_max).min(FRAMES_BYTES_MAX))),
+            ],
+        ),
+        Query::Inbox { job, beyond, limit } => Statement::new(
+            "SELECT json_object('number', number, 'type', type, 'data', json(data), 'sent_at_ms', sent_at_ms) AS row \
+             FROM messages WHERE job_seq = (SELECT seq FROM jobs WHERE id = ?1) AND number > ?2 \
+             ORDER BY number LIMIT ?3",
+            vec![
+                Value::from(&*job.0),
+                Value::from(number(*beyond)),
+                Value::from(i64::from(*limit)),
+            ],
+        ),
+        Query::Modules => Statement::new(
+            format!("SELECT {MODULE} AS row FROM modules ORDER BY name, seq"),
+            vec![],
+        ),
+        Query::Module { name, version } => Statement::new(
+            format!("SELECT {MODULE} AS row FROM modules WHERE name = ?1 AND version = ?2"),
+            vec![Value::from(&**name), Value::from(&**version)],
+        ),
+        Query::Chunk { hash, number } => Statement::new(
+            "SELECT json_quote(hex(bytes)) AS row FROM chunks WHERE hash = ?1 AND number = ?2",
+            vec![Value::from(&**hash), Value::from(i64::from(*number))],
+        ),
     }
 }
 
@@ -163,8 +217,7 @@ fn keeper() -> Statement {
              FROM jobs WHERE state IN ('claimed', 'in_progress') \
              UNION ALL SELECT json_object('fact', 'backoff', 'job', id, 'token', token, 'failures', failures, \
                 'backoff', json(backoff)) FROM jobs WHERE waits_for = 'backoff' \
-             UNION ALL SELECT json_object('fact', 'run_after', 'next_ms', (SELECT run_after_ms FROM jobs \
-                WHERE waits_for = 'run_after' ORDER BY run_after_ms, seq LIMIT 1)) \
+             UNION ALL SELECT json_object('fact', 'run_after', 'next_ms', {NEXT_RUN_AFTER}) \
              UNION ALL SELECT json_object('fact', 'settling', 'more', \
                 json(iif(EXISTS (SELECT 1 FROM settling), 'true', 'false'))) \
              UNION ALL SELECT json_object('fact', 'schedule', 'schedule', {SCHEDULE}) FROM schedules"
@@ -223,6 +276,24 @@ pub fn answer(query: &Query, rows: impl IntoIterator<Item = String>) -> Result<A
         },
         Query::Keeper => Answer::Keeper {
             facts: parse(rows)?,
+        },
+        Query::Execution { .. } => Answer::Execution {
+            execution: parse(rows)?.pop(),
+        },
+        Query::Frames { .. } => Answer::Frames {
+            frames: parse(rows)?,
+        },
+        Query::Inbox { .. } => Answer::Inbox {
+            messages: parse(rows)?,
+        },
+        Query::Modules => Answer::Modules {
+            modules: parse(rows)?,
+        },
+        Query::Module { .. } => Answer::Module {
+            module: parse(rows)?.pop(),
+        },
+        Query::Chunk { .. } => Answer::Chunk {
+            chunk: parse(rows)?.pop(),
         },
     })
 }

@@ -2,10 +2,13 @@
 //! lanes have ready ones, which of a concurrency key may go, who must be told of an end.
 
 use super::procedures;
-use crate::limits::{LOG_BYTES_MAX, REQUESTS_KEPT};
+use crate::{
+    job::FLOW_KIND,
+    limits::{LOG_BYTES_MAX, REQUESTS_KEPT},
+};
 
-/// The version of the schema. 1 is what the first release had: `jobs`, `requests` and `barriers`.
-pub const VERSION: i64 = 2;
+/// The version of the schema. 1 is what the first release had: `jobs`, `requests` and `barriers`. 2 knew no workflows.
+pub const VERSION: i64 = 3;
 
 /// The tables and indexes.
 ///
@@ -45,6 +48,7 @@ pub(super) const TABLES: &[&str] = &[
         losses INTEGER NOT NULL,
         renewals INTEGER NOT NULL,
         cancel_requested INTEGER NOT NULL,
+        paused TEXT,
         error TEXT,
         result TEXT
     ) STRICT",
@@ -58,7 +62,7 @@ pub(super) const TABLES: &[&str] = &[
     "CREATE INDEX jobs_admitted ON jobs (concurrency_key)
         WHERE concurrency_key IS NOT NULL AND waits_for = 'worker'",
     "CREATE INDEX jobs_resting ON jobs (seq) WHERE waits_for = 'backoff'",
-    "CREATE INDEX jobs_run_after ON jobs (run_after_ms, seq) WHERE waits_for = 'run_after'",
+    JOBS_RUN_AFTER,
     "CREATE INDEX jobs_finished ON jobs (finished_at_ms, seq) WHERE finished_at_ms IS NOT NULL",
     "CREATE TABLE lanes (
         id INTEGER PRIMARY KEY,
@@ -138,6 +142,68 @@ pub(super) const TABLES: &[&str] = &[
     ) STRICT",
 ];
 
+/// Those that wait for a time, and perhaps for a message as well.
+pub(super) const JOBS_RUN_AFTER: &str = "CREATE INDEX jobs_run_after ON jobs (run_after_ms, seq)
+    WHERE waits_for IN ('run_after', 'message') AND run_after_ms IS NOT NULL";
+
+/// The tables and indexes of workflows, since version 3.
+pub(super) const FLOW_TABLES: &[&str] = &[
+    // One for each job of the kind `flow`.
+    "CREATE TABLE executions (
+        job_seq INTEGER PRIMARY KEY,
+        frames INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        response INTEGER,
+        messages INTEGER NOT NULL,
+        message_bytes INTEGER NOT NULL,
+        last_message INTEGER NOT NULL
+    ) STRICT",
+    "CREATE TABLE frames (
+        seq INTEGER PRIMARY KEY,
+        job_seq INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        UNIQUE (job_seq, number)
+    ) STRICT",
+    // Removed jobs that have left frames behind.
+    "CREATE TABLE leftovers (job_seq INTEGER PRIMARY KEY) STRICT",
+    "CREATE TABLE messages (
+        seq INTEGER PRIMARY KEY,
+        job_seq INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        data TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        sent_at_ms INTEGER NOT NULL,
+        UNIQUE (job_seq, number)
+    ) STRICT",
+    "CREATE TABLE modules (
+        seq INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        version TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        chunks INTEGER NOT NULL,
+        deployed_at_ms INTEGER NOT NULL,
+        UNIQUE (name, version)
+    ) STRICT",
+    "CREATE INDEX modules_of_hash ON modules (hash)",
+    "CREATE TABLE chunks (
+        seq INTEGER PRIMARY KEY,
+        hash TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        UNIQUE (hash, number)
+    ) STRICT",
+    // Hashes that have chunks and no module.
+    "CREATE TABLE strays (hash TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    "CREATE INDEX strays_by_age ON strays (at_ms, hash)",
+];
+
+/// The next time that a job waits for.
+pub(super) const NEXT_RUN_AFTER: &str = "(SELECT run_after_ms FROM jobs
+    WHERE waits_for IN ('run_after', 'message') AND run_after_ms IS NOT NULL ORDER BY run_after_ms LIMIT 1)";
+
 /// Marks of read barriers, as since version 1.
 pub(super) const BARRIERS: &str = "CREATE TABLE IF NOT EXISTS barriers (
         node INTEGER PRIMARY KEY,
@@ -163,11 +229,23 @@ fn triggers() -> Vec<String> {
                 DELETE FROM requests WHERE seq <= NEW.seq - {REQUESTS_KEPT};
             END"
         ),
+        "CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN
+            UPDATE executions SET messages = messages + 1, message_bytes = message_bytes + NEW.bytes,
+                last_message = NEW.number WHERE job_seq = NEW.job_seq;
+        END"
+            .into(),
+        "CREATE TRIGGER messages_removed AFTER DELETE ON messages BEGIN
+            UPDATE executions SET messages = messages - 1, message_bytes = message_bytes - OLD.bytes
+                WHERE job_seq = OLD.job_seq;
+        END"
+            .into(),
         format!(
             "CREATE TRIGGER jobs_added AFTER INSERT ON jobs BEGIN
                 UPDATE state_counts SET number = number + 1 WHERE state = NEW.state;
                 UPDATE lanes SET unfinished = unfinished + (NEW.state NOT IN {FINISHED}),
                     ready = ready + (NEW.waits_for IS 'worker') WHERE id = NEW.lane;
+                INSERT INTO executions (job_seq, frames, bytes, messages, message_bytes, last_message)
+                    SELECT NEW.seq, 0, 0, 0, 0, 0 WHERE NEW.kind = '{FLOW_KIND}';
             END"
         ),
         "CREATE TRIGGER jobs_removed AFTER DELETE ON jobs BEGIN

@@ -25,11 +25,20 @@ pub fn upgrade(from: i64) -> Vec<Statement> {
     if from == 1 {
         texts.extend(SET_ASIDE.map(str::to_owned));
     }
-    texts.extend(schema::TABLES.iter().map(|table| (*table).to_owned()));
-    texts.push(schema::BARRIERS.to_owned());
+    if from == 2 {
+        texts.extend(PROGRAMS_OF_2.map(|(sort, name)| format!("DROP {sort} {name}")));
+        texts.extend(WIDEN.map(str::to_owned));
+    } else {
+        texts.extend(schema::TABLES.iter().map(|table| (*table).to_owned()));
+        texts.push(schema::BARRIERS.to_owned());
+    }
+    texts.extend(schema::FLOW_TABLES.iter().map(|table| (*table).to_owned()));
     texts.extend(schema::programs());
     if from == 1 {
         texts.extend(CARRY_OVER.map(str::to_owned));
+    }
+    if from == 2 {
+        texts.push(EXECUTIONS.to_owned());
     }
     texts
         .into_iter()
@@ -42,6 +51,45 @@ const SET_ASIDE: [&str; 3] = [
     "ALTER TABLE jobs RENAME TO jobs_1",
     "ALTER TABLE requests RENAME TO requests_1",
 ];
+
+/// What version 2 had besides tables. The procedures' triggers go with their views.
+const PROGRAMS_OF_2: [(&str, &str); 23] = [
+    ("TRIGGER", "requests_forget"),
+    ("TRIGGER", "jobs_added"),
+    ("TRIGGER", "jobs_removed"),
+    ("TRIGGER", "jobs_counted"),
+    ("TRIGGER", "jobs_lane"),
+    ("TRIGGER", "jobs_ended"),
+    ("TRIGGER", "jobs_key_added"),
+    ("TRIGGER", "jobs_key_moved"),
+    ("VIEW", "call_submit"),
+    ("VIEW", "call_claim"),
+    ("VIEW", "call_start"),
+    ("VIEW", "call_renew"),
+    ("VIEW", "call_log"),
+    ("VIEW", "call_finish"),
+    ("VIEW", "call_cancel"),
+    ("VIEW", "call_retry"),
+    ("VIEW", "call_ready"),
+    ("VIEW", "call_due"),
+    ("VIEW", "call_settle"),
+    ("VIEW", "call_prune"),
+    ("VIEW", "call_set_schedule"),
+    ("VIEW", "call_skip_tick"),
+    ("VIEW", "call_remove_schedule"),
+];
+
+/// From version 2, of which everything stays.
+const WIDEN: [&str; 3] = [
+    "ALTER TABLE jobs ADD COLUMN paused TEXT",
+    "DROP INDEX jobs_run_after",
+    schema::JOBS_RUN_AFTER,
+];
+
+/// Jobs of the kind `flow` were nothing special in version 2.
+const EXECUTIONS: &str =
+    "INSERT INTO executions (job_seq, frames, bytes, messages, message_bytes, last_message)
+    SELECT seq, 0, 0, 0, 0, 0 FROM jobs WHERE kind = 'flow' ORDER BY seq";
 
 /// From version 1. Places in the queue and tokens stay. A submission's request id becomes the job's idempotency key, so
 /// that one whose answer was lost can be repeated after the upgrade. Other requests are forgotten: a claim whose

@@ -1,75 +1,18 @@
 //! At the limits: the largest commands, logs, the number of lanes, and what is forgotten.
 
-use super::database::Database;
+use super::both::Both;
 use crate::{
     COMMAND_BYTES_MAX,
     backoff::Backoff,
-    command::{Change, Command, Effect, Report, Stream, Tick},
+    command::{Change, Command, Report, Stream, Tick},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{Concurrency, JobSpec},
     limits::*,
     query::{Answer, Query},
-    queue::{Outcome, Queue},
     refusal::Refusal,
     sql,
 };
-
-/// Applies to both, which must agree.
-struct Both {
-    queue: Queue,
-    database: Database,
-    requests: u32,
-}
-
-impl Both {
-    fn new() -> Self {
-        Self {
-            queue: Queue::new(),
-            database: Database::new(),
-            requests: 0,
-        }
-    }
-
-    fn apply(&mut self, change: Change) -> Outcome {
-        self.requests += 1;
-        let command = Command {
-            request: RequestId(format!("r{}", self.requests)),
-            at: UnixMillis(1),
-            change,
-        };
-        let outcome = self.queue.apply(&command);
-        let found = self.database.apply(&[command]);
-        assert_eq!(found.first(), Some(&outcome));
-        outcome
-    }
-
-    fn submit(&mut self, id: &str, spec: JobSpec) -> Outcome {
-        self.apply(submit(id, spec))
-    }
-
-    fn claim(&mut self) -> usize {
-        let change = Change::Claim {
-            node: 1,
-            worker: "w".into(),
-            slots: SLOTS_MAX,
-            labels: (0..1).map(|label| format!("l{label}")).collect(),
-            kinds: [].into(),
-        };
-        match self.apply(change) {
-            Ok(Effect::Claimed { claims }) => claims.len(),
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn submit(id: &str, spec: JobSpec) -> Change {
-    Change::Submit {
-        job: JobId(id.into()),
-        submitted_on: 1,
-        spec: Box::new(spec),
-        tick: None,
-    }
-}
 
 fn plain() -> JobSpec {
     JobSpec::new("k", serde_json::Value::Null)
@@ -124,7 +67,7 @@ fn the_largest_commands_stay_within_their_bound() {
             report,
         },
         Change::Log {
-            job,
+            job: job.clone(),
             token,
             number: 0,
             stream: Stream::Stdout,
@@ -138,6 +81,28 @@ fn the_largest_commands_stay_within_their_bound() {
             kinds: spec.labels,
         },
         Change::Settle { steps: u32::MAX },
+        Change::Append {
+            job: job.clone(),
+            token,
+            first: JOURNAL_FRAMES_MAX,
+            frames: vec![vec![0; APPEND_BYTES_MAX / APPEND_FRAMES_MAX]; APPEND_FRAMES_MAX],
+            consumed: vec![u64::MAX; 1_000],
+            response: Some(u64::MAX),
+        },
+        Change::Send {
+            job: job.clone(),
+            kind: long("t", 0),
+            data: "x".repeat(MESSAGE_BYTES_MAX - 2).into(),
+        },
+        Change::PutChunk {
+            hash: "0".repeat(64),
+            number: u32::MAX,
+            bytes: vec![0; CHUNK_BYTES_MAX],
+        },
+        Change::Cancel {
+            job,
+            reason: Some("x".repeat(ERROR_BYTES_MAX)),
+        },
     ];
     for change in largest {
         let command = Command {
@@ -210,6 +175,7 @@ fn label_sets_have_a_limit_that_frees_itself() {
     both.submit("same", labelled(0)).unwrap();
     both.apply(Change::Cancel {
         job: JobId("j7".into()),
+        reason: None,
     })
     .unwrap();
     both.submit("more", labelled(LANES_MAX)).unwrap();

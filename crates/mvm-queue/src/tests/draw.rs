@@ -1,11 +1,13 @@
 //! Commands out of a few numbers: over few names, so that they meet often, and mostly about what is there.
 
+use std::num::NonZeroU64;
+
 use crate::{
     backoff::Backoff,
     command::{Change, Command, Expiry, Report, Stream, Tick},
     cron::Missed,
     id::{FencingToken, JobId, RequestId, UnixMillis},
-    job::{Concurrency, DependencyFailure, JobSpec},
+    job::{Concurrency, DependencyFailure, FLOW_KIND, Job, JobSpec, JobState},
     queue::Queue,
 };
 
@@ -44,9 +46,9 @@ impl Drawer {
 
     fn change(&mut self, draw: Draw, queue: &Queue) -> Change {
         let [what, a, b, c, d, e, ..] = draw;
-        match what % 32 {
+        match what % 48 {
             0..=7 => self.submit(draw, queue),
-            8..=12 => Change::Claim {
+            8..=12 | 46 => Change::Claim {
                 node: u64::from(a % 3),
                 worker: format!("w{}", a % 3),
                 slots: u32::from(b % 3) + 1,
@@ -92,8 +94,16 @@ impl Drawer {
                 };
                 Change::Finish { job, token, report }
             }
-            21 => Change::Cancel { job: self.job(a) },
-            22 => Change::Retry { job: self.job(a) },
+            21 => Change::Cancel {
+                job: self.job(a),
+                reason: (b % 2 == 1).then(|| "not \"needed\"".into()),
+            },
+            22 => Change::Retry {
+                job: self.job_of(a, queue, |job| {
+                    matches!(job.state, JobState::Failed | JobState::Dead)
+                }),
+                keep_frames: NonZeroU64::new(u64::from(b % 3)),
+            },
             23 | 24 => {
                 let (job, token) = self.held(a, b, queue);
                 let renewals = queue.job(&job).map_or(0, |job| job.renewals);
@@ -120,9 +130,61 @@ impl Drawer {
             30 => Change::Prune {
                 keep: u64::from(a % 6),
                 before_ms: (b % 2 == 1).then(|| UnixMillis(1_000 + i64::from(c % 50))),
+                chunks_before_ms: (e % 2 == 1).then(|| UnixMillis(1_000 + i64::from(c % 50))),
                 steps: u32::from(d % 3) + 1,
             },
-            _ => self.schedule(draw, queue),
+            31 => self.schedule(draw, queue),
+            32..=35 | 47 => self.append(draw, queue),
+            36 | 37 => Change::Send {
+                job: self.job_of(a, queue, |job| job.spec.kind == FLOW_KIND),
+                kind: format!("t{}", b % 2),
+                data: serde_json::json!({ "text": "\u{1F600}'\"\u{0}", "number": c }),
+            },
+            38..=40 => {
+                let (job, token) = self.held_flow(a, b, queue);
+                Change::Park {
+                    job,
+                    token,
+                    until_ms: (c % 2 == 1).then(|| UnixMillis(i64::from(d % 40))),
+                    seen: (e % 3 > 0).then(|| u64::from(e % 4)),
+                }
+            }
+            41 | 42 => Change::PutChunk {
+                hash: format!("h{}", a % 3),
+                number: u32::from(b % 3),
+                bytes: vec![b'a' + u8::from(d % 2 == 0); usize::from(c % 3)],
+            },
+            43 => deploy(draw, queue),
+            44 => Change::Pause {
+                job: self.job_of(a, queue, |job| {
+                    job.dependencies_open > 0 || job.spec.kind == FLOW_KIND
+                }),
+                reason: (b % 2 == 1).then(|| "for \"now\"".into()),
+            },
+            _ => Change::Resume {
+                job: self.job_of(a, queue, |job| job.paused.is_some()),
+            },
+        }
+    }
+
+    fn append(&self, draw: Draw, queue: &Queue) -> Change {
+        let [_, a, b, c, d, e, ..] = draw;
+        let (job, token) = self.held_flow(a, b, queue);
+        let next = queue
+            .entry(&job)
+            .map_or(0, |entry| entry.workflow.frames.len() as u64);
+        let off = i64::from(c % 8 == 7) - i64::from(c % 8 == 6);
+        // Some leave more than one step of a prune removes.
+        let count = if c % 16 == 5 { 50 } else { d % 5 };
+        Change::Append {
+            job,
+            token,
+            first: next.saturating_add_signed(off),
+            frames: (0..count)
+                .map(|frame| vec![b'f'; usize::from(e.wrapping_add(frame) % 4)])
+                .collect(),
+            consumed: (0..d % 4).map(|number| u64::from(number + e % 3)).collect(),
+            response: (e % 5 == 4).then_some(next),
         }
     }
 
@@ -136,10 +198,10 @@ impl Drawer {
             JobId(format!("j{}", self.jobs.len()))
         };
         let mut spec = JobSpec::new(
-            format!("k{}", a % 2),
+            ["k0", "k1", FLOW_KIND, FLOW_KIND][usize::from(a % 4)],
             serde_json::json!({ "text": "\u{1F600}'\"", "number": b % 2 }),
         );
-        spec.labels = labels(a >> 1);
+        spec.labels = labels(a >> 2);
         spec.priority = i32::from(b % 3) - 1;
         spec.attempts_max = u32::from(b % 4 / 2) + 1;
         spec.losses_max = u32::from(b % 6 / 2) + 1;
@@ -224,6 +286,24 @@ impl Drawer {
             .unwrap_or_else(|| JobId("nobody".into()))
     }
 
+    /// Mostly a job that fits.
+    fn job_of(&self, place: u16, queue: &Queue, fits: impl Fn(&Job) -> bool) -> JobId {
+        let jobs = queue.jobs.values().map(|entry| &entry.job);
+        let fitting: Vec<&JobId> = jobs.filter(|job| fits(job)).map(|job| &job.id).collect();
+        match pick(&fitting, place / 8) {
+            Some(job) if !place.is_multiple_of(8) => (*job).clone(),
+            _ => self.job(place),
+        }
+    }
+
+    /// The same of a workflow that a worker holds, mostly.
+    fn held_flow(&self, place: u16, token: u16, queue: &Queue) -> (JobId, FencingToken) {
+        let fits = |job: &Job| job.spec.kind == FLOW_KIND && job.state.is_held();
+        let job = self.job_of(place, queue, fits);
+        let token = with_token(&job, token, queue);
+        (job, token)
+    }
+
     /// A job, and mostly the token of its latest claim.
     fn held(&self, place: u16, token: u16, queue: &Queue) -> (JobId, FencingToken) {
         let held: Vec<&JobId> = queue
@@ -236,10 +316,34 @@ impl Drawer {
             Some(job) if token % 8 != 7 => (*job).clone(),
             _ => self.job(place),
         };
-        let latest = queue.job(&job).map_or(0, |job| job.token.0);
-        let off = [0, 0, 0, 0, 0, 0, -1, 1][usize::from(token / 8 % 8)];
-        (job, FencingToken(latest + off))
+        let token = with_token(&job, token, queue);
+        (job, token)
     }
+}
+
+/// Mostly what is stored.
+fn deploy(draw: Draw, queue: &Queue) -> Change {
+    let [_, a, b, c, d, e, ..] = draw;
+    let hash = format!("h{}", c % 3);
+    let chunks = u32::from(d % 3) + 1;
+    let of_module = queue
+        .uploads
+        .chunks
+        .range((hash.clone(), 0)..(hash.clone(), chunks));
+    let bytes: usize = of_module.map(|(_, bytes)| bytes.len()).sum();
+    Change::Deploy {
+        name: format!("m{}", a % 2),
+        version: format!("{}", b % 2),
+        hash,
+        bytes: bytes as u64 + u64::from(e % 8 == 7),
+        chunks,
+    }
+}
+
+fn with_token(job: &JobId, token: u16, queue: &Queue) -> FencingToken {
+    let latest = queue.job(job).map_or(0, |job| job.token.0);
+    let off = [0, 0, 0, 0, 0, 0, -1, 1][usize::from(token / 8 % 8)];
+    FencingToken(latest + off)
 }
 
 fn labels(bits: u16) -> std::collections::BTreeSet<String> {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId},
     job::{DependencyFailure, Job, JobSpec, JobState},
     queue::{Outcome, Queue},
@@ -31,11 +32,15 @@ impl Invariants {
         command: &Command,
     ) -> Result<Outcome, String> {
         let named = held_by(&command.change).map(|(job, token)| (job.clone(), token));
-        let before = named.as_ref().and_then(|(job, _)| queue.job(job).cloned());
+        let seen = |queue: &Queue, job: &JobId| {
+            let entry = queue.entry(job)?;
+            Some((entry.job.clone(), entry.workflow.frames.len()))
+        };
+        let before = named.as_ref().and_then(|(job, _)| seen(queue, job));
         let outcome = queue.apply(command);
         let first = self.seen.insert(command.request.clone());
         if let Some((job, token)) = &named {
-            let after = queue.job(job).cloned();
+            let after = seen(queue, job);
             let live = self.live.get(job).map(|(token, _)| *token);
             if live != Some(*token) && before != after && first {
                 return Err(format!("stale token {token} of {job} changed it"));
@@ -113,7 +118,13 @@ impl Invariants {
                     return Err(format!("an expiry completed {job}"));
                 }
             }
-            (Change::Retry { job }, Effect::Retried) => {
+            (Change::Park { job, .. }, Effect::Parked { state, .. }) => {
+                self.live.remove(job);
+                if state.is_finished() {
+                    self.ended.insert(job.clone());
+                }
+            }
+            (Change::Retry { job, .. }, Effect::Retried) => {
                 let key = |job: &Job| job.spec.concurrency.as_ref().map(|of| of.key.clone());
                 let own = queue.job(job).and_then(key);
                 let others = queue.jobs.values().map(|entry| &entry.job);
@@ -127,7 +138,7 @@ impl Invariants {
         Ok(())
     }
 
-    fn claimed(&mut self, queue: &Queue, claim: &crate::command::Claim) -> Result<(), String> {
+    fn claimed(&mut self, queue: &Queue, claim: &crate::effect::Claim) -> Result<(), String> {
         let job = &claim.job;
         if let Some((token, _)) = self.live.get(job) {
             return Err(format!("{job} has two leases, {token} and {}", claim.token));
@@ -138,6 +149,9 @@ impl Invariants {
             .is_some_and(|token| *token >= claim.token)
         {
             return Err(format!("the token of {job} did not grow: {}", claim.token));
+        }
+        if queue.job(job).is_some_and(|job| job.paused.is_some()) {
+            return Err(format!("{job} runs while it is paused"));
         }
         for on in &claim.spec.dependencies {
             // One that is gone had ended.
@@ -166,7 +180,7 @@ impl Invariants {
         self.limits.insert(concurrency.key, concurrency.limit);
     }
 
-    fn within_limit(&self, claim: &crate::command::Claim) -> Result<(), String> {
+    fn within_limit(&self, claim: &crate::effect::Claim) -> Result<(), String> {
         let Some(concurrency) = &claim.spec.concurrency else {
             return Ok(());
         };
@@ -189,6 +203,8 @@ fn held_by(change: &Change) -> Option<(&JobId, FencingToken)> {
         | Change::Renew { job, token }
         | Change::Log { job, token, .. }
         | Change::Finish { job, token, .. }
+        | Change::Append { job, token, .. }
+        | Change::Park { job, token, .. }
         | Change::Expire { job, token, .. } => Some((job, *token)),
         _ => None,
     }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     backoff::Backoff,
-    command::{Change, Claim, Command, Effect, Expiry, Report},
+    command::{Change, Command, Expiry, Report},
     cron::Missed,
+    effect::{Claim, Effect},
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{JobSpec, JobState, WaitsFor},
     keeper::{Keeper, KeeperConfig},
@@ -90,7 +91,15 @@ impl Desk {
             job: job(),
             token: FencingToken(token),
         };
-        self.applied(now, change, Ok(Effect::Renewed { renewals, cancel }));
+        self.applied(
+            now,
+            change,
+            Ok(Effect::Renewed {
+                renewals,
+                cancel,
+                pause: false,
+            }),
+        );
     }
 
     fn wall(now: u64) -> UnixMillis {
@@ -233,7 +242,14 @@ fn timeout_and_request_to_stop_have_a_bound_each() {
         state: JobState::Claimed,
         dependents: false,
     };
-    desk.applied(1, Change::Cancel { job: job() }, Ok(cancel));
+    desk.applied(
+        1,
+        Change::Cancel {
+            job: job(),
+            reason: None,
+        },
+        Ok(cancel),
+    );
     desk.proposes(4, &["expire 1 as cancelled"]);
 }
 
@@ -317,4 +333,81 @@ fn times_and_ticks_follow_the_wall_clock_wherever_it_jumps() {
     // An hour back: nothing is due. An hour forward: both, once.
     assert_eq!(poll(10, -3_600_000), [""; 0]);
     assert_eq!(poll(20, 3_600_000), ["due 3600000", "fire 60000"]);
+}
+
+fn park(until: Option<i64>) -> Change {
+    Change::Park {
+        job: job(),
+        token: FencingToken(1),
+        until_ms: until.map(UnixMillis),
+        seen: Some(0),
+    }
+}
+
+fn parked(state: JobState, waits_for: Option<WaitsFor>) -> Result<Effect, Refusal> {
+    Ok(Effect::Parked {
+        state,
+        waits_for,
+        dependents: state == JobState::Cancelled,
+    })
+}
+
+#[test]
+fn a_parked_job_has_no_lease_and_wakes_at_its_time() {
+    let mut desk = Desk::elected(&[lease(1, 0)], 0);
+    let waits = parked(JobState::Pending, Some(WaitsFor::Message));
+    desk.applied(1, park(Some(20_000)), waits.clone());
+    desk.proposes(20, &["due 20000"]);
+
+    // Without a time, only a message ends the wait.
+    let mut desk = Desk::elected(&[lease(1, 0)], 0);
+    desk.applied(1, park(None), waits);
+    desk.quiet(1_000);
+
+    // What it waited for was there.
+    let mut desk = Desk::elected(&[lease(1, 0)], 0);
+    let eligible = parked(JobState::Pending, Some(WaitsFor::Worker));
+    desk.applied(1, park(Some(20_000)), eligible);
+    desk.quiet(1_000);
+
+    let mut desk = Desk::elected(&[lease(1, 0)], 0);
+    desk.applied(1, park(Some(20_000)), parked(JobState::Cancelled, None));
+    let settle = desk.0.poll(seconds(1), UnixMillis(0), &mut job);
+    assert_eq!(settle.iter().map(word).collect::<Vec<_>>(), ["settle"]);
+}
+
+#[test]
+fn a_paused_job_is_not_called_back_from_its_rest() {
+    let backoff = Backoff {
+        base_ms: 6_000,
+        max_ms: 6_000,
+    };
+    let rest = KeeperFact::Backoff {
+        job: job(),
+        token: FencingToken(1),
+        failures: 1,
+        backoff,
+    };
+    let pause = || Change::Pause {
+        job: job(),
+        reason: None,
+    };
+    let mut desk = Desk::elected(&[rest], 0);
+    let state = JobState::Pending;
+    desk.applied(1, pause(), Ok(Effect::Paused { state }));
+    desk.quiet(1_000);
+    let resumed = Effect::Resumed {
+        waits_for: Some(WaitsFor::RunAfter),
+        next_ms: Some(UnixMillis(1_005_000)),
+    };
+    desk.applied(1_001, Change::Resume { job: job() }, Ok(resumed));
+    desk.proposes(1_005, &["due 1005000"]);
+
+    // The lease of a held one is counted as before; also if the pause is heard of late.
+    let mut desk = Desk::elected(&[lease(1, 0)], 0);
+    let state = JobState::Claimed;
+    desk.applied(1, pause(), Ok(Effect::Paused { state }));
+    let state = JobState::Pending;
+    desk.applied(1, pause(), Ok(Effect::Paused { state }));
+    desk.proposes(10, &["expire 1 after 0 renewals"]);
 }

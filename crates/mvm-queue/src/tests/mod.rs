@@ -1,8 +1,10 @@
 //! Tests that look at all parts at once.
 
+mod both;
 mod bounds;
 mod database;
 mod draw;
+mod flow;
 mod invariants;
 mod keeper;
 mod model;
@@ -30,4 +32,6 @@ pub(crate) enum Bug {
     IgnoresTokens,
     /// A lost job is not ready again.
     LosesLostJobs,
+    /// Any token will do to append to a journal.
+    AppendsStale,
 }

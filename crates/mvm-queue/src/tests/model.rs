@@ -12,7 +12,8 @@ use super::{
     draw::{Draw, Drawer},
 };
 use crate::{
-    command::{Command, Effect},
+    command::Command,
+    effect::Effect,
     id::FencingToken,
     job::JobState,
     query::{Answer, Cursor, Filter, KeeperFact, Order, Query},
@@ -39,6 +40,21 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
         seen.push(answer(&Query::Attempts {
             job: job.id.clone(),
         }));
+        seen.push(answer(&Query::Execution {
+            job: job.id.clone(),
+        }));
+        for from in [0, 1] {
+            seen.push(answer(&Query::Frames {
+                job: job.id.clone(),
+                from,
+                bytes_max: 3,
+            }));
+        }
+        seen.push(answer(&Query::Inbox {
+            job: job.id.clone(),
+            beyond: 1,
+            limit: 3,
+        }));
         for token in 0..=job.token.0 {
             seen.push(answer(&Query::Log {
                 job: job.id.clone(),
@@ -51,9 +67,18 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
     seen.push(all);
     seen.push(answer(&Query::Stats));
     seen.push(answer(&Query::Schedules));
+    seen.push(answer(&Query::Modules));
+    seen.push(answer(&Query::Module {
+        name: "m1".into(),
+        version: "0".into(),
+    }));
+    for (hash, number) in [("h0", 0), ("h1", 1), ("h2", 2)] {
+        let hash = hash.into();
+        seen.push(answer(&Query::Chunk { hash, number }));
+    }
     for (labels, kinds) in [
         (vec!["gpu"], vec![]),
-        (vec!["arm", "gpu"], vec!["k1"]),
+        (vec!["arm", "gpu"], vec!["k1", "flow"]),
         (vec![], vec!["k0", "k1"]),
     ] {
         let words = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect();
@@ -99,7 +124,7 @@ fn visible(whole: bool, answer: impl Fn(&Query) -> Answer) -> Vec<Answer> {
 }
 
 /// What the triggers keep agrees with what it is kept about.
-fn consistent(database: &Database) {
+pub(super) fn consistent(database: &Database) {
     for (what, sql) in [
         ("a lane's counts", "SELECT count(*) FROM lanes WHERE
             ready <> (SELECT count(*) FROM jobs WHERE lane = lanes.id AND waits_for = 'worker') OR
@@ -112,6 +137,18 @@ fn consistent(database: &Database) {
         ("a job's lane or key", "SELECT count(*) FROM jobs WHERE finished_at_ms IS NULL AND (
             NOT EXISTS (SELECT 1 FROM lanes WHERE id = lane AND lanes.kind = jobs.kind AND lanes.labels = jobs.labels)
             OR (concurrency_key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM keys WHERE key = concurrency_key)))"),
+        ("an execution's counts", "SELECT count(*) FROM executions WHERE
+            frames <> (SELECT count(*) FROM frames WHERE frames.job_seq = executions.job_seq) OR
+            bytes <> (SELECT coalesce(sum(length(bytes)), 0) FROM frames WHERE frames.job_seq = executions.job_seq) OR
+            messages <> (SELECT count(*) FROM messages WHERE messages.job_seq = executions.job_seq) OR
+            message_bytes <> (SELECT coalesce(sum(bytes), 0) FROM messages WHERE messages.job_seq = executions.job_seq)"),
+        ("whose an execution, a frame or a message is", "SELECT count(*) FROM (
+            SELECT job_seq FROM executions EXCEPT SELECT seq FROM jobs WHERE kind = 'flow'
+            UNION ALL SELECT seq FROM jobs WHERE kind = 'flow' EXCEPT SELECT job_seq FROM executions
+            UNION ALL SELECT job_seq FROM messages EXCEPT SELECT job_seq FROM executions
+            UNION ALL SELECT job_seq FROM frames EXCEPT SELECT job_seq FROM executions EXCEPT SELECT job_seq FROM leftovers)"),
+        ("whose a chunk is", "SELECT count(*) FROM (
+            SELECT hash FROM chunks EXCEPT SELECT hash FROM modules EXCEPT SELECT hash FROM strays)"),
         ("who must be told", "SELECT count(*) FROM (SELECT DISTINCT on_seq FROM dependencies JOIN jobs ON seq = on_seq
             WHERE finished_at_ms IS NOT NULL EXCEPT SELECT on_seq FROM settling)"),
     ] {

@@ -12,8 +12,15 @@ use crate::{
     sql::{self, Statement},
 };
 
-/// Tables whose length does not grow with the queue: lanes and schedules have limits, and one walks over all of them.
-const SHORT: [&str; 5] = ["lanes", "lane", "schedules", "state_counts", "keys"];
+/// Tables whose length does not grow with the queue: lanes, schedules and modules have limits, and one walks over all of them.
+const SHORT: [&str; 6] = [
+    "lanes",
+    "lane",
+    "schedules",
+    "state_counts",
+    "keys",
+    "modules",
+];
 
 fn plan(database: &Database, statement: &Statement) -> Vec<String> {
     let explain = format!("EXPLAIN QUERY PLAN {}", statement.sql);
@@ -42,7 +49,9 @@ fn walks(lines: &[String]) -> Vec<&String> {
             .any(|index| scanned.contains(index));
         let virtual_table = scanned.contains("VIRTUAL TABLE")
             || name.starts_with('(')
-            || name.starts_with("CONSTANT");
+            || name.starts_with("CONSTANT")
+            // The frames of one answer, and the only row of a sum.
+            || ["page", "stored"].contains(&name);
         let settling = name == "settling";
         !(SHORT.contains(&name) || of_few || virtual_table || settling)
     };
@@ -82,7 +91,7 @@ fn no_command_walks_over_the_jobs() {
     let queue = Queue::new();
     let mut drawer = Drawer::default();
     let mut seen = std::collections::BTreeSet::new();
-    for what in 0..40_u16 {
+    for what in 0..48_u16 {
         for a in 0..6 {
             let command = drawer.command([what, a, 0, 0, 0, 0, 0, 0], &queue);
             for statement in sql::statements(&[command]) {
@@ -92,7 +101,7 @@ fn no_command_walks_over_the_jobs() {
             }
         }
     }
-    assert_eq!(seen.len(), 15, "{seen:#?}");
+    assert_eq!(seen.len(), 22, "{seen:#?}");
 }
 
 #[test]
@@ -115,7 +124,7 @@ fn no_query_walks_over_the_jobs() {
         Query::Job { job: job.clone() },
         Query::Attempts { job: job.clone() },
         Query::Log {
-            job,
+            job: job.clone(),
             token: FencingToken(1),
             from: 0,
             limit: 10,
@@ -126,6 +135,26 @@ fn no_query_walks_over_the_jobs() {
             kinds: [].into(),
         },
         Query::Keeper,
+        Query::Execution { job: job.clone() },
+        Query::Frames {
+            job: job.clone(),
+            from: 3,
+            bytes_max: 9,
+        },
+        Query::Inbox {
+            job,
+            beyond: 3,
+            limit: 9,
+        },
+        Query::Modules,
+        Query::Module {
+            name: "m".into(),
+            version: "1".into(),
+        },
+        Query::Chunk {
+            hash: "h".into(),
+            number: 0,
+        },
     ];
     for filter in filters {
         for order in [Order::OldestFirst, Order::NewestFirst] {
@@ -181,7 +210,7 @@ const SEARCHES: [&str; 7] = [
     "SEARCH first USING COVERING INDEX jobs_ready_own (lane=? AND submitted_on=?)",
     "SEARCH first USING INDEX jobs_of_key (concurrency_key=? AND lane=?)",
     "SEARCH jobs USING COVERING INDEX jobs_admitted (concurrency_key=?)",
-    "SEARCH jobs USING COVERING INDEX jobs_run_after (run_after_ms<?)",
+    "SEARCH jobs USING INDEX jobs_run_after (run_after_ms<?)",
     "SEARCH jobs USING COVERING INDEX jobs_finished (finished_at_ms>?)",
     "SEARCH dependencies USING COVERING INDEX dependencies_of (waiting=?)",
 ];
@@ -190,7 +219,7 @@ fn missing(database: &Database) -> Vec<&'static str> {
     let mut lines = Vec::new();
     let queue = Queue::new();
     let mut drawer = Drawer::default();
-    for what in 0..40_u16 {
+    for what in 0..48_u16 {
         let command = drawer.command([what, 0, 0, 0, 0, 0, 0, 0], &queue);
         lines.extend(plan(database, &sql::statements(&[command])[0]));
     }

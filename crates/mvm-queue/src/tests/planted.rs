@@ -63,3 +63,36 @@ fn counting_matters() {
     check("maximum - held", "maximum");
     check("lane.kind IN (SELECT value FROM json_each(NEW.kinds))", "1");
 }
+
+#[test]
+fn what_a_journal_and_an_inbox_look_at_matters() {
+    check("WHEN job.kind <> 'flow' THEN 'not_a_workflow'", "");
+    check(
+        "response = coalesce(response, NEW.response)",
+        "response = NEW.response",
+    );
+    check("last_message + 1, NEW.type", "messages + 1, NEW.type");
+    check("number > NEW.seen", "number >= NEW.seen");
+    check("token = 0 AND run_after_ms", "run_after_ms");
+}
+
+#[test]
+fn what_keeps_a_job_from_running_matters() {
+    check(
+        "waits_for IN ('run_after', 'message') AND run_after_ms <=",
+        "waits_for IN ('run_after') AND run_after_ms <=",
+    );
+    check("WHEN paused IS NOT NULL THEN 'paused'", "");
+}
+
+#[test]
+fn what_a_module_needs_matters() {
+    check(
+        "(stored.chunks, stored.bytes) <> (NEW.chunks, NEW.bytes)",
+        "stored.chunks <> NEW.chunks",
+    );
+    check(
+        "NOT EXISTS (SELECT 1 FROM modules WHERE hash = NEW.hash)",
+        "1",
+    );
+}

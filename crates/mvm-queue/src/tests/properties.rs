@@ -8,7 +8,10 @@ use super::{
     invariants::Invariants,
     model::draws,
 };
-use crate::queue::Queue;
+use crate::{
+    job::{JobState, WaitsFor},
+    queue::Queue,
+};
 
 fn run(draws: &[Draw], bug: Option<Bug>) -> Result<(), String> {
     let mut queue = Queue::new();
@@ -18,11 +21,20 @@ fn run(draws: &[Draw], bug: Option<Bug>) -> Result<(), String> {
     for draw in draws {
         let command = drawer.command(*draw, &queue);
         let _ = invariants.apply(&mut queue, &command)?;
-        let lost = queue.jobs.values().find(|entry| {
-            entry.job.waits_for.is_none() == (entry.job.state == crate::job::JobState::Pending)
-        });
+        let lost = queue
+            .jobs
+            .values()
+            .find(|entry| entry.job.waits_for.is_none() == (entry.job.state == JobState::Pending));
         if let Some(entry) = lost {
             return Err(format!("{:?} waits for nothing", entry.job));
+        }
+        let restless = queue.jobs.values().find(|entry| {
+            let job = &entry.job;
+            let rests = job.state == JobState::Pending && job.paused.is_some();
+            rests != (job.waits_for == Some(WaitsFor::Paused))
+        });
+        if let Some(entry) = restless {
+            return Err(format!("{:?} does not rest as asked", entry.job));
         }
     }
     Ok(())
@@ -48,6 +60,7 @@ fn the_invariants_can_be_broken() {
         Bug::RepeatsTokens,
         Bug::GrantsTwice,
         Bug::IgnoresTokens,
+        Bug::AppendsStale,
     ] {
         let found = (0..300).find_map(|seed| run(&draws(seed, 200), Some(bug)).err());
         assert!(found.is_some(), "{bug:?} went unnoticed");

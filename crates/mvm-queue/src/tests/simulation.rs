@@ -16,10 +16,11 @@ use rand_pcg::{
 use super::{Bug, invariants::Invariants};
 use crate::{
     backoff::Backoff,
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
     cron::Missed,
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
-    job::{Concurrency, DependencyFailure, JobSpec},
+    job::{Concurrency, DependencyFailure, FLOW_KIND, JobSpec},
     keeper::{Keeper, KeeperConfig, Retention},
     query::{Answer, Query},
     queue::{Outcome, Queue},
@@ -44,6 +45,9 @@ struct Running {
     started: bool,
     ends_at: u64,
     stop: bool,
+    /// Of a workflow: how many frames its journal has, as far as its worker knows.
+    frames: Option<u64>,
+    pause: bool,
 }
 
 struct Node {
@@ -184,6 +188,13 @@ impl World {
             return Ok(None);
         }
         Ok(Some(outcome))
+    }
+
+    fn frames(&self, job: &JobId) -> Option<u64> {
+        match self.queue.answer(&Query::Execution { job: job.clone() }) {
+            Answer::Execution { execution } => execution.map(|execution| execution.frames),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn facts(&self) -> Vec<crate::query::KeeperFact> {
@@ -328,6 +339,23 @@ impl World {
                 None => true,
             });
         }
+        if let Some(first) = task.frames
+            && !task.stop
+        {
+            if task.pause || (self.now >= task.ends_at && self.one_in(3)) {
+                let park = Change::Park {
+                    job,
+                    token,
+                    until_ms: Some(UnixMillis(WALL + self.now.cast_signed() + 3_000)),
+                    seen: self.one_in(2).then_some(0),
+                };
+                let command = self.command(node, park);
+                return Ok(self.propose(&command)?.is_none());
+            }
+            if self.one_in(3) && !self.append(node, task, first)? {
+                return Ok(false);
+            }
+        }
         if self.now >= task.ends_at || task.stop {
             let report = match self.below(8) {
                 _ if task.stop => Report::Cancelled,
@@ -348,10 +376,35 @@ impl World {
         if (self.now / STEP_MS).is_multiple_of(3) {
             let command = self.command(node, Change::Renew { job, token });
             match self.propose(&command)? {
-                Some(Ok(Effect::Renewed { cancel, .. })) => task.stop = cancel,
+                Some(Ok(Effect::Renewed { cancel, pause, .. })) => {
+                    task.stop = cancel;
+                    task.pause = pause;
+                }
                 Some(_) => return Ok(false),
                 None => {}
             }
+        }
+        Ok(true)
+    }
+
+    /// Adds the token to a journal; says whether the worker goes on.
+    fn append(&mut self, node: usize, task: &mut Running, first: u64) -> Result<bool, String> {
+        let append = Change::Append {
+            job: task.job.clone(),
+            token: task.token,
+            first,
+            frames: vec![task.token.0.to_be_bytes().to_vec()],
+            consumed: vec![],
+            response: None,
+        };
+        let command = self.command(node, append);
+        match self.propose(&command)? {
+            // A gap: there is one whose answer did not come.
+            Some(Ok(Effect::Appended { next }) | Err(Refusal::JournalGap { next })) => {
+                task.frames = Some(next);
+            }
+            Some(_) => return Ok(false),
+            None => {}
         }
         Ok(true)
     }
@@ -384,12 +437,15 @@ impl World {
             Some(Ok(Effect::Claimed { claims })) => {
                 for claim in claims {
                     let takes = u64::from(self.below(8_000));
+                    let frames = self.frames(&claim.job);
                     self.nodes[node].running.push(Running {
                         job: claim.job,
                         token: claim.token,
                         started: false,
                         ends_at: self.now + takes,
                         stop: false,
+                        frames,
+                        pause: false,
                     });
                 }
             }
@@ -423,13 +479,25 @@ impl World {
         if self.trouble(20)
             && let Some(job) = self.some_job()
         {
-            let change = if self.one_in(2) {
-                Change::Cancel { job }
-            } else {
-                Change::Retry { job }
+            let change = match self.below(4) {
+                0 => Change::Cancel { job, reason: None },
+                1 => Change::Retry {
+                    job,
+                    keep_frames: None,
+                },
+                2 => Change::Pause { job, reason: None },
+                _ => Change::Resume { job },
             };
             let command = self.command(0, change);
             self.propose(&command)?;
+        }
+        if !self.trouble {
+            let jobs = self.queue.jobs.values().map(|entry| &entry.job);
+            let paused = jobs.filter(|job| job.paused.is_some());
+            for job in paused.map(|job| job.id.clone()).collect::<Vec<_>>() {
+                let command = self.command(0, Change::Resume { job });
+                self.propose(&command)?;
+            }
         }
         for command in std::mem::take(&mut self.waiting_submits) {
             match self.propose(&command)? {
@@ -453,8 +521,9 @@ impl World {
     }
 
     fn submission(&mut self) -> Change {
-        let mut spec = JobSpec::new("k", serde_json::json!(self.requests));
         let bits = self.random.next_u32();
+        let kind = if bits >> 19 & 1 == 1 { FLOW_KIND } else { "k" };
+        let mut spec = JobSpec::new(kind, serde_json::json!(self.requests));
         if bits & 1 == 1 {
             spec.labels
                 .insert(["a", "b"][(bits >> 1 & 1) as usize].to_owned());
@@ -553,6 +622,15 @@ impl World {
                 return Err(format!("{job}, acknowledged to {request:?}, is gone"));
             }
         }
+        for entry in self.queue.jobs.values() {
+            let frames = &entry.workflow.frames;
+            if !frames.is_sorted() {
+                return Err(format!(
+                    "the journal of {} went back: {frames:?}",
+                    entry.job.id
+                ));
+            }
+        }
         let mut stuck: HashMap<String, usize> = HashMap::new();
         for entry in self
             .queue
@@ -620,6 +698,7 @@ fn each_planted_bug_is_found() {
     check(Bug::RepeatsTokens, "did not grow");
     check(Bug::GrantsTwice, "two leases");
     check(Bug::IgnoresTokens, "stale token");
+    check(Bug::AppendsStale, "stale token");
     check(Bug::IgnoresKeys, "of key");
     check(Bug::IgnoresDependencies, "which it waits for");
     check(Bug::LosesLostJobs, "stuck");

@@ -2,7 +2,8 @@
 
 use super::database::Database;
 use crate::{
-    command::{Change, Command, Effect, Expiry, Report, Stream},
+    command::{Change, Command, Expiry, Report, Stream},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{Job, JobSpec},
     query::{Answer, Query},
@@ -111,10 +112,14 @@ fn change(word: &str) -> Change {
         "expire timeout" => expire(Expiry::Timeout),
         "expire cancel" => expire(Expiry::Cancel),
         "ready" => Change::Ready { job, token },
-        "cancel" => Change::Cancel { job },
-        "retry" => Change::Retry { job },
+        "cancel" => Change::Cancel { job, reason: None },
+        "retry" => Change::Retry {
+            job,
+            keep_frames: None,
+        },
         "cancel another" => Change::Cancel {
             job: JobId("x".into()),
+            reason: None,
         },
         other => panic!("{other:?}"),
     }

@@ -1,10 +1,11 @@
-//! From an empty database, and from what the first release left.
+//! From an empty database, and from what earlier versions left.
 
 use rusqlite::Connection;
 
-use super::database::Database;
+use super::{database::Database, model::consistent};
 use crate::{
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{JobSpec, JobState},
     query::{Answer, Query},
@@ -38,6 +39,23 @@ fn first_release() -> Database {
     let script = FIRST_RELEASE.replace("DIGEST", &spec.digest());
     database.0.execute_batch(&script).unwrap();
     database
+}
+
+/// A database that version 2 made: a held job, one for later, one of the kind `flow` that is nothing special yet, one
+/// that waits for the first, a cancelled one, and a schedule.
+const VERSION_2: &str = include_str!("upgrades/version_2.sql");
+
+fn version_2() -> Database {
+    let database = Database(Connection::open_in_memory().unwrap());
+    database.0.execute_batch(VERSION_2).unwrap();
+    database
+}
+
+/// What a database is made of, but for the marks of its versions.
+fn objects(database: &Database) -> Vec<String> {
+    let sql = "SELECT type || ' ' || name AS row FROM sqlite_master
+        WHERE name NOT GLOB 'schema_version_*' ORDER BY type, name";
+    database.rows(&sql::Statement::new(sql, vec![]))
 }
 
 fn version(database: &Database) -> String {
@@ -135,4 +153,121 @@ fn jobs_of_the_first_release_go_on() {
         .query_row("SELECT mark FROM barriers", [], |row| row.get(0))
         .unwrap();
     assert_eq!(mark, 77);
+}
+
+#[test]
+fn jobs_of_version_2_go_on() {
+    let mut database = version_2();
+    assert_eq!(version(&database), "2");
+    database.transact(&sql::upgrade(2)).unwrap();
+    assert_eq!(version(&database), sql::VERSION.to_string());
+    assert!(database.transact(&sql::upgrade(2)).is_err());
+    assert_eq!(objects(&database), objects(&Database::new()));
+    consistent(&database);
+
+    // The same request again, as a node sent it before.
+    let cancel = Change::Cancel {
+        job: JobId("gone".into()),
+        reason: None,
+    };
+    let cancelled = Effect::Cancelled {
+        state: JobState::Cancelled,
+        dependents: false,
+    };
+    assert_eq!(apply(&mut database, "r8", cancel), Ok(cancelled));
+
+    let mut request = 100;
+    let mut say = |change| {
+        request += 1;
+        apply(&mut database, &format!("r{request}"), change)
+    };
+    let finish = Change::Finish {
+        job: JobId("held".into()),
+        token: FencingToken(1),
+        report: Report::Succeeded {
+            result: serde_json::Value::Null,
+        },
+    };
+    let ended = Effect::Ended {
+        state: JobState::Completed,
+        waits_for: None,
+        pause_ms: None,
+        dependents: true,
+    };
+    assert_eq!(say(finish), Ok(ended));
+    let settled = Effect::Settled {
+        count: 1,
+        more: false,
+        next_ms: Some(UnixMillis(50)),
+    };
+    assert_eq!(say(Change::Settle { steps: 9 }), Ok(settled));
+    let due = Change::Due {
+        now_ms: UnixMillis(50),
+        steps: 9,
+    };
+    let effect = Effect::Due {
+        count: 1,
+        next_ms: None,
+    };
+    assert_eq!(say(due), Ok(effect));
+    let claim = Change::Claim {
+        node: 1,
+        worker: "w".into(),
+        slots: 9,
+        labels: [].into(),
+        kinds: [].into(),
+    };
+    let Ok(Effect::Claimed { claims }) = say(claim) else {
+        panic!()
+    };
+    let claimed = claims.iter().map(|claim| &*claim.job.0);
+    assert_eq!(claimed.collect::<Vec<_>>(), ["later", "flow", "waits"]);
+    let append = Change::Append {
+        job: JobId("flow".into()),
+        token: FencingToken(1),
+        first: 0,
+        frames: vec![b"frame".to_vec()],
+        consumed: vec![],
+        response: None,
+    };
+    assert_eq!(say(append), Ok(Effect::Appended { next: 1 }));
+    consistent(&database);
+}
+
+/// After an upgrade a node of version 2 may lead for a while.
+#[test]
+fn what_version_2_calls_is_there() {
+    let mut database = version_2();
+    database.transact(&sql::upgrade(2)).unwrap();
+    database
+        .0
+        .execute_batch(
+            "INSERT INTO call_cancel VALUES ('a', 'x', 7, 'later');
+             INSERT INTO call_cancel VALUES ('a', 'x', 8, 'flow');
+             INSERT INTO call_retry VALUES ('b', 'x', 7, 'gone');
+             INSERT INTO call_prune SELECT 'c', 'x', 7, step.value, 1, NULL FROM json_each('[0, 1]') AS step;",
+        )
+        .unwrap();
+    let rows = database.rows(&sql::Statement::new(
+        "SELECT id || ' ' || verdict || ' ' || coalesce(number, '') AS row FROM requests ORDER BY seq DESC LIMIT 3",
+        vec![],
+    ));
+    assert_eq!(
+        rows,
+        ["c pruned 1", "b illegal_transition ", "a cancelled "]
+    );
+    let jobs = database.rows(&sql::Statement::new(
+        "SELECT id || ' ' || state AS row FROM jobs ORDER BY seq",
+        vec![],
+    ));
+    assert_eq!(
+        jobs,
+        [
+            "held in_progress",
+            "flow pending",
+            "waits pending",
+            "gone cancelled"
+        ]
+    );
+    consistent(&database);
 }

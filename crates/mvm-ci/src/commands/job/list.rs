@@ -5,7 +5,7 @@ use std::{io, pin::pin, process::ExitCode};
 use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use mvm_client::{Client, JobView, JobsQuery};
-use mvm_queue::{Filter, Order, PAGE_MAX, UnixMillis};
+use mvm_queue::{Filter, Order, PAGE_MAX, UnixMillis, WaitsFor};
 
 use crate::{
     cli::{ListArgs, When},
@@ -90,6 +90,7 @@ fn header() -> Vec<Cell> {
 
 fn row(job: &JobView) -> Vec<Cell> {
     let about = match (&job.waits_for, &job.error, &job.claimed_by) {
+        (Some(WaitsFor::Paused), _, _) => "paused".to_owned(),
         (Some(waits_for), _, _) => format!("waits for {}", waits_for.as_str().replace('_', " ")),
         (None, Some(error), _) => error.clone(),
         (None, None, Some(worker)) => format!("worker {worker}"),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mvm_client::{Client, Consistency, JobView};
-use mvm_queue::{Attempt, JobId};
+use mvm_queue::{Attempt, JobId, WaitsFor};
 use serde_json::json;
 
 use crate::commands::{
@@ -35,8 +35,11 @@ fn facts(job: &JobView) -> Vec<Vec<Cell>> {
     let facts = [
         (
             "waits for",
-            job.waits_for.map(|what| what.as_str().replace('_', " ")),
+            job.waits_for
+                .filter(|what| *what != WaitsFor::Paused)
+                .map(|what| what.as_str().replace('_', " ")),
         ),
+        ("wakes", job.wakes_at_ms.map(output::time)),
         (
             "submitted",
             Some(format!(
@@ -48,6 +51,7 @@ fn facts(job: &JobView) -> Vec<Vec<Cell>> {
         ("schedule", job.schedule.clone()),
         ("worker", by),
         ("ended", job.finished_at_ms.map(output::time)),
+        ("paused", job.paused.clone().map(reason)),
         ("stop requested", job.cancel_requested.then(|| "yes".into())),
         ("error", job.error.clone()),
         ("result", job.result.as_ref().map(ToString::to_string)),
@@ -62,6 +66,14 @@ fn facts(job: &JobView) -> Vec<Vec<Cell>> {
     let told = work::facts(&job.spec).into_iter().chain(told);
     rows.extend(told.map(|(name, fact)| vec![Cell::plain(name), Cell::plain(fact)]));
     rows
+}
+
+fn reason(paused: String) -> String {
+    if paused.is_empty() {
+        "yes".into()
+    } else {
+        paused
+    }
 }
 
 fn tell_attempts(output: &mut impl Write, attempts: &[Attempt]) -> io::Result<()> {

@@ -15,7 +15,8 @@ use mvm_check::{
 
 use super::{Bug, HEALED_STEPS, LEASE, NODES, STEP_MS, TROUBLE_STEPS, World, keeper_config};
 use crate::{
-    command::{Change, Command, Effect, Report},
+    command::{Change, Command, Report},
+    effect::Effect,
     id::{FencingToken, JobId, RequestId},
     job::{Job, JobSpec, JobState},
     keeper::Keeper,
@@ -347,7 +348,10 @@ impl Cluster {
                     Ended::Lost => Report::Lost,
                 },
             },
-            Action::Cancel { job } => Change::Cancel { job: id(job) },
+            Action::Cancel { job } => Change::Cancel {
+                job: id(job),
+                reason: None,
+            },
             Action::List { .. } | Action::Attempts { .. } => unreachable!("reads are no commands"),
         };
         let mut command = self.world.command(node, change);
