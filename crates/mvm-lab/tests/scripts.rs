@@ -342,7 +342,7 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
             "name",
             "one.succeed(undefined)",
             Verdict::Failed,
-            "NameError: name 'undefined' is not defined",
+            "NameError: name 'undefined' is not defined\n  the machines are one",
         ),
     ] {
         let told = run_text(name, text);
