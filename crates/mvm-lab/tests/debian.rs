@@ -109,6 +109,8 @@ async fn steps(run: &Run) -> Outcome {
         let unit = node.unit("ssh", None).await?;
         let is_running = unit.active_state == "active" && unit.properties["SubState"] == "running";
         ensure!(is_running, "{unit:?}");
+        let cards = node.succeed("ls /sys/class/net").await?;
+        ensure!(cards == "eth0\neth1\nlo\n", "cards {cards:?}");
         node.wait_for_open_port(22, ALLOWED).await?;
         node.succeed("modprobe -a nf_tables sch_netem wireguard drbd nfsd")
             .await?;

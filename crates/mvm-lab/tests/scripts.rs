@@ -178,6 +178,7 @@ def raises(kind, words, call):
     raise AssertionError(f"no {kind.__name__}")
 
 raises(NotImplementedError, "screenshot() is not there", lambda: one.screenshot("x"))
+raises(NotImplementedError, "qmp_client is not there", lambda: one.qmp_client)
 raises(NotImplementedError, "send_key() is not there", lambda: one.send_key("ctrl-alt-delete"))
 raises(ValueError, "no machine \"two\"", lambda: network.isolate("two"))
 raises(ValueError, "1.5 is no probability", lambda: network.all().loss(1.5))
@@ -194,7 +195,7 @@ raises(RequestedAssertionFailed, "1 != 2", lambda: t.assertEqual(1, 2))
 raises(RequestedAssertionFailed, "timed out", lambda: retry(lambda last: False, timeout=0.1))
 def is_formed(nodes):
     return len(nodes) > 3
-raises(RequestedAssertionFailed, "is_formed of line 25 returned False", lambda: wait_for_cluster(is_formed, timeout=0.1))
+raises(RequestedAssertionFailed, "is_formed of line 26 returned False", lambda: wait_for_cluster(is_formed, timeout=0.1))
 raises(AttributeError, "fly", lambda: one.fly())
 one.succeed("true")
 "#,
@@ -207,8 +208,8 @@ one.succeed("true")
     );
 }
 
-/// The warnings of a script that partitions two machines by their own firewalls.
-fn firewall_warnings(name: &str, script: &str) -> Vec<String> {
+/// The warnings of a script on two machines with firewalls and `tc`.
+fn warnings_of(name: &str, script: &str) -> Vec<String> {
     const TOPOLOGY: &str = "[image]\nfirewall = true\n[machines.node1]\n[machines.node2]\n";
     let told = run_texts(name, TOPOLOGY, script);
     let report = &told.report;
@@ -218,7 +219,7 @@ fn firewall_warnings(name: &str, script: &str) -> Vec<String> {
 
 #[test]
 fn a_firewall_that_lets_ipv6_pass_is_warned_of_once() {
-    let warnings = firewall_warnings(
+    let warnings = warnings_of(
         "half-a-firewall",
         r#"
 node1.succeed("iptables -A INPUT -s node2 -j DROP")
@@ -241,7 +242,7 @@ node2.succeed("ping -6 -c 1 node1")
 
 #[test]
 fn a_firewall_for_both_families_is_not_warned_of() {
-    let warnings = firewall_warnings(
+    let warnings = warnings_of(
         "whole-firewall",
         r#"
 for tables in ("iptables", "ip6tables"):
@@ -252,6 +253,49 @@ node2.fail("ping -6 -c 1 -W 1 node1")
 "#,
     );
     assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_shaped_on_the_card_that_leads_nowhere_is_warned_of_once() {
+    let warnings = warnings_of(
+        "eth0",
+        r#"
+for machine in machines:
+    machine.succeed("tc qdisc show dev eth0")
+node1.succeed("tc qdisc add dev eth0 root netem delay 50ms")
+node1.succeed("tc qdisc change dev eth0 root netem delay 10ms")
+node2.succeed("tc qdisc add dev eth1 root netem delay 1ms")
+"#,
+    );
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.starts_with("node1: eth0 leads to no other machine")
+            && warning.contains("network.sent_by(node1)"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_machine_that_does_not_start_is_told_of_though_the_script_goes_on() {
+    const TOPOLOGY: &str = "[machines.one]\nmemory_mib = 128\n[machines.one.services.web]\ncommand = [\"/no/such/program\"]\n";
+    for (name, script) in [
+        ("never-asked", "one.start()\none.crash()\n"),
+        ("asked-for-its-end", "start_all()\njoin_all()\n"),
+        (
+            "started-again",
+            "one.start()\none.shutdown()\none.start()\n",
+        ),
+    ] {
+        let report = run_texts(name, TOPOLOGY, script).report;
+        let message = report.message.unwrap_or_default();
+        assert!(
+            report.verdict != Verdict::Passed && message.contains("/no/such/program"),
+            "{name}: {:?}: {message}",
+            report.verdict
+        );
+    }
 }
 
 #[test]
@@ -298,7 +342,7 @@ fn scripts_that_end_by_themselves_come_to_a_verdict() {
             "name",
             "one.succeed(undefined)",
             Verdict::Failed,
-            "NameError: name 'undefined' is not defined",
+            "NameError: name 'undefined' is not defined\n  the machines are one",
         ),
     ] {
         let told = run_text(name, text);

@@ -39,6 +39,8 @@ const BOOT_MODULES: &[&str] = &[
     "virtio_rng",
     // For the folder in common.
     "fuse",
+    // An eth0 for machines without a way out.
+    "dummy",
 ];
 const SHARED_MODULES: &[&str] = &["squashfs"];
 const DATA_MODULES: &[&str] = &["ext4"];

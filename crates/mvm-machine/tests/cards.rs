@@ -152,6 +152,7 @@ async fn check_way_out(agent: &Agent) {
     assert_eq!(told, "nameserver 10.0.2.3\n");
     let told = succeed(agent, "cat /sys/class/net/eth0/address").await;
     assert_eq!(told.trim(), Gateway::MAC.to_string());
+    succeed(agent, "test ! -e /sys/class/net/dummy0").await;
     check_reached(agent, "127.0.0.1", Gateway::HOST.into()).await;
     check_reached(agent, "::1", Gateway::HOST_IPV6.into()).await;
 }
@@ -242,11 +243,14 @@ async fn a_machine_has_no_way_out_unless_asked_for() {
     agent.configure(identity(&["192.168.1.1"])).await.unwrap();
     let told = succeed(agent, "(ip route; ip -6 route) | grep default || true").await;
     assert_eq!(told, "");
-    succeed(
-        agent,
-        "test ! -s /etc/resolv.conf && test ! -e /sys/class/net/eth0",
-    )
-    .await;
+    succeed(agent, "test ! -s /etc/resolv.conf").await;
+    // What stands in its place takes all and has no address.
+    let told = succeed(agent, "ip -o link show eth0; ip -o addr show eth0").await;
+    assert!(told.contains(",UP") && !told.contains("inet"), "{told}");
+    let told = succeed(agent, "cat /sys/class/net/eth0/address").await;
+    assert_eq!(told.trim(), Gateway::MAC.to_string());
+    let told = succeed(agent, "ls /sys/class/net").await;
+    assert_eq!(told, "eth0\neth1\nlo\n");
     let (port, _served) = server("127.0.0.1".parse().unwrap()).await.unwrap();
     succeed(agent, &format!("! nc -w 2 10.0.2.2 {port} </dev/null")).await;
 }

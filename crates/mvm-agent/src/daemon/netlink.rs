@@ -12,6 +12,7 @@ use rustix::net::{
 };
 
 const NEW_LINK: u16 = 16;
+const REMOVE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const ERROR: u16 = 2;
@@ -108,16 +109,19 @@ impl Batch {
             Link::Name(_) | Link::HardwareAddress(_) => (0, 0),
         };
         self.begin(NEW_LINK, 0);
-        // struct ifinfomsg: family, padding, type, index, flags, change mask
-        self.bytes.extend([0; 4]);
-        self.bytes.extend(index.to_ne_bytes());
-        self.bytes.extend(flags.to_ne_bytes());
-        self.bytes.extend(mask.to_ne_bytes());
+        self.link(index, flags, mask);
         match change {
             Link::Up | Link::Down => {}
             Link::Name(name) => self.attribute(LINK_NAME, &[name.as_bytes(), &[0]].concat()),
             Link::HardwareAddress(address) => self.attribute(LINK_HARDWARE_ADDRESS, &address),
         }
+        self.end();
+    }
+
+    /// Of those that the kernel made up: hardware stays.
+    pub(super) fn remove_link(&mut self, index: u32) {
+        self.begin(REMOVE_LINK, 0);
+        self.link(index, 0, 0);
         self.end();
     }
 
@@ -167,6 +171,14 @@ impl Batch {
         self.bytes[begin..begin + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    fn link(&mut self, index: u32, flags: u32, mask: u32) {
+        // struct ifinfomsg: family, padding, type, index, flags, change mask
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(index.to_ne_bytes());
+        self.bytes.extend(flags.to_ne_bytes());
+        self.bytes.extend(mask.to_ne_bytes());
+    }
+
     fn address(&mut self, kind: u16, address: IpAddr) {
         match address {
             IpAddr::V4(address) => self.attribute(kind, &address.octets()),
@@ -213,6 +225,7 @@ mod tests {
         batch.set_link(7, Link::Up);
         batch.add_address(7, "10.0.0.1".parse().unwrap(), 24);
         batch.add_default_route(7, "fe80::1".parse().unwrap());
+        batch.remove_link(7);
         let mut seen = Vec::new();
         let mut at = 0;
         while at < batch.bytes.len() {
@@ -224,7 +237,16 @@ mod tests {
             at += word(0) as usize;
         }
         assert_eq!(at, batch.bytes.len());
-        assert_eq!(seen, [(1, 16, 44), (2, 16, 32), (3, 20, 40), (4, 24, 56)]);
+        assert_eq!(
+            seen,
+            [
+                (1, 16, 44),
+                (2, 16, 32),
+                (3, 20, 40),
+                (4, 24, 56),
+                (5, 17, 32)
+            ]
+        );
     }
 
     #[test]

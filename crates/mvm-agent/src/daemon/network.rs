@@ -22,6 +22,10 @@ const LINK_LOCAL_PREFIX: u8 = 64;
 /// (`router_solicitations`, RFC 4861) and for switches that follow multicast groups (`mld_qrv`, RFC 3810).
 const TELLINGS: &str = "1";
 const MULTICAST_TELLINGS: &str = "/proc/sys/net/ipv6/mld_qrv";
+/// The card that comes with the module `dummy`. It drops all that it is given.
+const DUMMY: &str = "dummy0";
+/// Of the card that leads to the host's network, in machines that have one.
+const WAY_OUT: &str = "eth0";
 
 /// A network card as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub(super) fn bring_up_loopback() -> io::Result<()> {
 }
 
 /// Brings all cards up under the names that most identities give them, with no address whatever: `eth0` for the one that
-/// leads to the host's network, `eth1` upward for the others. A frozen machine has that behind it, which saves each one
+/// leads to the host's network or stands in for it, `eth1` upward for the others. A frozen machine has that behind it, which saves each one
 /// resumed from it 80 ms under an emulator. Returns them.
 pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
     let found = cards()?
@@ -58,6 +62,7 @@ pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
         batch.set_link(index_of(&from)?, Link::Name(&to));
         netlink.carry_out(&std::mem::take(&mut batch))?;
     }
+    stand_in(netlink)?;
     fs::write(MULTICAST_TELLINGS, TELLINGS)?;
     let mut prepared = Vec::new();
     for (name, mac) in cards()? {
@@ -83,6 +88,23 @@ pub(super) fn prepare_cards(netlink: &Netlink) -> io::Result<Vec<Card>> {
     }
     netlink.carry_out(&batch)?;
     Ok(prepared)
+}
+
+/// Gives a machine without a way out an `eth0` all the same, which scripts take for granted and which leads nowhere. IPv6
+/// would choose it for multicasts that name no card.
+fn stand_in(netlink: &Netlink) -> io::Result<()> {
+    let Ok(dummy) = index_of(DUMMY) else {
+        return Ok(());
+    };
+    let mut batch = Batch::default();
+    if index_of(WAY_OUT).is_ok() {
+        batch.remove_link(dummy);
+        return netlink.carry_out(&batch);
+    }
+    fs::write(setting(DUMMY, "disable_ipv6"), "1")?;
+    batch.set_link(dummy, Link::HardwareAddress(GATEWAY_MAC));
+    batch.set_link(dummy, Link::Name(WAY_OUT));
+    netlink.carry_out(&batch)
 }
 
 /// The renames, in order, that number cards anew: the gateway's gets 0, the others 1 upward in the order they had. No name

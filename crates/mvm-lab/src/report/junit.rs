@@ -83,10 +83,19 @@ fn unpassed(verdict: Verdict, message: &str) -> TestCaseStatus {
         _ => NonSuccessKind::Error,
     };
     let mut status = TestCaseStatus::non_success(kind);
-    status.set_message(message.lines().last().unwrap_or_default());
+    status.set_message(headline(message));
     status.set_type(verdict.word());
     status.set_description(message);
     status
+}
+
+/// What went wrong, in a line: of a traceback the error itself, without what led to it and what it showed.
+fn headline(message: &str) -> &str {
+    let leads_to_it = |line: &&str| line.starts_with(' ') || line.starts_with("Traceback (");
+    message
+        .lines()
+        .find(|line| !leads_to_it(line))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -155,6 +164,21 @@ mod tests {
                 r#"<failure message="1 &lt; 2" type="failed">1 &lt; 2</failure>"#,
             ],
         );
+    }
+
+    #[test]
+    fn a_failure_is_headed_by_the_error() {
+        const ERROR: &str = "Failed: `x` ended with exit code 1";
+        for message in [
+            ERROR.to_owned(),
+            format!("{ERROR}\n  stdout: 1\n2\n  stderr: why"),
+            format!(
+                "Traceback (most recent call last):\n  File \"a.py\"\n    x()\n{ERROR}\n  stderr: why"
+            ),
+        ] {
+            assert_eq!(headline(&message), ERROR, "{message}");
+        }
+        assert_eq!(headline(""), "");
     }
 
     #[test]

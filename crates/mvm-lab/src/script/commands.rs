@@ -16,6 +16,7 @@ use super::{
     firewall,
     machine::Driven,
     session::Session,
+    shaping,
     wire::{Done, Limit, Refusal},
 };
 use crate::{
@@ -141,7 +142,7 @@ fn number(status: ExitStatus) -> i32 {
 impl Session<'_> {
     /// The shell for a script's command.
     fn shell(&self, node: &Node, command: &str) -> Result<Command, NodeError> {
-        self.watch_firewalls(node.name(), command);
+        self.watch(node.name(), command);
         let mut shell = node.agent()?.command("bash").arg("-c");
         for (name, value) in [("HOME", "/root"), ("USER", "root")] {
             shell = shell.env(name, value);
@@ -152,15 +153,22 @@ impl Session<'_> {
         Ok(shell.arg(format!("{STRICT}{command}")).cwd(FOLDER))
     }
 
-    /// Warns of machines whose firewall stops IPv4 alone, as the script goes on.
-    fn watch_firewalls(&self, machine: &str, command: &str) {
+    /// Warns of what a script does in machines that has another effect than it seems to.
+    fn watch(&self, machine: &str, command: &str) {
         for half in lock(&self.firewalls).hear(machine, command) {
-            self.run.recorder.record(Event::Log {
-                level: LogLevel::Warning,
-                text: firewall::warning(&half),
-                machine: Some(half),
-            });
+            self.warn(firewall::warning(&half), half);
         }
+        if shaping::concerns_eth0(command) && lock(&self.shaped).insert(machine.to_owned()) {
+            self.warn(shaping::warning(machine), machine.to_owned());
+        }
+    }
+
+    fn warn(&self, text: String, machine: String) {
+        self.run.recorder.record(Event::Log {
+            level: LogLevel::Warning,
+            text,
+            machine: Some(machine),
+        });
     }
 
     /// Runs a command to its end.

@@ -5,11 +5,8 @@
 
 use std::collections::BTreeSet;
 
-/// Programs in front of the one that is run, and the shell's own words.
-const PREFIXES: [&str; 15] = [
-    "sudo", "doas", "env", "exec", "command", "nohup", "time", "timeout", "do", "then", "else",
-    "if", "while", "{", "!",
-];
+use super::shell;
+
 /// What an option of iptables' that adds or replaces a rule, or sets a chain's policy, begins with.
 const ADDING: [&str; 8] = [
     "-A",
@@ -86,91 +83,32 @@ pub(super) fn warning(machine: &str) -> String {
 
 /// What the commands of a shell text do to a firewall, in their order; those that have nothing to do with one are left out.
 fn deeds(text: &str) -> Vec<Deed> {
-    commands(text)
-        .iter()
-        .flat_map(|words| deeds_of(words))
-        .collect()
+    shell::calls(text).iter().filter_map(deed).collect()
 }
 
-fn deeds_of(words: &[String]) -> Vec<Deed> {
-    let is_prefix = |word: &str| {
-        PREFIXES.contains(&word)
-            || word.starts_with('-')
-            || word.starts_with(|first: char| first.is_ascii_digit())
-            || word.contains('=')
-    };
-    let mut words = words.iter().map(String::as_str);
-    let Some(program) = words.find(|word| !is_prefix(word)) else {
-        return Vec::new();
-    };
-    let arguments: Vec<&str> = words.collect();
-    let does = |options: &[&str]| {
-        let begins = |word: &&str| options.iter().any(|option| word.starts_with(option));
-        arguments.iter().any(begins)
-    };
-    match program.rsplit('/').next().unwrap_or(program) {
-        "bash" | "sh" => arguments
-            .iter()
-            .skip_while(|word| !word.starts_with('-') || !word.ends_with('c'))
-            .nth(1)
-            .map_or_else(Vec::new, |script| deeds(script)),
-        "sysctl" if arguments.iter().any(|word| word.ends_with(NO_IPV6)) => {
-            vec![Deed::ConcernsIpv6]
-        }
+fn deed(call: &shell::Call) -> Option<Deed> {
+    let has = |words: &[&str]| call.has(|word| words.contains(&word));
+    let does =
+        |options: &[&str]| call.has(|word| options.iter().any(|option| word.starts_with(option)));
+    match call.program.as_str() {
+        "sysctl" if call.has(|word| word.ends_with(NO_IPV6)) => Some(Deed::ConcernsIpv6),
         "iptables" | "iptables-legacy" | "iptables-nft" => {
-            let stops = |word: &&str| {
+            let stops = call.has(|word| {
                 let target = word.trim_start_matches("-j").trim_start_matches("--jump=");
                 matches!(target, "DROP" | "REJECT")
-            };
-            vec![match arguments.iter().any(stops) && does(&ADDING) {
+            });
+            Some(match stops && does(&ADDING) {
                 true => Deed::StopsIpv4,
                 false if does(&["-F", "--flush"]) => Deed::FlushesIpv4,
                 false => Deed::Other,
-            }]
+            })
         }
-        "nft" => match arguments.iter().any(|word| matches!(*word, "inet" | "ip6")) {
-            true => vec![Deed::ConcernsIpv6],
-            false => vec![Deed::Other],
-        },
-        program if program.starts_with("ip6tables") => vec![Deed::ConcernsIpv6],
-        program if program.starts_with("iptables-") => vec![Deed::Other],
-        _ => Vec::new(),
+        "nft" if has(&["inet", "ip6"]) => Some(Deed::ConcernsIpv6),
+        "nft" => Some(Deed::Other),
+        program if program.starts_with("ip6tables") => Some(Deed::ConcernsIpv6),
+        program if program.starts_with("iptables-") => Some(Deed::Other),
+        _ => None,
     }
-}
-
-/// The words of each command of a shell text, without their quotes; whatever a shell would make of the rest.
-fn commands(text: &str) -> Vec<Vec<String>> {
-    let mut commands = Vec::new();
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(open), _) if character == open => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (None | Some('"'), '\\') => match characters.next() {
-                None | Some('\n') => {}
-                Some(escaped) => word.get_or_insert_default().push(escaped),
-            },
-            (Some(_), _) => word.get_or_insert_default().push(character),
-            (None, '#') if word.is_none() => {
-                while characters.next_if(|next| *next != '\n').is_some() {}
-            }
-            (None, '\n' | ';' | '&' | '|' | '(' | ')' | '`') => {
-                words.extend(word.take());
-                commands.push(std::mem::take(&mut words));
-            }
-            (None, _) if character.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    commands.push(words);
-    commands
 }
 
 #[cfg(test)]

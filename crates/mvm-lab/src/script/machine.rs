@@ -9,7 +9,7 @@ use std::{
 
 use mvm_machine::qmp::QmpEvent;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::{Mutex, MutexGuard, broadcast};
 
 use super::{
     session::Session,
@@ -74,12 +74,23 @@ impl Driven {
         }
     }
 
+    /// Waits until a start under way is over, and keeps others from beginning.
+    async fn settled(&self) -> Result<MutexGuard<'_, ()>, Refusal> {
+        let turn = self.turn.lock().await;
+        match self.failed_start() {
+            Some(error) => Err(error.into()),
+            None => Ok(turn),
+        }
+    }
+
+    /// Why a start failed that nobody waited for. Told once.
+    pub(super) fn failed_start(&self) -> Option<NodeError> {
+        lock(&self.failed).take()
+    }
+
     /// Waits until the machine is up, and starts it if it is not.
     pub(super) async fn up(&self) -> Result<&Arc<Node>, Refusal> {
-        let _turn = self.turn.lock().await;
-        if let Some(error) = lock(&self.failed).take() {
-            return Err(error.into());
-        }
+        let _turn = self.settled().await?;
         if !self.node.is_on().await {
             self.start().await?;
         }
@@ -90,10 +101,7 @@ impl Driven {
 impl Session<'_> {
     pub(super) async fn machine_verb(&self, machine: &Arc<Driven>, verb: MachineVerb) -> Done {
         match verb {
-            MachineVerb::Start => {
-                self.start(machine).await;
-                Ok(Value::Null)
-            }
+            MachineVerb::Start => self.start(machine).await,
             MachineVerb::Connect => machine.up().await.map(|_| Value::Null),
             MachineVerb::Shutdown => {
                 let _turn = machine.turn.lock().await;
@@ -101,9 +109,13 @@ impl Session<'_> {
                 Ok(Value::Null)
             }
             MachineVerb::WaitForShutdown { timeout } => {
-                let ended = machine.node.wait_for_end();
+                let ended = async {
+                    drop(machine.settled().await?);
+                    machine.node.wait_for_end().await;
+                    Ok(Value::Null)
+                };
                 match tokio::time::timeout(timeout.get(), ended).await {
-                    Ok(()) => Ok(Value::Null),
+                    Ok(ended) => ended,
                     Err(_elapsed) => Err(Refusal::assertion(format!(
                         "machine {} was not off within {:?}",
                         machine.node.name(),
@@ -226,12 +238,15 @@ impl Session<'_> {
     }
 
     /// Starts a machine, unless it is up or starting; returns once it is under way.
-    async fn start(&self, machine: &Arc<Driven>) {
+    async fn start(&self, machine: &Arc<Driven>) -> Done {
         let Ok(turn) = Arc::clone(&machine.turn).try_lock_owned() else {
-            return;
+            return Ok(Value::Null);
         };
+        if let Some(error) = machine.failed_start() {
+            return Err(error.into());
+        }
         if machine.node.is_on().await {
-            return;
+            return Ok(Value::Null);
         }
         let machine = Arc::clone(machine);
         lock(&self.background).spawn(async move {
@@ -240,6 +255,7 @@ impl Session<'_> {
             }
             drop(turn);
         });
+        Ok(Value::Null)
     }
 
     /// Cuts eth1 off, or brings it back, whatever other cards the machine has.

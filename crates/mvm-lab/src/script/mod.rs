@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What can be asked is in `wire`; each area of it has a file: `machine`, `commands`, `waits`, `files`, `network`. What a
-//! script's own firewalls leave open is watched by `firewall`.
+//! script's own firewalls leave open is watched by `firewall`, and what it shapes in vain by `shaping`; both read commands by
+//! `shell`.
 //! How scripts are written is told by `docs/scripts.md`.
 
 mod commands;
@@ -19,6 +20,8 @@ mod machine;
 mod network;
 mod python;
 mod session;
+mod shaping;
+mod shell;
 mod waits;
 mod wire;
 

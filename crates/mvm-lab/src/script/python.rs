@@ -200,7 +200,10 @@ impl Python {
         };
         let (served, ()) = tokio::join!(serving, telling);
         match served.map_err(|error| Failure::trouble(&error))? {
-            Some(finished) if finished.end == End::Passed => Ok(()),
+            Some(finished) if finished.end == End::Passed => match session.failed_start() {
+                Some(error) => Err(error.into()),
+                None => Ok(()),
+            },
             Some(finished) => Err(Failure {
                 verdict: finished.end.into(),
                 message: finished.message.unwrap_or_default(),

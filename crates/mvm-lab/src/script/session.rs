@@ -1,7 +1,7 @@
 //! One conversation with the Python side: requests are read, carried out side by side, and answered.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex as StdMutex, atomic::AtomicU64},
     time::Instant,
 };
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     event::{Event, StepOutcome},
     network::Capture,
-    node::lock,
+    node::{NodeError, lock},
     scenario::{Run, milliseconds},
     verdict::Verdict,
 };
@@ -56,6 +56,8 @@ pub(super) struct Session<'r> {
     pub(super) captures: StdMutex<BTreeMap<String, Capture>>,
     pub(super) forwards: StdMutex<Vec<mvm_agent::client::Forward>>,
     pub(super) firewalls: StdMutex<Firewalls>,
+    /// Machines that were warned of what is shaped in vain.
+    pub(super) shaped: StdMutex<BTreeSet<String>>,
     subtests: StdMutex<Vec<(String, Instant)>>,
     finished: StdMutex<Option<Finished>>,
 }
@@ -77,6 +79,7 @@ impl<'r> Session<'r> {
             captures: StdMutex::default(),
             forwards: StdMutex::default(),
             firewalls: StdMutex::default(),
+            shaped: StdMutex::default(),
             subtests: StdMutex::default(),
             finished: StdMutex::default(),
         }
@@ -133,6 +136,12 @@ impl<'r> Session<'r> {
             }
         }
         Ok(lock(&self.finished).take())
+    }
+
+    /// Why a machine did not start, if the script has not come to hear of it.
+    pub(super) fn failed_start(&self) -> Option<NodeError> {
+        let mut machines = self.machines.values();
+        machines.find_map(|machine| machine.failed_start())
     }
 
     async fn answer(&self, what: What) -> Done {

@@ -155,6 +155,24 @@ with t.assertRaises(PollingConditionError):
         node1.succeed("true")
 node1_answers.wait()
 
+# One that ends while something is waited for ends the wait.
+for wait in (
+    lambda: node1.wait_until_succeeds("false"),
+    lambda: node1.wait_until_fails("true"),
+    lambda: node1.wait_for_open_port(9),
+    lambda: node1.wait_for_closed_port(8080),
+    lambda: node1.wait_for_console_text("never said"),
+):
+    looks = []
+
+    @polling_condition(interval=0.01)
+    def not_for_long():
+        return looks.append(1) or len(looks) < 3
+
+    with t.assertRaises(PollingConditionError):
+        with not_for_long:
+            wait()
+
 # Beside the script.
 started = node1.exec_async("echo begun; sleep 0.2; echo done")
 assert started.running()
@@ -196,6 +214,10 @@ assert re.search(r"2001:db8:2::2/64", addresses), addresses
 server_lazy.fail("ip route | grep default")
 server_lazy.succeed("ping -c 1 node1", "grep -w node1 /etc/hosts")
 
+# There is an eth0, and it leads nowhere.
+t.assertEqual(server_lazy.succeed("ls /sys/class/net").split(), ["eth0", "eth1", "eth2", "lo"])
+server_lazy.fail("ip addr show eth0 | grep inet")
+
 # block() cuts eth1 and not the channel.
 node1.block()
 node1.fail("ping -c 1 -W 1 server-lazy")
@@ -230,3 +252,7 @@ with subtest("a subtest"):
     assert not node1.is_up()
     server_lazy.execute("poweroff", check_output=False)
     server_lazy.wait_for_shutdown(timeout=60)
+    # One that is starting is waited for, too.
+    node1.start()
+    with t.assertRaises(RequestedAssertionFailed):
+        node1.wait_for_shutdown(timeout=0.5)

@@ -157,7 +157,7 @@ impl Cache {
     /// Blocks while another process holds the one of the same key.
     pub fn workspace(&self, shelf: Shelf, key: &ContentKey) -> Result<Workspace, FileError> {
         let lock = self.lock(shelf, key)?;
-        self.tidy(shelf);
+        self.tidy(shelf, key);
         let path = self.scratch(shelf, key);
         let workspace = Workspace {
             guard: guard(&path),
@@ -211,8 +211,9 @@ impl Cache {
         Lock::take(&path)
     }
 
-    /// Removes what dead processes left and what nobody has used for long. Failures only cost space.
-    fn tidy(&self, shelf: Shelf) {
+    /// Removes what dead processes left and what nobody has used for long. The caller holds the lock of `held`. Failures only
+    /// cost space.
+    fn tidy(&self, shelf: Shelf, held: &ContentKey) {
         let Ok(entries) = fs::read_dir(self.shelf(shelf)) else {
             return;
         };
@@ -223,16 +224,15 @@ impl Cache {
                 Some(rest) => (rest.split('-').next().unwrap_or_default(), true),
                 None => (name, false),
             };
-            if !abandoned
-                && !shelf
-                    .unused_max
-                    .is_some_and(|limit| is_unused(&entry.path(), limit))
-            {
+            let is_held = key == held.as_str();
+            let unused = |limit| !is_held && is_unused(&entry.path(), limit);
+            if !abandoned && !shelf.unused_max.is_some_and(unused) {
                 continue;
             }
-            let Ok(Some(_lock)) = Lock::try_take(&self.lock_path(shelf, key)) else {
+            let lock = Lock::try_take(&self.lock_path(shelf, key));
+            if !is_held && !matches!(lock, Ok(Some(_))) {
                 continue;
-            };
+            }
             if abandoned {
                 tracing::debug!(entry = %entry.path().display(), "removing an unfinished cache entry");
                 let _ = fs::remove_dir_all(entry.path());

@@ -59,13 +59,16 @@ fn a_failure_leaves_nothing() {
 
 #[test]
 fn what_a_dead_process_left_is_removed() {
-    let (_directory, cache) = cache();
-    let left = cache.scratch(SHELF, &key("dead"));
-    files::write(&left.join("half"), b"...").unwrap();
-    cache
-        .entry::<FileError>(SHELF, &key("other"), |_| Ok(()))
-        .unwrap();
-    assert_eq!(names(&cache), [key("other").as_str()]);
+    for begun in ["same", "other"] {
+        let (_directory, cache) = cache();
+        // No process has this number.
+        let left = format!("{UNFINISHED}{}-{}", key(begun), u32::MAX);
+        let left = cache.shelf(SHELF).join(left);
+        files::write(&left.join("half"), b"...").unwrap();
+        let made = cache.entry::<FileError>(SHELF, &key("same"), |_| Ok(()));
+        made.unwrap();
+        assert_eq!(names(&cache), [key("same").as_str()], "{begun}");
+    }
 }
 
 #[test]

@@ -58,10 +58,15 @@ impl Node {
         }
         let quoted = shell_line(std::slice::from_ref(&name));
         let arguments = format!("--no-pager show -- {quoted}");
-        let mut state = UnitState::parse(&name, &self.systemd_says(&arguments, user).await?);
+        let show = async || self.systemd_says(&arguments, user).await;
+        let mut state = UnitState::parse(&name, &show().await?);
         if state.active_state == "inactive" && !state.has_job {
             let jobs = "--no-pager --no-legend list-jobs";
-            state.has_job = is_any_job(&self.systemd_says(jobs, user).await?);
+            match is_any_job(&self.systemd_says(jobs, user).await?) {
+                true => state.has_job = true,
+                // The last job may have started it since it was looked at.
+                false => state = UnitState::parse(&name, &show().await?),
+            }
         }
         Ok(state)
     }

@@ -7,10 +7,13 @@ Several threads may ask at once. An answer that nobody waits for any more, after
 import json
 import socket
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Callable, Dict, Optional
 
 from mvm_ci_driver.errors import MachineError, RequestedAssertionFailed
+
+# How often polling conditions are looked at during a wait; each has an interval of its own besides.
+LOOK_SECONDS = 0.25
 
 KINDS = {
     "assertion": RequestedAssertionFailed,
@@ -28,16 +31,20 @@ class Engine:
         self._next = 0
         self._gone = False
         self.on_event: Callable[[Dict[str, Any]], None] = lambda event: None
-        self.before_each: Optional[Callable[[], None]] = None
+        self.before_each: Callable[[], None] = lambda: None
         threading.Thread(target=self._read, daemon=True).start()
 
     def ask(self, area: str, what: Any) -> Any:
         """Asks for something that is the script's own doing: due polling conditions are looked at first."""
-        if self.before_each is not None:
-            self.before_each()
+        self.before_each()
         return self.tell(area, what)
 
-    def tell(self, area: str, what: Any) -> Any:
+    def wait(self, area: str, what: Any) -> Any:
+        """Asks for a wait, during which polling conditions are looked at as before every command."""
+        self.before_each()
+        return self.tell(area, what, self.before_each)
+
+    def tell(self, area: str, what: Any, meanwhile: Optional[Callable[[], None]] = None) -> Any:
         future: "Future[Any]" = Future()
         with self._lock:
             if self._gone:
@@ -47,6 +54,8 @@ class Engine:
             self._waiting[number] = future
         self._send({"id": number, area: what})
         try:
+            while meanwhile is not None and not wait([future], LOOK_SECONDS).done:
+                meanwhile()
             return future.result()
         except BaseException:
             if not future.done():

@@ -176,10 +176,10 @@ class Machine:
         return written
 
     def wait_until_succeeds(self, command: str, timeout: Optional[Duration] = DEFAULT) -> str:
-        return str(self._ask("wait_until", command=command, succeeds=True, timeout=seconds(timeout)))
+        return str(self._wait("wait_until", command=command, succeeds=True, timeout=seconds(timeout)))
 
     def wait_until_fails(self, command: str, timeout: Optional[Duration] = DEFAULT) -> str:
-        return str(self._ask("wait_until", command=command, succeeds=False, timeout=seconds(timeout)))
+        return str(self._wait("wait_until", command=command, succeeds=False, timeout=seconds(timeout)))
 
     def sleep(self, secs: Optional[Duration] = None, duration: Optional[Duration] = None) -> None:
         """Sleeps in the guest's time: while the machine is paused, this does not end."""
@@ -204,7 +204,7 @@ class Machine:
         self, unit: str, user: Optional[str] = None, timeout: Optional[Duration] = DEFAULT
     ) -> None:
         """Waits until a unit is active; fails early if it failed, or is inactive with nothing under way."""
-        self._ask("wait_for_unit", unit=unit, user=user, timeout=seconds(timeout))
+        self._wait("wait_for_unit", unit=unit, user=user, timeout=seconds(timeout))
 
     def get_unit_info(self, unit: str, user: Optional[str] = None) -> Dict[str, str]:
         return dict(self._ask("unit", unit=unit, user=user)["properties"])
@@ -227,12 +227,12 @@ class Machine:
     def wait_for_open_port(
         self, port: int, addr: str = "localhost", timeout: Optional[Duration] = DEFAULT
     ) -> None:
-        self._ask("wait_for_port", port=int(port), address=addr, open=True, timeout=seconds(timeout))
+        self._wait("wait_for_port", port=int(port), address=addr, open=True, timeout=seconds(timeout))
 
     def wait_for_closed_port(
         self, port: int, addr: str = "localhost", timeout: Optional[Duration] = DEFAULT
     ) -> None:
-        self._ask("wait_for_port", port=int(port), address=addr, open=False, timeout=seconds(timeout))
+        self._wait("wait_for_port", port=int(port), address=addr, open=False, timeout=seconds(timeout))
 
     def wait_for_open_unix_socket(
         self, addr: str, is_datagram: bool = False, timeout: Optional[Duration] = DEFAULT
@@ -354,7 +354,7 @@ class Machine:
     def nested(self, msg: str, attrs: Optional[Dict[str, str]] = None) -> ContextManager[None]:
         return self._log.nested(msg, {"machine": self.name, **(attrs or {})})
 
-    # What machines without a screen cannot do
+    # What is not there: screens, keyboards, UEFI, and QEMU's own sockets
 
     def screenshot(self, filename: str) -> None:
         raise not_there("screenshot()", SCREEN)
@@ -392,6 +392,17 @@ class Machine:
     def send_chars(self, chars: str, delay: Any = timedelta(milliseconds=10)) -> None:
         raise not_there("send_chars()", KEYBOARD)
 
+    @property
+    def process(self) -> None:
+        raise not_there("process", "QEMU is not a child of the script's; pid tells its number")
+
+    @property
+    def qmp_client(self) -> None:
+        raise not_there("qmp_client", "send_monitor_command() and wait_for_qmp_event() are for this")
+
+    def wait_for_monitor_prompt(self) -> str:
+        raise not_there("wait_for_monitor_prompt()", "send_monitor_command() waits for its answer")
+
     def switch_root(self) -> None:
         raise not_there("switch_root()", "machines have one stage of booting")
 
@@ -409,6 +420,9 @@ class Machine:
 
     def _ask(self, verb: str, **arguments: Any) -> Any:
         return self._engine.ask("machine", [self.name, {verb: arguments or None}])
+
+    def _wait(self, verb: str, **arguments: Any) -> Any:
+        return self._engine.wait("machine", [self.name, {verb: arguments or None}])
 
     def _tell(self, verb: str, **arguments: Any) -> Any:
         return self._engine.tell("machine", [self.name, {verb: arguments or None}])

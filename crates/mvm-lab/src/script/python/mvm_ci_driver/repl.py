@@ -37,9 +37,12 @@ class Above:
         self._prompt = ""
 
     def ask(self, prompt: str = "") -> str:
-        self._prompt = prompt
+        with self._lock:
+            self._prompt = prompt
+        # A line that comes before the prompt is there brings one along, which is taken back.
+        back = f"\001{CLEAR_LINE}\002" if sys.stdout.isatty() else ""
         try:
-            return input(prompt)
+            return input(f"{back}{prompt}")
         finally:
             self._prompt = ""
 

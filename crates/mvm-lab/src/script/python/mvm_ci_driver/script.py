@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from mvm_ci_driver.errors import MachineError, PollingConditionError
 from mvm_ci_driver.log import Logger
+from mvm_ci_driver.world import variable
 
 # Frames in there say nothing of a script: this driver's, and those of Python's own library, on which it rests.
 HIDDEN = (Path(__file__).parent.parent, Path(traceback.__file__).parent)
@@ -53,6 +54,9 @@ def run(path: Optional[str], names: Dict[str, Any]) -> Tuple[str, Optional[str]]
         return "interrupted", None
     except MachineError as error:
         return "trouble" if is_trouble(error) else "failed", told(error)
+    except NameError as error:
+        machines = ", ".join(variable(machine.name) for machine in names["machines"])
+        return "failed", f"{told(error)}\n  the machines are {machines}"
     except BaseException as error:
         return "failed", told(error)
     return "passed", None
