@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     abi::Answer,
     engine::Engine,
-    entropy::entropy,
     guest::CannotRun,
     id::ExecutionId,
     journal::{
@@ -112,8 +111,7 @@ impl<J: Journal> Engine<J> {
                 workflows: listed(description.workflows.iter().map(String::as_str)),
             });
         }
-        #[expect(clippy::cast_possible_wrap, reason = "bits")]
-        let id = ExecutionId::new(entropy() as i64);
+        let id = ExecutionId::random();
         let start = Start {
             id,
             module: module.into(),

@@ -8,6 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::Error as _};
 
+use crate::entropy::entropy;
+
 /// Names one run of a workflow, in the whole cluster and for ever.
 ///
 /// Guests know it as a number that is not negative, all others as `wkf_` and thirteen digits of base 32.
@@ -23,6 +25,12 @@ impl ExecutionId {
     /// The id of that number; the sign is dropped.
     pub const fn new(number: i64) -> Self {
         Self(number & i64::MAX)
+    }
+
+    /// An id that no other has.
+    #[expect(clippy::cast_possible_wrap, reason = "bits")]
+    pub fn random() -> Self {
+        Self::new(entropy() as i64)
     }
 
     /// The id of a workflow that another one starts as its `nth` step: the same however often it is started.

@@ -405,6 +405,8 @@ pub enum Refused {
     JournalFull { id: ExecutionId, found: u64 },
     #[error("another engine has workflow {id} now")]
     Lost { id: ExecutionId },
+    #[error("{why}")]
+    Invalid { why: String },
     #[error("it cannot be done now, and was not: {why}")]
     Unavailable { why: String },
     #[error("nobody knows whether it was done: {why}")]

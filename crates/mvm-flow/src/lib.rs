@@ -9,6 +9,7 @@ mod entropy;
 pub mod execution;
 pub mod guest;
 pub mod http;
+pub mod hub;
 pub mod id;
 pub mod journal;
 pub mod metrics;

@@ -129,6 +129,10 @@ async fn attempt<J: Journal>(
         Err(NotRun::Refused(refused)) => return Err(refused),
         Err(NotRun::Cannot(error)) => return fail(journal, claim, error.to_string()).await,
     };
+    if !module.has(&claim.workflow) {
+        let reason = format!("module {} {} has no workflow {:?}", claim.module, claim.version, claim.workflow);
+        return fail(journal, claim, reason).await;
+    }
     let live = Live::new(rim, claim, module.clone(), (had, past), stop, paused);
     let (end, live) = module.run(&claim.workflow, live, rim.limits).await;
     live.ended(end).await

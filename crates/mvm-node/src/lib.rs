@@ -14,14 +14,16 @@
 //! - [`join`]: whether a node without data founds a cluster, joins one, or waits.
 //! - [`config`]: settings from file, environment and flags.
 //! - [`restore`]: what is checked before a cluster is started from a backup.
+//! - [`flow`]: runs workflows, by `mvm-flow`.
 //! - `worker`: runs jobs of this node's host, by `mvm-exec`.
 //! - [`serve`]: runs a node until told to stop.
 //!
-//! Not here: workflows, virtual machines, the command line.
+//! Not here: virtual machines, the command line.
 
 pub mod auth;
 pub mod config;
 pub mod consensus;
+pub mod flow;
 pub mod http;
 mod id;
 pub mod join;

@@ -21,12 +21,17 @@ use std::{
 
 use hiqlite::{NodeConfig, tls::ServerTlsConfig};
 use mvm_exec::Isolation;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 
 use self::doors::Doors;
 use crate::{
     auth::TokenFileError,
     config::Config,
+    flow::{self, FlowConfig, FlowError},
     http::{self, App, HEAD_TIMEOUT, Host, Limits},
     id,
     join::{self, Directory, DirectoryError, Phase, Standing},
@@ -48,6 +53,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What stopping jobs and giving them back may take.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long workflows may take to come to their next command, at least.
+const FLOW_GRACE_MIN: Duration = Duration::from_secs(2);
+
+/// In the data directory; where compiled modules are.
+const FLOW_CACHE: &str = "flow-modules";
 
 /// In the data directory; locked while a node uses it.
 const LOCK_FILE: &str = "node.lock";
@@ -116,6 +127,9 @@ pub enum ServeError {
         /// What is missing.
         detail: String,
     },
+    /// Workflows cannot be run.
+    #[error("could not run workflows on this host: {0}; with flow_slots = 0 the node runs none")]
+    Flow(#[from] FlowError),
     /// The HTTP server ended by itself.
     #[error("could not go on serving HTTP: {detail}")]
     Http {
@@ -177,6 +191,10 @@ async fn run(
     let doors = Doors::open(&config.access)?;
     check_cluster_ports(&config).await?;
     let listener = listen(config.listen, "HTTP", "listen").await?;
+    let flow_listener = match config.flow_listen.filter(|_| config.flow_slots > 0) {
+        Some(address) => Some(listen(address, "workflows", "flow_listen").await?),
+        None => None,
+    };
     tracing::info!(
         node = config.node_id,
         listen = %config.listen,
@@ -224,6 +242,7 @@ async fn run(
         let store = Arc::clone(&store);
         async move { store.keep().await }
     });
+    let (tokens, flow_tls) = (doors.tokens.clone(), doors.server.clone());
     keeper.spawn(doors.keep());
 
     let mut worker = JoinSet::new();
@@ -248,6 +267,32 @@ async fn run(
         ));
     }
 
+    let mut workflows = JoinSet::new();
+    let (stop_workflows, workflows_stop) = watch::channel(false);
+    if config.flow_slots > 0 {
+        let flow_config = FlowConfig {
+            node: config.node_id,
+            slots: config.flow_slots,
+            labels: config.labels.iter().cloned().collect(),
+            lease: config.lease,
+            cache: config.data_dir.join(FLOW_CACHE),
+            secrets: config.flow_secrets.clone(),
+            stop_grace: config.stop_grace.max(FLOW_GRACE_MIN),
+        };
+        let engine = Arc::new(flow::engine(Arc::clone(&store), flow_config)?);
+        let journal = Arc::clone(engine.journal());
+        keeper.spawn(async move {
+            journal.keep().await;
+        });
+        if let Some(listener) = flow_listener {
+            let router = mvm_flow::api::router(Arc::clone(&engine));
+            let router = flow::guarded(router, tokens);
+            // Cut off with the node: what is under way is waited for by clients that ask again.
+            keeper.spawn(http::serve(listener, router, flow_tls, limits, std::future::pending()));
+        }
+        workflows.spawn(async move { engine.run(workflows_stop).await });
+    }
+
     let mut shutdown = pin!(shutdown);
     let outcome = tokio::select! {
         outcome = join(&config, &store, &mut directory, backup.is_some()) => match outcome {
@@ -268,6 +313,9 @@ async fn run(
         let _ = tokio::time::timeout(GIVE_BACK_TIMEOUT, worker.join_next()).await;
     }
     worker.shutdown().await;
+    stop_workflows.send_replace(true);
+    // The engine cuts off itself what goes on for too long.
+    workflows.join_next().await;
     store.refuse_clients();
     app.end_streams();
     store.shut_down().await;

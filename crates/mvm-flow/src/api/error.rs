@@ -49,6 +49,7 @@ impl From<Refused> for ApiError {
             | Refused::NotPaused { .. }
             | Refused::JournalFull { .. }
             | Refused::Lost { .. } => StatusCode::CONFLICT,
+            Refused::Invalid { .. } => StatusCode::BAD_REQUEST,
             Refused::InboxFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refused::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refused::Unknown { .. } => StatusCode::GATEWAY_TIMEOUT,

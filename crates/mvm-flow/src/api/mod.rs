@@ -54,8 +54,13 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The interface of an engine; with a token, only for those who show it.
-pub fn router<J: Journal>(engine: Arc<Engine<J>>, token: Option<Token>) -> Router {
+/// The interface of an engine, for those only who show the token, if there is one.
+pub fn guarded<J: Journal>(engine: Arc<Engine<J>>, token: Option<Token>) -> Router {
+    router(engine).layer(from_fn_with_state(token, guard))
+}
+
+/// The interface of an engine, for everybody.
+pub fn router<J: Journal>(engine: Arc<Engine<J>>) -> Router {
     let routes = Router::new()
         .route("/version", get(flawless::version))
         .route("/api/module/deploy", post(flawless::deploy::<J>))
@@ -86,7 +91,6 @@ pub fn router<J: Journal>(engine: Arc<Engine<J>>, token: Option<Token>) -> Route
                 "the route does not take this method",
             )
         })
-        .layer(from_fn_with_state(token, guard))
         .with_state(engine)
 }
 

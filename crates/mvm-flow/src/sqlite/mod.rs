@@ -7,7 +7,6 @@
 //!
 //! What an engine left running when it died is ready again when the file is opened. A lock keeps a second engine out.
 
-mod hub;
 mod rows;
 mod schema;
 mod writer;
@@ -22,8 +21,9 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Notify;
 
-use self::{hub::Hub, writer::Writer};
+use self::writer::Writer;
 use crate::{
+    hub::Hub,
     id::{ExecutionId, ModuleHash, UnixMillis},
     journal::{
         Append, Claim, INBOX_MAX, JOURNAL_BYTES_MAX, Journal, Message, Module, Order, Outcome,

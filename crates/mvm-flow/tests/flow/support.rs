@@ -40,7 +40,7 @@ impl Flow {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let router = api::router(Arc::clone(&engine), None);
+        let router = api::router(Arc::clone(&engine));
         tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
         tasks.spawn(async move { engine.run(stopped).await });
         Self {

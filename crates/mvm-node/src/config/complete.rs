@@ -24,6 +24,14 @@ const BACKUP_KEEP_DAYS: u64 = 7;
 /// How many finished jobs the cluster keeps.
 const RETAIN_JOBS: u64 = 100_000;
 
+/// The port of flawless servers. Taken where the HTTP interface has its own usual port: several nodes on one host would
+/// all want it.
+const FLOW_PORT: u16 = 27_288;
+const HTTP_PORT: u16 = 3_020;
+
+/// How many workflows a node runs at once. Those that wait for long do not count.
+const FLOW_SLOTS: u32 = 64;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Settings {
@@ -46,8 +54,13 @@ impl Settings {
         let listen = self
             .listen
             .unwrap_or_else(|| SocketAddr::new(own_listen.into(), own.http_port));
+        let flow_listen = self.flow_listen.or_else(|| {
+            (listen.port() == HTTP_PORT).then(|| SocketAddr::new(listen.ip(), FLOW_PORT))
+        });
+        // Who may come in must be said if others can reach either.
+        let reached = flow_listen.filter(|_| listen.ip().is_loopback());
         let access = access::complete(
-            listen,
+            reached.unwrap_or(listen),
             single,
             access::Given {
                 auth: self.auth,
@@ -73,6 +86,9 @@ impl Settings {
             backup_keep: check::backup_keep(self.backup_keep_days.unwrap_or(BACKUP_KEEP_DAYS))?,
             slots: self.slots.unwrap_or(0),
             labels: self.labels.unwrap_or_default(),
+            flow_listen,
+            flow_slots: self.flow_slots.unwrap_or(FLOW_SLOTS),
+            flow_secrets: self.flow_secrets,
             stop_grace: Duration::from_millis(self.stop_grace_ms.unwrap_or(0)),
             retain_jobs: self.retain_jobs.unwrap_or(RETAIN_JOBS),
             retain_for: self.retain_days.map(|days| DAY * days),

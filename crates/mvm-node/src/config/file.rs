@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 28] = [
     "node_id",
     "data_dir",
     "listen",
@@ -25,6 +25,9 @@ const KEYS: [&str; 25] = [
     "backup_keep_days",
     "slots",
     "labels",
+    "flow_listen",
+    "flow_slots",
+    "flow_secrets",
     "stop_grace_ms",
     "retain_jobs",
     "retain_days",

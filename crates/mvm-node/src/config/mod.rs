@@ -63,6 +63,12 @@ pub struct Config {
     pub slots: u32,
     /// What its worker offers to jobs that ask for it.
     pub labels: Vec<String>,
+    /// Address and port of the interface for workflows, if there is one.
+    pub flow_listen: Option<SocketAddr>,
+    /// How many workflows this node runs at once; with none it runs no engine.
+    pub flow_slots: u32,
+    /// The file of secrets that workflows of this node may ask for.
+    pub flow_secrets: Option<PathBuf>,
     /// How long a node that stops lets its jobs go on before it gives them back.
     pub stop_grace: Duration,
     /// How many finished jobs the cluster keeps.

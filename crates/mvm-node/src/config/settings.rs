@@ -45,6 +45,12 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// What its worker offers to jobs that ask for it.
     pub labels: Option<Vec<String>>,
+    /// Address and port of the interface for workflows.
+    pub flow_listen: Option<SocketAddr>,
+    /// How many workflows this node runs at once.
+    pub flow_slots: Option<u32>,
+    /// The file of secrets that workflows of this node may ask for.
+    pub flow_secrets: Option<PathBuf>,
     /// How long a node that stops lets its jobs go on before it gives them back.
     pub stop_grace_ms: Option<u64>,
     /// How many finished jobs the cluster keeps.
@@ -92,6 +98,9 @@ impl Settings {
             labels: variable(environment, "labels", |text| {
                 Some(text.split(',').map(str::to_owned).collect())
             })?,
+            flow_listen: variable(environment, "flow_listen", |text| text.parse().ok())?,
+            flow_slots: variable(environment, "flow_slots", |text| text.parse().ok())?,
+            flow_secrets: variable(environment, "flow_secrets", |text| Some(text.into()))?,
             stop_grace_ms: variable(environment, "stop_grace_ms", |text| text.parse().ok())?,
             retain_jobs: variable(environment, "retain_jobs", |text| text.parse().ok())?,
             retain_days: variable(environment, "retain_days", |text| text.parse().ok())?,
@@ -123,6 +132,9 @@ impl Settings {
             backup_keep_days: stronger.backup_keep_days.or(self.backup_keep_days),
             slots: stronger.slots.or(self.slots),
             labels: stronger.labels.or(self.labels),
+            flow_listen: stronger.flow_listen.or(self.flow_listen),
+            flow_slots: stronger.flow_slots.or(self.flow_slots),
+            flow_secrets: stronger.flow_secrets.or(self.flow_secrets),
             stop_grace_ms: stronger.stop_grace_ms.or(self.stop_grace_ms),
             retain_jobs: stronger.retain_jobs.or(self.retain_jobs),
             retain_days: stronger.retain_days.or(self.retain_days),

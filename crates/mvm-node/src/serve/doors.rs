@@ -13,7 +13,8 @@ use crate::{
 
 /// Tokens and certificates in use.
 pub(super) struct Doors {
-    tokens: Option<Arc<Tokens>>,
+    /// Who may do what; nothing where everybody may.
+    pub(super) tokens: Option<Arc<Tokens>>,
     /// What this node shows.
     pub(super) server: Option<Arc<ServerTls>>,
     /// How it knows others.

@@ -76,6 +76,7 @@ pub(crate) struct Cluster {
 
 struct Node {
     address: SocketAddr,
+    workflows: SocketAddr,
     process: Option<Child>,
     paused: bool,
 }
@@ -99,17 +100,18 @@ impl Drop for Cluster {
 impl Cluster {
     /// Reserves ports for so many nodes; starts none.
     pub(crate) fn new(size: usize) -> Self {
-        let ports = free_ports(3 * size);
-        let addresses = ports.chunks(3).map(|ports| ports.to_vec());
+        let ports = free_ports(4 * size);
+        let addresses = ports.chunks(4).map(|ports| ports.to_vec());
         let nodes = addresses.map(|ports| Node {
             address: SocketAddr::from(([127, 0, 0, 1], ports[0])),
+            workflows: SocketAddr::from(([127, 0, 0, 1], ports[3])),
             process: None,
             paused: false,
         });
         let nodes: Vec<Node> = nodes.collect();
         let directory = tempfile::tempdir().unwrap();
         let members: Vec<String> = ports
-            .chunks(3)
+            .chunks(4)
             .zip(1..)
             .map(|(ports, id)| format!("{id}=127.0.0.1:{}:{}:{}", ports[0], ports[1], ports[2]))
             .collect();
@@ -161,6 +163,7 @@ impl Cluster {
             .env("MVM_CI_NODE_ID", id.to_string())
             .env("MVM_CI_MEMBERS", members)
             .env("MVM_CI_DATA_DIR", self.data_dir(id))
+            .env("MVM_CI_FLOW_LISTEN", self.workflows(id).to_string())
             .env("MVM_CI_SECRET_RAFT", "raft-secret-for-tests")
             .env("MVM_CI_SECRET_STORE", "store-secret-for-tests")
             // Faster than the default: nothing stalls here as an emulated machine does.
@@ -209,6 +212,11 @@ impl Cluster {
 
     pub(crate) fn address(&self, id: usize) -> SocketAddr {
         self.nodes[id - 1].address
+    }
+
+    /// Where a node's interface for workflows is.
+    pub(crate) fn workflows(&self, id: usize) -> SocketAddr {
+        self.nodes[id - 1].workflows
     }
 
     pub(crate) fn kill(&mut self, id: usize) {

@@ -7,6 +7,7 @@
 
 mod backups;
 mod cluster;
+mod counting;
 #[path = "../support/exposition.rs"]
 mod exposition;
 mod largest;
@@ -21,6 +22,7 @@ mod support;
 mod three_nodes;
 #[path = "../support/tls.rs"]
 mod tls;
+mod workflows;
 
 /// What children run; nothing in this process.
 #[test]

@@ -1,4 +1,4 @@
-//! Who watches what in this process, and what running executions are told to do.
+//! Who watches what in this process, and what running executions are told to do: for stores.
 
 use std::{
     collections::HashMap,
@@ -14,21 +14,21 @@ use crate::{
 
 /// Watchers and orders.
 #[derive(Debug, Default)]
-pub(super) struct Hub {
+pub struct Hub {
     watched: Mutex<HashMap<ExecutionId, watch::Sender<u64>>>,
     orders: Mutex<HashMap<ExecutionId, Order>>,
 }
 
 impl Hub {
     /// Watches an execution.
-    pub(super) fn watch(&self, id: ExecutionId) -> Watch {
+    pub fn watch(&self, id: ExecutionId) -> Watch {
         let mut watched = lock(&self.watched);
         let sender = watched.entry(id).or_insert_with(|| watch::channel(0).0);
         Watch(sender.subscribe())
     }
 
     /// Tells those who watch an execution that it may have changed.
-    pub(super) fn touch(&self, id: ExecutionId) {
+    pub fn touch(&self, id: ExecutionId) {
         let mut watched = lock(&self.watched);
         if let Some(sender) = watched.get(&id) {
             sender.send_modify(|changes| *changes += 1);
@@ -38,8 +38,16 @@ impl Hub {
         }
     }
 
+    /// Tells all who watch anything.
+    pub fn touch_all(&self) {
+        lock(&self.watched).retain(|_, sender| {
+            sender.send_modify(|changes| *changes += 1);
+            sender.receiver_count() > 0
+        });
+    }
+
     /// Sets what the owner of an execution is told.
-    pub(super) fn order(&self, id: ExecutionId, order: Option<Order>) {
+    pub fn order(&self, id: ExecutionId, order: Option<Order>) {
         let mut orders = lock(&self.orders);
         match order {
             Some(order) => orders.insert(id, order),
@@ -48,7 +56,7 @@ impl Hub {
     }
 
     /// What the owner of an execution is told.
-    pub(super) fn ordered(&self, id: ExecutionId) -> Order {
+    pub fn ordered(&self, id: ExecutionId) -> Order {
         lock(&self.orders).get(&id).cloned().unwrap_or(Order::GoOn)
     }
 }

@@ -1,0 +1,690 @@
+//! The engine's journal in the replicated store.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use mvm_flow::{
+    hub::Hub,
+    id::{Epoch, ExecutionId, ModuleHash},
+    journal::{
+        self, Append, Claim, INBOX_MAX, Journal, Message, Order, Outcome, Page, Refused, Shown, Start,
+        Wait, Watch,
+    },
+    module::Description,
+};
+use mvm_queue::{
+    Answer, CHUNK_BYTES_MAX, Change, Command, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX, FencingToken,
+    Filter, JobId, PAGE_MAX, Query, Refusal, Report, RequestId,
+};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::{leases::Leases, payload::Payload, words};
+use crate::{
+    consensus::{Barrier, Proposal, Reading},
+    id::{self, IdMaker},
+    store::{Deadline, Store},
+};
+
+/// The shortest time between two looks at the replica, for work and for news.
+const LOOK: Duration = Duration::from_millis(20);
+/// The same, for those who watch what another node does.
+const NEWS: Duration = Duration::from_millis(100);
+/// The pause after a change that was not decided.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often a client's change of unknown outcome is asked for again.
+const REPEATS: usize = 3;
+/// Changes asked for side by side.
+const ABREAST: usize = 64;
+/// Pages of jobs that are looked through for executions.
+const PAGES_MAX: usize = 20;
+
+/// A journal in the replicated store.
+#[derive(Debug)]
+pub(crate) struct FlowJournal<S> {
+    store: Arc<S>,
+    node: u64,
+    labels: BTreeSet<String>,
+    lease: Duration,
+    ids: IdMaker,
+    hub: Hub,
+    leases: Leases,
+    /// Something of this node's may be ready.
+    ready: Notify,
+}
+
+impl<S: Store> FlowJournal<S> {
+    pub(super) fn new(store: Arc<S>, node: u64, labels: BTreeSet<String>, lease: Duration) -> Self {
+        Self {
+            store,
+            node,
+            labels,
+            lease,
+            ids: IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX)),
+            hub: Hub::default(),
+            leases: Leases::default(),
+            ready: Notify::new(),
+        }
+    }
+
+    /// Renews leases, and tells those who watch of what other nodes do. Runs until dropped.
+    pub(crate) async fn keep(&self) -> ((), ()) {
+        let renewing = async {
+            let mut renew = tokio::time::interval(self.lease / 3);
+            loop {
+                renew.tick().await;
+                self.renew().await;
+            }
+        };
+        let telling = async {
+            let mut seen = 0;
+            loop {
+                seen = self.store.applied(seen).await;
+                self.hub.touch_all();
+                tokio::time::sleep(NEWS).await;
+            }
+        };
+        tokio::join!(renewing, telling)
+    }
+
+    async fn renew(&self) {
+        let renewals = stream::iter(self.leases.renewing()).map(async |(id, lease)| {
+            let name = format!("{}-{}-renew-{}", lease.job, lease.token, lease.renewals);
+            let change = Change::Renew {
+                job: lease.job.clone(),
+                token: lease.token,
+            };
+            match self.propose(&RequestId(name), change).await {
+                Proposal::Committed {
+                    effect: Effect::Renewed { cancel: true, .. },
+                } => {
+                    let reason = self.job(id).await.ok().and_then(|shown| shown.reason);
+                    self.hub.order(id, Some(Order::Cancel(reason.unwrap_or_default())));
+                    self.hub.touch(id);
+                }
+                Proposal::Committed {
+                    effect: Effect::Renewed { pause: true, .. },
+                } => {
+                    self.hub.order(id, Some(Order::Pause));
+                    self.hub.touch(id);
+                }
+                Proposal::Rejected { .. } => {
+                    self.leases.drop(id, lease.token);
+                    self.hub.touch(id);
+                }
+                // The next one may get through; if not, whoever takes the job fences this node off.
+                _ => {}
+            }
+        });
+        renewals.buffer_unordered(ABREAST).collect::<()>().await;
+    }
+
+    async fn propose(&self, request: &RequestId, change: Change) -> Proposal {
+        let command = Command {
+            request: request.clone(),
+            at: id::now(),
+            change,
+        };
+        let proposing = self.store.propose(command, Deadline::starting_now());
+        self.store.metrics().store.proposal(proposing).await
+    }
+
+    /// Asks for an owner's change until it is decided.
+    async fn insist(&self, claim: &Claim, what: &str, change: Change) -> Result<Effect, Refused> {
+        let request = RequestId(format!("{}-{}-{what}", claim.id, claim.epoch.0));
+        loop {
+            match self.propose(&request, change.clone()).await {
+                Proposal::Committed { effect } => return Ok(effect),
+                Proposal::Rejected { refusal } => {
+                    let refused = words::refused(claim.id, refusal);
+                    if matches!(refused, Refused::Lost { .. }) {
+                        self.leases.drop(claim.id, token(claim.epoch));
+                    }
+                    return Err(refused);
+                }
+                Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
+                Proposal::Unknown | Proposal::Unavailable { .. } => {
+                    if !self.leases.holds(claim.id, token(claim.epoch)) {
+                        return Err(Refused::Lost { id: claim.id });
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Asks for a client's change, a few times if nobody knows what became of it.
+    async fn ask(&self, change: Change) -> Result<Result<Effect, Refusal>, Refused> {
+        let request = RequestId(self.ids.request(id::now()));
+        let mut unknown = 0;
+        loop {
+            match self.propose(&request, change.clone()).await {
+                Proposal::Committed { effect } => return Ok(Ok(effect)),
+                Proposal::Rejected { refusal } => return Ok(Err(refusal)),
+                Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
+                Proposal::Unavailable { cause } if unknown == 0 => {
+                    return Err(Refused::Unavailable {
+                        why: cause.to_string(),
+                    });
+                }
+                Proposal::Unavailable { .. } | Proposal::Unknown if unknown >= REPEATS => {
+                    return Err(Refused::Unknown {
+                        why: "the cluster did not answer".into(),
+                    });
+                }
+                Proposal::Unavailable { .. } | Proposal::Unknown => {
+                    unknown += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// The same, about an execution.
+    async fn ask_about(&self, id: ExecutionId, change: Change) -> Result<Effect, Refused> {
+        let answered = self.ask(change).await?;
+        self.hub.touch(id);
+        self.ready.notify_one();
+        answered.map_err(|refusal| words::refused(id, refusal))
+    }
+
+    async fn read(&self, barrier: Barrier, query: Query) -> Result<Answer, Refused> {
+        match self.store.read(barrier, query, Deadline::starting_now()).await {
+            Reading::Done { answer, .. } => Ok(answer),
+            Reading::Unavailable { cause } => Err(Refused::Unavailable {
+                why: cause.to_string(),
+            }),
+            Reading::Broken { detail } => Err(Refused::Broken { why: detail }),
+        }
+    }
+
+    /// An execution, as the cluster knows it.
+    async fn job(&self, id: ExecutionId) -> Result<Shown, Refused> {
+        self.shown_by(Barrier::Linearizable, id).await
+    }
+
+    async fn shown_by(&self, barrier: Barrier, id: ExecutionId) -> Result<Shown, Refused> {
+        let job = job_id(id);
+        let unknown = || Refused::UnknownExecution(id);
+        let found = match self.read(barrier, Query::Job { job: job.clone() }).await? {
+            Answer::Job { job, .. } => job.ok_or_else(unknown)?,
+            other => return Err(mismatch(&other)),
+        };
+        match self.read(barrier, Query::Execution { job }).await? {
+            Answer::Execution { execution } => {
+                words::shown(&found, execution.as_ref()).ok_or_else(unknown)
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Whether this node's replica has a workflow for it, and how far the replica had come.
+    async fn is_ready(&self) -> (bool, u64) {
+        let query = Query::Ready {
+            labels: self.labels.clone(),
+            kinds: kinds(),
+        };
+        let reading = self.store.read(Barrier::Local, query, Deadline::starting_now());
+        match reading.await {
+            Reading::Done {
+                answer: Answer::Ready { count },
+                log_index,
+            } => (count > 0, log_index),
+            // A store that is not open yet has applied nothing.
+            _ => (false, 0),
+        }
+    }
+
+    /// Takes what is ready; nothing, if that is not possible now.
+    async fn take(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+        let change = Change::Claim {
+            node: self.node,
+            worker: format!("node{}", self.node),
+            slots: u32::try_from(slots).unwrap_or(u32::MAX).min(mvm_queue::SLOTS_MAX),
+            labels: self.labels.clone(),
+            kinds: kinds(),
+        };
+        let claims = match self.ask(change).await? {
+            Ok(Effect::Claimed { claims }) => claims,
+            Ok(effect) => return Err(mismatch(&effect)),
+            Err(refusal) => return Err(Refused::Invalid { why: refusal.to_string() }),
+        };
+        let began = stream::iter(claims).map(|claim| self.begin(claim));
+        let began: Vec<_> = began.buffer_unordered(ABREAST).collect().await;
+        Ok(began.into_iter().flatten().collect())
+    }
+
+    /// Makes a claim of the queue's one of the engine's. One that cannot be is ended.
+    async fn begin(&self, claim: mvm_queue::Claim) -> Option<Claim> {
+        let given_up = async |error: &str| {
+            let change = Change::Finish {
+                job: claim.job.clone(),
+                token: claim.token,
+                report: Report::failed(error, true),
+            };
+            if let Err(refused) = self.ask(change).await {
+                tracing::warn!(job = claim.job.0, %refused, "a workflow that cannot be run is not ended");
+            }
+            None
+        };
+        let Ok(id) = claim.job.0.parse::<ExecutionId>() else {
+            return given_up("a job of kind flow has an id as wkf_0h3k7c9pqrstv, which the node gives it").await;
+        };
+        let payload = match Payload::of(&claim.spec) {
+            Ok(payload) => payload,
+            Err(error) => return given_up(&error).await,
+        };
+        let (Some(version), Some(hash)) = (payload.version.clone(), payload.hash.clone()) else {
+            return given_up("it is not pinned to a module; submit it to a node's HTTP interface").await;
+        };
+        self.leases.hold(id, claim.job.clone(), claim.token);
+        self.hub.order(id, None);
+        let mut begun = Claim {
+            id,
+            epoch: Epoch(u64::try_from(claim.token.0).unwrap_or(0)),
+            input: payload.input(),
+            module: payload.module,
+            version,
+            hash,
+            workflow: payload.workflow,
+            frames: 0,
+        };
+        let start = Change::Start {
+            job: claim.job.clone(),
+            token: claim.token,
+        };
+        let started = self.insist(&begun, "start", start);
+        // The first owner finds an empty journal.
+        let frames = async {
+            match claim.token {
+                FencingToken(1) => Ok(0),
+                _ => self.frames_of(claim.job.clone()).await,
+            }
+        };
+        match tokio::join!(started, frames) {
+            (Ok(_), Ok(frames)) => {
+                begun.frames = frames;
+                Some(begun)
+            }
+            (Err(refused), _) | (_, Err(refused)) => {
+                // Its lease ends, and it is tried again.
+                tracing::info!(workflow = %id, %refused, "claimed and not begun");
+                self.leases.drop(id, claim.token);
+                None
+            }
+        }
+    }
+
+    /// How many frames a journal has, by the cluster's word. This node's replica may not have them all.
+    async fn frames_of(&self, job: JobId) -> Result<u64, Refused> {
+        let mut unavailable = 0;
+        loop {
+            match self.read(Barrier::Linearizable, Query::Execution { job: job.clone() }).await {
+                Ok(Answer::Execution { execution }) => {
+                    return Ok(execution.map_or(0, |execution| execution.frames));
+                }
+                Ok(other) => return Err(mismatch(&other)),
+                Err(Refused::Unavailable { .. }) if unavailable < REPEATS => {
+                    unavailable += 1;
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(refused) => return Err(refused),
+            }
+        }
+    }
+
+    async fn write(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
+        if append.frames.is_empty() && append.consumed.is_empty() {
+            return Ok(());
+        }
+        let what = format!("append-{}", append.first);
+        let responds = append.response.is_some();
+        let change = Change::Append {
+            job: job_id(claim.id),
+            token: token(claim.epoch),
+            first: append.first,
+            frames: append.frames,
+            consumed: append.consumed,
+            response: append.response,
+        };
+        self.insist(claim, &what, change).await?;
+        if responds {
+            self.hub.touch(claim.id);
+        }
+        Ok(())
+    }
+
+    /// The owner is none any more.
+    fn let_go(&self, claim: &Claim) {
+        self.leases.drop(claim.id, token(claim.epoch));
+        self.hub.order(claim.id, None);
+        self.hub.touch(claim.id);
+        self.ready.notify_one();
+    }
+}
+
+impl<S: Store> Journal for FlowJournal<S> {
+    async fn deploy(&self, module: &Description, bytes: Arc<[u8]>) -> Result<(), Refused> {
+        let invalid = |refusal: Refusal| match refusal {
+            Refusal::VersionTaken { name, version } => Refused::VersionTaken {
+                name,
+                version,
+                deployed: "another".into(),
+                given: module.hash.0.clone(),
+            },
+            other => Refused::Invalid {
+                why: other.to_string(),
+            },
+        };
+        let chunks: Vec<_> = bytes.chunks(CHUNK_BYTES_MAX).map(<[u8]>::to_vec).collect();
+        let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        let puts = (0..).zip(chunks).map(|(number, bytes)| {
+            self.ask(Change::PutChunk {
+                hash: module.hash.0.clone(),
+                number,
+                bytes,
+            })
+        });
+        let mut puts = stream::iter(puts).buffer_unordered(8);
+        while let Some(put) = puts.next().await {
+            put?.map_err(invalid)?;
+        }
+        let deploy = Change::Deploy {
+            name: module.name.clone(),
+            version: module.version.clone(),
+            hash: module.hash.0.clone(),
+            bytes: bytes.len() as u64,
+            chunks: count,
+        };
+        self.ask(deploy).await?.map(drop).map_err(invalid)
+    }
+
+    async fn modules(&self) -> Result<Vec<journal::Module>, Refused> {
+        match self.read(Barrier::Linearizable, Query::Modules).await? {
+            Answer::Modules { modules } => Ok(modules.into_iter().map(words::module).collect()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn module_bytes(&self, hash: &ModuleHash) -> Result<Vec<u8>, Refused> {
+        // The replica may not have it yet.
+        for barrier in [Barrier::Local, Barrier::Linearizable] {
+            let modules = match self.read(barrier, Query::Modules).await? {
+                Answer::Modules { modules } => modules,
+                other => return Err(mismatch(&other)),
+            };
+            let Some(module) = modules.into_iter().find(|module| module.hash == hash.0) else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            for number in 0..module.chunks {
+                let query = Query::Chunk {
+                    hash: hash.0.clone(),
+                    number,
+                };
+                if let Answer::Chunk { chunk: Some(chunk) } = self.read(barrier, query).await? {
+                    bytes.extend(chunk.bytes());
+                }
+            }
+            if ModuleHash::of(&bytes) == *hash {
+                return Ok(bytes);
+            }
+        }
+        Err(Refused::UnknownModule(hash.clone()))
+    }
+
+    async fn start(&self, start: Start) -> Result<(), Refused> {
+        let payload = Payload {
+            module: start.module,
+            version: Some(start.version),
+            hash: Some(start.hash),
+            workflow: start.workflow,
+            input: Value::Null,
+            input_text: Some(start.input),
+            parent: start.parent,
+        };
+        let mut spec = payload.job();
+        // A child is started once, however often its parent comes to that point.
+        spec.idempotency_key = Some(start.id.to_string());
+        spec.validate().map_err(|invalid| Refused::Invalid {
+            why: invalid.to_string(),
+        })?;
+        let change = Change::Submit {
+            job: job_id(start.id),
+            submitted_on: self.node,
+            spec: Box::new(spec),
+            tick: None,
+        };
+        self.ask_about(start.id, change).await.map(drop)
+    }
+
+    async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {
+        match self.shown_by(Barrier::Local, id).await {
+            Err(Refused::UnknownExecution(_)) => self.job(id).await,
+            shown => shown,
+        }
+    }
+
+    async fn list(&self, page: Page) -> Result<Vec<Shown>, Refused> {
+        let mut found = Vec::new();
+        let mut after: Option<Cursor> = None;
+        let mut skipping = page.before;
+        for _ in 0..PAGES_MAX {
+            let query = Query::List {
+                after,
+                limit: PAGE_MAX,
+                order: mvm_queue::Order::NewestFirst,
+                filter: Filter::default(),
+            };
+            let (jobs, next) = match self.read(Barrier::Linearizable, query).await? {
+                Answer::Jobs { jobs, next, .. } => (jobs, next),
+                other => return Err(mismatch(&other)),
+            };
+            for job in jobs.iter().filter(|job| job.spec.kind == FLOW_KIND) {
+                let Some(shown) = words::shown(job, None) else {
+                    continue;
+                };
+                if let Some(before) = skipping {
+                    if before == shown.id {
+                        skipping = None;
+                    }
+                    continue;
+                }
+                let fits = page.state.is_none_or(|state| shown.state == state)
+                    && page.module.as_ref().is_none_or(|module| shown.module == *module);
+                if fits {
+                    found.push(shown);
+                }
+                if found.len() >= page.limit {
+                    return Ok(found);
+                }
+            }
+            match next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn frames(&self, id: ExecutionId, from: u64) -> Result<Vec<Vec<u8>>, Refused> {
+        let query = Query::Frames {
+            job: job_id(id),
+            from,
+            bytes_max: FRAMES_BYTES_MAX,
+        };
+        match self.read(Barrier::Linearizable, query).await? {
+            Answer::Frames { frames } => Ok(frames.into_iter().map(|frame| frame.hex.bytes()).collect()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn send(&self, id: ExecutionId, kind: String, data: String) -> Result<(), Refused> {
+        let invalid = |why: String| Refused::Invalid { why };
+        let data: Value = serde_json::from_str(&data).map_err(|error| invalid(error.to_string()))?;
+        mvm_queue::validate_message(&kind, &data).map_err(|error| invalid(error.to_string()))?;
+        let change = Change::Send {
+            job: job_id(id),
+            kind,
+            data,
+        };
+        self.ask_about(id, change).await.map(drop)
+    }
+
+    async fn cancel(&self, id: ExecutionId, reason: String) -> Result<(), Refused> {
+        mvm_queue::validate_reason(&reason).map_err(|error| Refused::Invalid {
+            why: error.to_string(),
+        })?;
+        let change = Change::Cancel {
+            job: job_id(id),
+            reason: Some(reason.clone()),
+        };
+        self.ask_about(id, change).await?;
+        if self.leases.is_here(id) {
+            self.hub.order(id, Some(Order::Cancel(reason)));
+            self.hub.touch(id);
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, id: ExecutionId) -> Result<(), Refused> {
+        let change = Change::Pause {
+            job: job_id(id),
+            reason: None,
+        };
+        self.ask_about(id, change).await?;
+        if self.leases.is_here(id) {
+            self.hub.order(id, Some(Order::Pause));
+            self.hub.touch(id);
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, id: ExecutionId) -> Result<(), Refused> {
+        self.ask_about(id, Change::Resume { job: job_id(id) }).await?;
+        self.hub.order(id, None);
+        Ok(())
+    }
+
+    async fn retry(&self, id: ExecutionId, keep_frames: u64) -> Result<(), Refused> {
+        let change = Change::Retry {
+            job: job_id(id),
+            keep_frames: keep_frames.try_into().ok(),
+        };
+        self.ask_about(id, change).await.map(drop)
+    }
+
+    fn watch(&self, id: ExecutionId) -> Watch {
+        self.hub.watch(id)
+    }
+
+    async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+        loop {
+            let looked = Instant::now();
+            let (ready, seen) = self.is_ready().await;
+            if ready {
+                let claims = self.take(slots).await?;
+                if !claims.is_empty() {
+                    return Ok(claims);
+                }
+            }
+            let news = async {
+                self.store.applied(seen).await;
+                tokio::time::sleep_until((looked + LOOK).into()).await;
+            };
+            tokio::select! {
+                () = news => {}
+                () = self.ready.notified() => {}
+            }
+        }
+    }
+
+    async fn append(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
+        self.write(claim, append).await
+    }
+
+    async fn inbox(&self, id: ExecutionId, beyond: u64) -> Result<Vec<Message>, Refused> {
+        // The replica may still have what an owner before received. What comes later is new on every replica.
+        let barrier = match beyond {
+            0 => Barrier::Linearizable,
+            _ => Barrier::Local,
+        };
+        let query = Query::Inbox {
+            job: job_id(id),
+            beyond,
+            limit: u32::try_from(INBOX_MAX).unwrap_or(u32::MAX),
+        };
+        let messages = match self.read(barrier, query).await? {
+            Answer::Inbox { messages } => messages,
+            other => return Err(mismatch(&other)),
+        };
+        let message = |message: mvm_queue::Message| Message {
+            number: message.number,
+            kind: message.kind,
+            data: message.data.to_string(),
+        };
+        Ok(messages.into_iter().map(message).collect())
+    }
+
+    async fn order(&self, claim: &Claim) -> Result<Order, Refused> {
+        if !self.leases.holds(claim.id, token(claim.epoch)) {
+            return Err(Refused::Lost { id: claim.id });
+        }
+        Ok(self.hub.ordered(claim.id))
+    }
+
+    async fn park(&self, claim: &Claim, append: Append, wait: Wait) -> Result<(), Refused> {
+        self.write(claim, append).await?;
+        let change = Change::Park {
+            job: job_id(claim.id),
+            token: token(claim.epoch),
+            until_ms: wait.until.map(|until| mvm_queue::UnixMillis(until.0)),
+            seen: wait.message_beyond,
+        };
+        self.insist(claim, "park", change).await?;
+        self.let_go(claim);
+        Ok(())
+    }
+
+    async fn finish(&self, claim: &Claim, append: Option<Append>, outcome: Outcome) -> Result<(), Refused> {
+        if let Some(append) = append {
+            self.write(claim, append).await?;
+        }
+        let report = match outcome {
+            Outcome::Completed => Report::Succeeded { result: Value::Null },
+            Outcome::Failed { reason } => Report::failed(&reason, true),
+            Outcome::Cancelled { .. } => Report::Cancelled,
+        };
+        let change = Change::Finish {
+            job: job_id(claim.id),
+            token: token(claim.epoch),
+            report,
+        };
+        self.insist(claim, "finish", change).await?;
+        self.let_go(claim);
+        Ok(())
+    }
+}
+
+fn job_id(id: ExecutionId) -> JobId {
+    JobId(id.to_string())
+}
+
+fn token(epoch: Epoch) -> FencingToken {
+    FencingToken(i64::try_from(epoch.0).unwrap_or(i64::MAX))
+}
+
+fn kinds() -> BTreeSet<String> {
+    [FLOW_KIND.to_owned()].into()
+}
+
+/// The store answered something else than it was asked: a defect.
+fn mismatch(answer: &impl std::fmt::Debug) -> Refused {
+    Refused::Broken {
+        why: format!("the store answered {answer:?}"),
+    }
+}

@@ -1,0 +1,68 @@
+//! The workflows that this node holds, and their leases: renewed together, a few times in each.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use mvm_flow::id::ExecutionId;
+use mvm_queue::{FencingToken, JobId};
+
+/// A lease of this node's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Lease {
+    pub(super) job: JobId,
+    pub(super) token: FencingToken,
+    /// How often it was renewed, for the names of requests.
+    pub(super) renewals: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Leases(Mutex<HashMap<ExecutionId, Lease>>);
+
+impl Leases {
+    /// Holds one.
+    pub(super) fn hold(&self, id: ExecutionId, job: JobId, token: FencingToken) {
+        let lease = Lease {
+            job,
+            token,
+            renewals: 0,
+        };
+        self.lock().insert(id, lease);
+    }
+
+    /// Whether this one is held with that token.
+    pub(super) fn holds(&self, id: ExecutionId, token: FencingToken) -> bool {
+        self.lock().get(&id).is_some_and(|lease| lease.token == token)
+    }
+
+    /// Whether this one is held at all.
+    pub(super) fn is_here(&self, id: ExecutionId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    /// Forgets one that was held with that token.
+    pub(super) fn drop(&self, id: ExecutionId, token: FencingToken) {
+        let mut leases = self.lock();
+        if leases.get(&id).is_some_and(|lease| lease.token == token) {
+            leases.remove(&id);
+        }
+    }
+
+    /// All that are held, counted as renewed once more.
+    pub(super) fn renewing(&self) -> Vec<(ExecutionId, Lease)> {
+        let mut leases = self.lock();
+        leases
+            .iter_mut()
+            .map(|(id, lease)| {
+                lease.renewals += 1;
+                (*id, lease.clone())
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Lease>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a job of kind `flow` is told: which workflow to run, with what.
+
+use mvm_flow::id::{ExecutionId, ModuleHash};
+use mvm_queue::{Answer, FLOW_KIND, JobId, JobSpec, Module, Query};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    consensus::{Barrier, Reading},
+    store::{Deadline, Store},
+};
+
+/// Of an execution's job: it may lose its machine many times before it is given up.
+pub(super) const LOSSES_MAX: u32 = mvm_queue::ATTEMPTS_MAX;
+
+/// A workflow to run.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Payload {
+    /// The module.
+    pub(crate) module: String,
+    /// Its version; where a client leaves it out, the one deployed last, from when the job is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+    /// Its bytes. Clients need not name them; from when the job is submitted it is pinned to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hash: Option<ModuleHash>,
+    /// The workflow.
+    pub(crate) workflow: String,
+    /// Its input.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub(crate) input: Value,
+    /// The same as text, to the letter; wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) input_text: Option<String>,
+    /// The workflow that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<ExecutionId>,
+}
+
+impl Payload {
+    /// Reads the payload of a job.
+    pub(crate) fn of(spec: &JobSpec) -> Result<Self, String> {
+        Self::deserialize(&spec.payload).map_err(|error| {
+            format!(
+                "the payload of a job of kind {FLOW_KIND} is {{\"module\": ..., \"workflow\": ..., \"input\": ...}}: {error}"
+            )
+        })
+    }
+
+    /// The input, as JSON text.
+    pub(super) fn input(&self) -> String {
+        self.input_text.clone().unwrap_or_else(|| self.input.to_string())
+    }
+
+    /// A job that runs it.
+    pub(super) fn job(&self) -> JobSpec {
+        // Our own types have no maps with odd keys, so they always have a JSON form.
+        let payload = serde_json::to_value(self).unwrap_or_default();
+        let mut spec = JobSpec::new(FLOW_KIND, payload);
+        spec.losses_max = LOSSES_MAX;
+        spec
+    }
+}
+
+/// Pins the workflow of a job that a client submits to a module that is deployed, and names the job so that the workflow can be told its
+/// name.
+pub(crate) async fn pin<S: Store>(store: &S, spec: &mut JobSpec) -> Result<JobId, String> {
+    let mut payload = Payload::of(spec)?;
+    let reading = store
+        .read(Barrier::Linearizable, Query::Modules, Deadline::starting_now())
+        .await;
+    let modules = match reading {
+        Reading::Done {
+            answer: Answer::Modules { modules },
+            ..
+        } => modules,
+        Reading::Done { .. } => Vec::new(),
+        Reading::Unavailable { cause } => return Err(cause.to_string()),
+        Reading::Broken { detail } => return Err(detail),
+    };
+    let fits = |module: &&Module| {
+        module.name == payload.module
+            && payload.version.as_ref().is_none_or(|version| module.version == *version)
+    };
+    // They come in the order of their deployment.
+    let Some(module) = modules.iter().rfind(fits) else {
+        let version = payload.version.map(|version| format!(" {version}")).unwrap_or_default();
+        return Err(format!(
+            "there is no module {:?}{version}; `mvm-ci flow deploy` deploys one",
+            payload.module
+        ));
+    };
+    payload.version = Some(module.version.clone());
+    payload.hash = Some(ModuleHash(module.hash.clone()));
+    spec.payload = payload.job().payload;
+    spec.losses_max = LOSSES_MAX;
+    Ok(JobId(ExecutionId::random().to_string()))
+}

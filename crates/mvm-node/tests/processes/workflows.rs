@@ -1,0 +1,152 @@
+//! Workflows outlive their nodes.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, wait},
+    counting::Counting,
+    step,
+    support::{exchange, get, post_json, request},
+};
+
+#[test]
+fn workflows_go_on_elsewhere_when_their_node_dies() {
+    let server = Counting::start();
+    let mut cluster = Cluster::formed(3);
+    deploy(&cluster, 1);
+
+    step("twelve workflows of node 1 ask for a, b and c; b is not answered");
+    server.hold(Some("/b"));
+    let workflows: Vec<(String, String, bool)> = (0..12)
+        .map(|number| {
+            let (path, idempotent) = (format!("/w{number}"), number % 2 == 0);
+            let url = format!("http://{}{path}", server.address);
+            let input = json!({ "url": url, "idempotent": idempotent });
+            (start(&cluster, 1, "crash", &input), path, idempotent)
+        })
+        .collect();
+    let asleep = start(&cluster, 1, "sleeps", &json!({ "ms": 6_000 }));
+    for (_, path, _) in &workflows {
+        until(&server, &format!("{path}/b"), 1);
+    }
+
+    step("node 1 dies");
+    cluster.kill(1);
+    server.hold(None);
+    for (id, path, idempotent) in &workflows {
+        until_state(&cluster, 2, id, "completed");
+        let count = |end: &str| server.count(&format!("{path}{end}"));
+        assert_eq!((count("/a"), count("/c")), (1, 1), "{path}");
+        let response = response(&cluster, 3, id);
+        if *idempotent {
+            assert!(count("/b") >= 2, "{path}");
+            assert_eq!(response["b"], "200", "{path}");
+        } else {
+            assert_eq!(count("/b"), 1, "{path}");
+            assert_eq!(response["b"], "RequestInterrupted", "{path}");
+        }
+    }
+
+    step("one that sleeps wakes up without it, in time and no earlier");
+    until_state(&cluster, 2, &asleep, "completed");
+    let slept = response(&cluster, 2, &asleep)["elapsed_ms"].as_u64().unwrap();
+    assert!(slept >= 6_000, "{slept}");
+
+    step("a message sent to one node reaches a workflow of another");
+    let waits = start(&cluster, 2, "waits", &json!({ "timeout_ms": 30_000 }));
+    until_state(&cluster, 3, &waits, "waiting");
+    for weight in [1, 2] {
+        let data = json!({ "weight": weight }).to_string();
+        let message = json!({ "type": "pear", "data": data });
+        let path = format!("/api/workflow/send-msg/{waits}");
+        let sent = post_json(cluster.workflows(3), &path, &message).unwrap();
+        assert_eq!(sent.json(), "ok");
+    }
+    let fruit = response(&cluster, 3, &waits);
+    assert_eq!((&fruit["first"]["weight"], &fruit["second"]["weight"]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn what_an_old_owner_does_late_is_refused() {
+    let server = Counting::start();
+    let mut cluster = Cluster::formed(3);
+    deploy(&cluster, 1);
+    // Any but the leader: then nothing is to be elected.
+    let owner = if cluster.leader() == 2 { 3 } else { 2 };
+    let other = 5 - owner;
+
+    step("the owner is frozen while it asks for c");
+    server.hold(Some("/c"));
+    let url = format!("http://{}", server.address);
+    let id = start(&cluster, owner, "crash", &json!({ "url": url }));
+    until(&server, "/c", 1);
+    cluster.pause(owner);
+
+    step("another one goes on, and does not ask again");
+    until_state(&cluster, other, &id, "completed");
+    let told = response(&cluster, other, &id);
+    assert_eq!(told["c"], "RequestInterrupted");
+    let journal = get(cluster.workflows(other), &format!("/api/v1/workflows/{id}/journal")).unwrap();
+
+    step("the old owner has its answer, and nothing comes of it");
+    server.hold(None);
+    cluster.resume(owner);
+    cluster.wait_ready(owner);
+    wait("the old owner lets it go", || {
+        let metrics = get(cluster.workflows(owner), "/metrics").unwrap().text();
+        let lost = metrics.lines().find(|line| line.contains("runs_ended") && line.contains("lost"));
+        match lost {
+            Some(line) if line.ends_with(" 1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let after = get(cluster.workflows(other), &format!("/api/v1/workflows/{id}/journal")).unwrap();
+    assert_eq!(after.json(), journal.json());
+    let counts = ["/a", "/b", "/c"].map(|path| server.count(path));
+    assert_eq!(counts, [1, 1, 1]);
+}
+
+fn deploy(cluster: &Cluster, node: usize) {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/built/compat.wasm");
+    let boundary = "a-boundary-that-no-module-has";
+    let mut body = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"module\"\r\n\r\n").into_bytes();
+    body.extend(std::fs::read(built).unwrap());
+    body.extend(format!("\r\n--{boundary}--\r\n").bytes());
+    let kind = format!("multipart/form-data; boundary={boundary}");
+    let deploy = request("POST", "/api/module/deploy", &[("content-type", &kind)], &body);
+    let answer = exchange(cluster.workflows(node), &deploy).unwrap().json();
+    assert_eq!(answer["ok"]["name"], "compat", "{answer}");
+}
+
+fn start(cluster: &Cluster, node: usize, workflow: &str, input: &Value) -> String {
+    let start = json!({ "module": "compat", "workflow": workflow, "input": input });
+    let answer = post_json(cluster.workflows(node), "/api/v1/workflows", &start).unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+#[track_caller]
+fn until(server: &Counting, path: &str, count: usize) {
+    wait("the server is asked", || match server.count(path) {
+        seen if seen >= count => Ok(()),
+        seen => Err(format!("{path}: {seen}")),
+    });
+}
+
+#[track_caller]
+fn until_state(cluster: &Cluster, node: usize, id: &str, state: &str) {
+    wait("the workflow comes so far", || {
+        let shown = get(cluster.workflows(node), &format!("/api/v1/workflows/{id}"));
+        let shown = shown.map_err(|error| error.to_string())?.json();
+        if shown["state"] == state { Ok(()) } else { Err(shown.to_string()) }
+    });
+}
+
+#[track_caller]
+fn response(cluster: &Cluster, node: usize, id: &str) -> Value {
+    let answer = get(cluster.workflows(node), &format!("/api/v1/workflows/{id}/response")).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["response"].clone()
+}
