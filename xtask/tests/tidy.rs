@@ -65,7 +65,11 @@ fn files() -> Vec<PathBuf> {
             let entry = entry.unwrap();
             let kind = entry.file_type().unwrap();
             let is_root = [root(), root().join(GUESTS)].contains(&folder);
-            if kind.is_dir() && !(is_root && is_ignored(&entry.file_name().to_string_lossy())) {
+            // In a second working tree `.git` is a file.
+            if is_root && is_ignored(&entry.file_name().to_string_lossy()) {
+                continue;
+            }
+            if kind.is_dir() {
                 folders.push(entry.path());
             } else if kind.is_file() {
                 found.push(entry.path().strip_prefix(root()).unwrap().to_path_buf());
@@ -76,8 +80,8 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
-fn is_ignored(folder: &str) -> bool {
-    matches!(folder, ".git" | "target" | "runs") || folder.starts_with("target-")
+fn is_ignored(name: &str) -> bool {
+    matches!(name, ".git" | "target" | "runs") || name.starts_with("target-")
 }
 
 fn read(path: impl AsRef<Path>) -> String {

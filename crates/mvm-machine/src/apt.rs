@@ -1,6 +1,6 @@
 //! Fetches packages of the host's distribution with its own apt, as an ordinary user, without installing.
 //!
-//! What is done with a package is up to [`crate::kernel`] and [`crate::image`]; unpacking is
+//! What is done with a package is up to [`crate::kernel`], [`crate::image`] and the project's automation; unpacking is
 //! [`crate::deb`]'s. Signatures and hashes are apt's business: we never fetch by ourselves.
 //!
 //! The system's package lists are tried first. They may be absent (containers remove them), unreadable, or

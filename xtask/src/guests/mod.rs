@@ -13,14 +13,13 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, bail};
-use mvm_machine::apt::AptError;
 use mvm_machine::cache::{Cache, ContentKey};
-use mvm_machine::files;
 use serde::Deserialize;
 
 use crate::cargo::{cargo, root};
 use crate::cli::GuestsOptions;
 use crate::runner::Runner;
+use crate::stop::Stop;
 use crate::talk;
 use toolchain::{Packages, TARGET, Toolchain, Wanted};
 
@@ -43,14 +42,12 @@ pub(crate) async fn guests(runner: &mut Runner, options: GuestsOptions) -> anyho
 
 /// Builds with the compiler that the modules were built with before; where that cannot be had, with the newest.
 async fn build(runner: &mut Runner, cache: &Cache) -> anyhow::Result<()> {
-    let recorded = Packages::recorded(&record())?;
-    let toolchain = match recorded {
+    let toolchain = match Packages::recorded(&record())? {
         None => Toolchain::obtain(runner, cache, Wanted::Newest).await?,
         Some(packages) => match Toolchain::obtain(runner, cache, Wanted::These(packages)).await {
-            Err(error) if error.is::<AptError>() => {
+            Err(error) if is_unfit(&error) => {
                 talk::say(format_args!(
-                    "xtask: guests: the compiler of {} is not to be had, taking the newest: {error:#}",
-                    record().display()
+                    "xtask: guests: taking the newest compiler: {error:#}"
                 ));
                 Toolchain::obtain(runner, cache, Wanted::Newest).await?
             }
@@ -59,13 +56,13 @@ async fn build(runner: &mut Runner, cache: &Cache) -> anyhow::Result<()> {
     };
     let modules = compile(runner, &toolchain, &target_folder()).await?;
     for (name, bytes) in &modules {
-        files::replace(&built(name), bytes)?;
+        fs::write(built(name), bytes)?;
         talk::say(format_args!(
             "xtask: guests: {name}.wasm, {} bytes",
             bytes.len()
         ));
     }
-    files::replace(&record(), toolchain.packages().record().as_bytes())?;
+    fs::write(record(), toolchain.packages().record())?;
     Ok(())
 }
 
@@ -74,10 +71,8 @@ async fn check(runner: &mut Runner, cache: &Cache) -> anyhow::Result<()> {
     let packages = Packages::recorded(&record())?
         .with_context(|| format!("could not find {}", record().display()))?;
     let toolchain = match Toolchain::obtain(runner, cache, Wanted::These(packages)).await {
-        Err(error) if error.is::<AptError>() => {
-            talk::say(format_args!(
-                "xtask: guests: not compared: this host cannot get the compiler that they were built with: {error:#}"
-            ));
+        Err(error) if is_unfit(&error) => {
+            talk::say(format_args!("xtask: guests: not compared: {error:#}"));
             return Ok(());
         }
         obtained => obtained?,
@@ -100,6 +95,10 @@ async fn check(runner: &mut Runner, cache: &Cache) -> anyhow::Result<()> {
         modules.len()
     ));
     Ok(())
+}
+
+fn is_unfit(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Stop::Unfit { .. }))
 }
 
 fn complaints(built: &Modules, committed: &Modules) -> Vec<String> {

@@ -91,7 +91,7 @@ enum Unpacked {
 }
 
 impl Toolchain {
-    /// Fails with [`AptError`] where the packages are not to be had.
+    /// Fails with [`Stop::Unfit`] where the packages are not to be had, or do not run on this host.
     pub(super) async fn obtain(
         runner: &mut Runner,
         cache: &Cache,
@@ -137,7 +137,10 @@ fn unpack(cache: &Cache, wanted: &Wanted) -> anyhow::Result<Unpacked> {
     let files = match wanted {
         Wanted::Newest => Apt::fresh(fetched.path(), |apt| download(apt, &offered(apt)?)),
         Wanted::These(packages) => Apt::attempt(fetched.path(), |apt| download(apt, &packages.0)),
-    }?;
+    }
+    .map_err(|error| Stop::Unfit {
+        reason: format!("no compiler for the guests: {error}"),
+    })?;
     let packages = Packages::of_files(&files)
         .context("could not tell packages' versions from their files' names")?;
     let workspace = cache.workspace(SHELF, &packages.key())?;
