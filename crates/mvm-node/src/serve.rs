@@ -288,7 +288,13 @@ async fn run(
             let router = mvm_flow::api::router(Arc::clone(&engine));
             let router = flow::guarded(router, tokens);
             // Cut off with the node: what is under way is waited for by clients that ask again.
-            keeper.spawn(http::serve(listener, router, flow_tls, limits, std::future::pending()));
+            keeper.spawn(http::serve(
+                listener,
+                router,
+                flow_tls,
+                limits,
+                std::future::pending(),
+            ));
         }
         workflows.spawn(async move { engine.run(workflows_stop).await });
     }

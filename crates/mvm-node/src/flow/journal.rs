@@ -11,14 +11,14 @@ use mvm_flow::{
     hub::Hub,
     id::{Epoch, ExecutionId, ModuleHash},
     journal::{
-        self, Append, Claim, INBOX_MAX, Journal, Message, Order, Outcome, Page, Refused, Shown, Start,
-        Wait, Watch,
+        self, Append, Claim, INBOX_MAX, Journal, Message, Order, Outcome, Page, Refused, Shown,
+        Start, Wait, Watch,
     },
     module::Description,
 };
 use mvm_queue::{
-    Answer, CHUNK_BYTES_MAX, Change, Command, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX, FencingToken,
-    Filter, JobId, PAGE_MAX, Query, Refusal, Report, RequestId,
+    Answer, CHUNK_BYTES_MAX, Change, Command, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX,
+    FencingToken, Filter, JobId, PAGE_MAX, Query, Refusal, Report, RequestId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -103,7 +103,8 @@ impl<S: Store> FlowJournal<S> {
                     effect: Effect::Renewed { cancel: true, .. },
                 } => {
                     let reason = self.job(id).await.ok().and_then(|shown| shown.reason);
-                    self.hub.order(id, Some(Order::Cancel(reason.unwrap_or_default())));
+                    self.hub
+                        .order(id, Some(Order::Cancel(reason.unwrap_or_default())));
                     self.hub.touch(id);
                 }
                 Proposal::Committed {
@@ -193,7 +194,11 @@ impl<S: Store> FlowJournal<S> {
     }
 
     async fn read(&self, barrier: Barrier, query: Query) -> Result<Answer, Refused> {
-        match self.store.read(barrier, query, Deadline::starting_now()).await {
+        match self
+            .store
+            .read(barrier, query, Deadline::starting_now())
+            .await
+        {
             Reading::Done { answer, .. } => Ok(answer),
             Reading::Unavailable { cause } => Err(Refused::Unavailable {
                 why: cause.to_string(),
@@ -228,7 +233,9 @@ impl<S: Store> FlowJournal<S> {
             labels: self.labels.clone(),
             kinds: kinds(),
         };
-        let reading = self.store.read(Barrier::Local, query, Deadline::starting_now());
+        let reading = self
+            .store
+            .read(Barrier::Local, query, Deadline::starting_now());
         match reading.await {
             Reading::Done {
                 answer: Answer::Ready { count },
@@ -244,14 +251,20 @@ impl<S: Store> FlowJournal<S> {
         let change = Change::Claim {
             node: self.node,
             worker: format!("node{}", self.node),
-            slots: u32::try_from(slots).unwrap_or(u32::MAX).min(mvm_queue::SLOTS_MAX),
+            slots: u32::try_from(slots)
+                .unwrap_or(u32::MAX)
+                .min(mvm_queue::SLOTS_MAX),
             labels: self.labels.clone(),
             kinds: kinds(),
         };
         let claims = match self.ask(change).await? {
             Ok(Effect::Claimed { claims }) => claims,
             Ok(effect) => return Err(mismatch(&effect)),
-            Err(refusal) => return Err(Refused::Invalid { why: refusal.to_string() }),
+            Err(refusal) => {
+                return Err(Refused::Invalid {
+                    why: refusal.to_string(),
+                });
+            }
         };
         let began = stream::iter(claims).map(|claim| self.begin(claim));
         let began: Vec<_> = began.buffer_unordered(ABREAST).collect().await;
@@ -272,14 +285,18 @@ impl<S: Store> FlowJournal<S> {
             None
         };
         let Ok(id) = claim.job.0.parse::<ExecutionId>() else {
-            return given_up("a job of kind flow has an id as wkf_0h3k7c9pqrstv, which the node gives it").await;
+            return given_up(
+                "a job of kind flow has an id as wkf_0h3k7c9pqrstv, which the node gives it",
+            )
+            .await;
         };
         let payload = match Payload::of(&claim.spec) {
             Ok(payload) => payload,
             Err(error) => return given_up(&error).await,
         };
         let (Some(version), Some(hash)) = (payload.version.clone(), payload.hash.clone()) else {
-            return given_up("it is not pinned to a module; submit it to a node's HTTP interface").await;
+            return given_up("it is not pinned to a module; submit it to a node's HTTP interface")
+                .await;
         };
         self.leases.hold(id, claim.job.clone(), claim.token);
         self.hub.order(id, None);
@@ -323,7 +340,10 @@ impl<S: Store> FlowJournal<S> {
     async fn frames_of(&self, job: JobId) -> Result<u64, Refused> {
         let mut unavailable = 0;
         loop {
-            match self.read(Barrier::Linearizable, Query::Execution { job: job.clone() }).await {
+            match self
+                .read(Barrier::Linearizable, Query::Execution { job: job.clone() })
+                .await
+            {
                 Ok(Answer::Execution { execution }) => {
                     return Ok(execution.map_or(0, |execution| execution.frames));
                 }
@@ -495,7 +515,10 @@ impl<S: Store> Journal for FlowJournal<S> {
                     continue;
                 }
                 let fits = page.state.is_none_or(|state| shown.state == state)
-                    && page.module.as_ref().is_none_or(|module| shown.module == *module);
+                    && page
+                        .module
+                        .as_ref()
+                        .is_none_or(|module| shown.module == *module);
                 if fits {
                     found.push(shown);
                 }
@@ -518,14 +541,17 @@ impl<S: Store> Journal for FlowJournal<S> {
             bytes_max: FRAMES_BYTES_MAX,
         };
         match self.read(Barrier::Linearizable, query).await? {
-            Answer::Frames { frames } => Ok(frames.into_iter().map(|frame| frame.hex.bytes()).collect()),
+            Answer::Frames { frames } => {
+                Ok(frames.into_iter().map(|frame| frame.hex.bytes()).collect())
+            }
             other => Err(mismatch(&other)),
         }
     }
 
     async fn send(&self, id: ExecutionId, kind: String, data: String) -> Result<(), Refused> {
         let invalid = |why: String| Refused::Invalid { why };
-        let data: Value = serde_json::from_str(&data).map_err(|error| invalid(error.to_string()))?;
+        let data: Value =
+            serde_json::from_str(&data).map_err(|error| invalid(error.to_string()))?;
         mvm_queue::validate_message(&kind, &data).map_err(|error| invalid(error.to_string()))?;
         let change = Change::Send {
             job: job_id(id),
@@ -565,7 +591,8 @@ impl<S: Store> Journal for FlowJournal<S> {
     }
 
     async fn resume(&self, id: ExecutionId) -> Result<(), Refused> {
-        self.ask_about(id, Change::Resume { job: job_id(id) }).await?;
+        self.ask_about(id, Change::Resume { job: job_id(id) })
+            .await?;
         self.hub.order(id, None);
         Ok(())
     }
@@ -650,12 +677,19 @@ impl<S: Store> Journal for FlowJournal<S> {
         Ok(())
     }
 
-    async fn finish(&self, claim: &Claim, append: Option<Append>, outcome: Outcome) -> Result<(), Refused> {
+    async fn finish(
+        &self,
+        claim: &Claim,
+        append: Option<Append>,
+        outcome: Outcome,
+    ) -> Result<(), Refused> {
         if let Some(append) = append {
             self.write(claim, append).await?;
         }
         let report = match outcome {
-            Outcome::Completed => Report::Succeeded { result: Value::Null },
+            Outcome::Completed => Report::Succeeded {
+                result: Value::Null,
+            },
             Outcome::Failed { reason } => Report::failed(&reason, true),
             Outcome::Cancelled { .. } => Report::Cancelled,
         };

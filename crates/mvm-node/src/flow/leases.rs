@@ -34,7 +34,9 @@ impl Leases {
 
     /// Whether this one is held with that token.
     pub(super) fn holds(&self, id: ExecutionId, token: FencingToken) -> bool {
-        self.lock().get(&id).is_some_and(|lease| lease.token == token)
+        self.lock()
+            .get(&id)
+            .is_some_and(|lease| lease.token == token)
     }
 
     /// Whether this one is held at all.

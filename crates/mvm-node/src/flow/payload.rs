@@ -49,8 +49,10 @@ impl Payload {
     }
 
     /// The input, as JSON text.
-    pub(super) fn input(&self) -> String {
-        self.input_text.clone().unwrap_or_else(|| self.input.to_string())
+    pub(crate) fn input(&self) -> String {
+        self.input_text
+            .clone()
+            .unwrap_or_else(|| self.input.to_string())
     }
 
     /// A job that runs it.
@@ -68,7 +70,11 @@ impl Payload {
 pub(crate) async fn pin<S: Store>(store: &S, spec: &mut JobSpec) -> Result<JobId, String> {
     let mut payload = Payload::of(spec)?;
     let reading = store
-        .read(Barrier::Linearizable, Query::Modules, Deadline::starting_now())
+        .read(
+            Barrier::Linearizable,
+            Query::Modules,
+            Deadline::starting_now(),
+        )
         .await;
     let modules = match reading {
         Reading::Done {
@@ -81,11 +87,17 @@ pub(crate) async fn pin<S: Store>(store: &S, spec: &mut JobSpec) -> Result<JobId
     };
     let fits = |module: &&Module| {
         module.name == payload.module
-            && payload.version.as_ref().is_none_or(|version| module.version == *version)
+            && payload
+                .version
+                .as_ref()
+                .is_none_or(|version| module.version == *version)
     };
     // They come in the order of their deployment.
     let Some(module) = modules.iter().rfind(fits) else {
-        let version = payload.version.map(|version| format!(" {version}")).unwrap_or_default();
+        let version = payload
+            .version
+            .map(|version| format!(" {version}"))
+            .unwrap_or_default();
         return Err(format!(
             "there is no module {:?}{version}; `mvm-ci flow deploy` deploys one",
             payload.module

@@ -15,7 +15,10 @@ pub(super) const fn state(job: &Job) -> State {
             Some(WaitsFor::RunAfter | WaitsFor::Message) => State::Waiting,
             Some(WaitsFor::Paused) => State::Paused,
             Some(
-                WaitsFor::Dependencies | WaitsFor::Backoff | WaitsFor::Concurrency | WaitsFor::Worker,
+                WaitsFor::Dependencies
+                | WaitsFor::Backoff
+                | WaitsFor::Concurrency
+                | WaitsFor::Worker,
             )
             | None => State::Ready,
         },

@@ -30,6 +30,7 @@ mod schema;
 mod server;
 mod v1;
 mod view;
+mod workflow;
 
 use std::{
     collections::BTreeMap,

@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{App, redact};
-use mvm_queue::{Answer, Filter, Job, Order, Query, UnixMillis};
+use mvm_queue::{Answer, FLOW_KIND, Filter, Job, Order, Query, UnixMillis};
 
 use crate::{
     consensus::{Barrier, Reading},
@@ -26,7 +26,10 @@ const JOBS_SHOWN: u32 = 20;
 /// A payload is cut after so many characters.
 const PAYLOAD_CHARS_SHOWN: usize = 120;
 
-const STYLE: &str = include_str!("page.css");
+/// Nothing may be loaded, whatever a job's payload contains.
+pub(super) const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// `GET /`
 pub(super) async fn page<S: Store>(State(app): State<Arc<App<S>>>) -> impl IntoResponse {
@@ -42,11 +45,9 @@ pub(super) async fn page<S: Store>(State(app): State<Arc<App<S>>>) -> impl IntoR
         .read(Barrier::Local, query, Deadline::starting_now())
         .await;
     let html = render(&status, &reading, id::now());
-    // Nothing may be loaded, whatever a job's payload contains.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'";
     (
         [
-            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::CACHE_CONTROL, "no-store"),
         ],
         Html(html),
@@ -131,10 +132,14 @@ fn row(job: &Job, now: UnixMillis) -> String {
         .chars()
         .take(PAYLOAD_CHARS_SHOWN)
         .collect();
+    let id = escape(&job.id.0);
+    let id = match job.spec.kind == FLOW_KIND {
+        true => format!("<a href=\"/workflows/{id}\">{id}</a>"),
+        false => id,
+    };
     format!(
         "<tr><td><code>{id}</code><td>{kind}<td><span class=\"state {state}\">{state}</span><td>{node}<td>{worker}\
          <td>{age}<td><code>{payload}</code></tr>",
-        id = escape(&job.id.0),
         kind = escape(&job.spec.kind),
         state = job.state,
         node = job.submitted_on,
@@ -155,7 +160,7 @@ fn age(millis: i64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.chars().fold(
         String::with_capacity(text.len()),
         |mut escaped, character| {

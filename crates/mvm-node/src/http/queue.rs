@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use mvm_queue::{Change, FETCH_KIND, FencingToken, JobSpec, JobState, Report};
+use mvm_queue::{Change, FETCH_KIND, FLOW_KIND, FencingToken, JobSpec, JobState, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,7 +34,13 @@ type Answered = Result<Response, Problem>;
 #[serde(deny_unknown_fields)]
 struct NewJob {
     url: Option<String>,
+    kind: Option<String>,
+    module: Option<String>,
+    workflow: Option<String>,
 }
+
+/// What runs for a job of kind `flow` that names nothing but a URL.
+const CRAWLER: (&str, &str) = ("crawler", "crawl");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,15 +73,39 @@ pub(super) async fn new_job<S: Store>(
 ) -> Answered {
     let encoding = body::encoding(&headers)?;
     let bytes = body::read(&headers, body, BODY_BYTES_MAX).await?;
-    let url = match encoding {
-        Encoding::Json => body::parse_json::<NewJob>(&bytes)?.url,
+    let new = match encoding {
+        Encoding::Json => body::parse_json::<NewJob>(&bytes)?,
         Encoding::Form => {
-            let [url] = form::fields(&bytes, ["url"])?;
-            url
+            let [url, kind, module, workflow] =
+                form::fields(&bytes, ["url", "kind", "module", "workflow"])?;
+            NewJob {
+                url,
+                kind,
+                module,
+                workflow,
+            }
         }
     };
-    let url = check_url(url.as_deref())?;
-    let spec = JobSpec::new(FETCH_KIND, json!({ "url": url }));
+    let url = check_url(new.url.as_deref())?;
+    let input = json!({ "url": url });
+    let spec = match new.kind.as_deref() {
+        None | Some(FETCH_KIND) if new.module.is_none() && new.workflow.is_none() => {
+            JobSpec::new(FETCH_KIND, input)
+        }
+        Some(FLOW_KIND) => {
+            let (module, workflow) = CRAWLER;
+            let module = new.module.as_deref().unwrap_or(module);
+            let workflow = new.workflow.as_deref().unwrap_or(workflow);
+            let payload = json!({ "module": module, "workflow": workflow, "input": input });
+            JobSpec::new(FLOW_KIND, payload)
+        }
+        _ => {
+            return Err(Problem::bad_request(format!(
+                "a new job is of kind {FETCH_KIND}, or of kind {FLOW_KIND} with a module and a workflow"
+            ))
+            .hint("POST /api/v1/jobs takes jobs of any kind"));
+        }
+    };
     v1::submit(&app, &headers, spec).await
 }
 

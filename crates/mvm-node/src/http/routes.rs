@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     App, backups, cluster, events, host, metrics, openapi, output, page, queue, schedules, schema,
-    v1,
+    v1, workflow,
 };
 use crate::{auth::Scope, store::Store};
 
@@ -200,7 +200,7 @@ fn short_forms<S: Store>() -> Vec<Endpoint<S>> {
         Endpoint::post(
             SUBMIT,
             "/new-job",
-            "submit a job that fetches a URL (form or JSON: url)",
+            "submit a job that fetches a URL, or with kind=flow runs a workflow with it (form or JSON: url, kind, module, workflow)",
             queue::new_job::<S>,
         )
         .takes("NewJob", fetch())
@@ -353,6 +353,15 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             "the page",
             Content::Html,
         ),
+        Endpoint::get(
+            READ,
+            "/workflows/{id}",
+            "a page for people about one workflow",
+            workflow::page::<S>,
+        )
+        .reply(200, "the page", Content::Html)
+        .reply(404, "this node knows no such workflow", Content::Html)
+        .reply(503, "this node knows nothing yet", Content::Html),
     ]
 }
 

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use mvm_queue::{
-    Answer, Change, Effect, JobSpec, Missed, Query, StoredSchedule, validate_schedule,
+    Answer, Change, Effect, FLOW_KIND, JobSpec, Missed, Query, StoredSchedule, validate_schedule,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,6 +45,10 @@ pub(super) async fn set<S: Store>(
     let SetSchedule { cron, missed, job } = body::json(&headers, body).await?;
     let request = request_id(&app, &headers)?;
     v1::check_spec(&job)?;
+    if job.kind == FLOW_KIND {
+        return Err(Problem::bad_request("a schedule submits no workflows")
+            .hint("let its job be the command `mvm-ci flow start`"));
+    }
     let next_ms = validate_schedule(&name, &cron, &job, id::now()).map_err(Problem::invalid)?;
     let change = Change::SetSchedule {
         name: name.clone(),

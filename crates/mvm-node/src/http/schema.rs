@@ -61,7 +61,11 @@ fn requests() -> Fields {
                         "pattern": "^https?://[^/?#\\s\\u0000-\\u001f\\u007f-\\u009f][^\\s\\u0000-\\u001f\\u007f-\\u009f]*$",
                     }),
                 )],
-                vec![],
+                vec![
+                    ("kind", json!({ "enum": ["fetch", "flow"] })),
+                    ("module", text()),
+                    ("workflow", text()),
+                ],
             ),
         ),
         ("Publish", publish),

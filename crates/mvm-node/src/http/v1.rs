@@ -10,8 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use mvm_queue::{
-    Answer, Change, Claim, Cursor, Effect, FETCH_KIND, FencingToken, Filter, JobId, JobSpec, Order,
-    PAGE_MAX, Query, Refusal, Report, RequestId, UnixMillis, validate_offer,
+    Answer, Change, Claim, Cursor, Effect, FETCH_KIND, FLOW_KIND, FencingToken, Filter, JobId,
+    JobSpec, Order, PAGE_MAX, Query, Refusal, Report, RequestId, UnixMillis, validate_offer,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -27,6 +27,7 @@ use super::{
     view::{ChunkView, ClaimView, JobView},
 };
 use crate::{
+    flow::{self, Payload},
     id,
     store::Store,
     worker::{PROCESS_KIND, Process},
@@ -94,9 +95,16 @@ pub(super) async fn submit<S: Store>(
     // The store remembers requests for a while, and keys for as long as their jobs.
     spec.idempotency_key
         .get_or_insert_with(|| request.0.clone());
+    let job = if spec.kind == FLOW_KIND {
+        flow::pin(&*app.store, &mut spec)
+            .await
+            .map_err(Problem::bad_request)?
+    } else {
+        app.ids.job(id::now())
+    };
     spec.validate().map_err(Problem::invalid)?;
     let change = Change::Submit {
-        job: app.ids.job(id::now()),
+        job,
         submitted_on: app.node,
         spec: Box::new(spec),
         tick: None,
@@ -125,6 +133,9 @@ pub(super) fn check_spec(spec: &JobSpec) -> Result<(), Problem> {
     check_kind(&spec.kind)?;
     if spec.kind == FETCH_KIND {
         check_url(spec.payload.get("url").and_then(Value::as_str))?;
+    }
+    if spec.kind == FLOW_KIND {
+        Payload::of(spec).map_err(Problem::bad_request)?;
     }
     if spec.kind == PROCESS_KIND {
         Process::parse(&spec.payload).map_err(Problem::bad_request)?;

@@ -42,7 +42,14 @@ impl Counting {
     }
 
     pub(crate) fn count(&self, path: &str) -> usize {
-        self.state.seen.lock().unwrap().0.get(path).copied().unwrap_or(0)
+        self.state
+            .seen
+            .lock()
+            .unwrap()
+            .0
+            .get(path)
+            .copied()
+            .unwrap_or(0)
     }
 }
 
@@ -50,7 +57,10 @@ fn answer(state: &State, mut stream: &TcpStream) {
     let mut lines = BufReader::new(stream).lines();
     let Some(Ok(line)) = lines.next() else { return };
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+    while lines
+        .next()
+        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+    {}
     let mut seen = state.seen.lock().unwrap();
     *seen.0.entry(path.clone()).or_default() += 1;
     let held = seen.1;
@@ -59,5 +69,6 @@ fn answer(state: &State, mut stream: &TcpStream) {
     }
     drop(seen);
     // Whoever asked may be dead.
-    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n");
+    let _ =
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n");
 }

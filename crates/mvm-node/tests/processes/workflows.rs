@@ -51,7 +51,9 @@ fn workflows_go_on_elsewhere_when_their_node_dies() {
 
     step("one that sleeps wakes up without it, in time and no earlier");
     until_state(&cluster, 2, &asleep, "completed");
-    let slept = response(&cluster, 2, &asleep)["elapsed_ms"].as_u64().unwrap();
+    let slept = response(&cluster, 2, &asleep)["elapsed_ms"]
+        .as_u64()
+        .unwrap();
     assert!(slept >= 6_000, "{slept}");
 
     step("a message sent to one node reaches a workflow of another");
@@ -65,7 +67,10 @@ fn workflows_go_on_elsewhere_when_their_node_dies() {
         assert_eq!(sent.json(), "ok");
     }
     let fruit = response(&cluster, 3, &waits);
-    assert_eq!((&fruit["first"]["weight"], &fruit["second"]["weight"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&fruit["first"]["weight"], &fruit["second"]["weight"]),
+        (&json!(1), &json!(2))
+    );
 }
 
 #[test]
@@ -88,7 +93,11 @@ fn what_an_old_owner_does_late_is_refused() {
     until_state(&cluster, other, &id, "completed");
     let told = response(&cluster, other, &id);
     assert_eq!(told["c"], "RequestInterrupted");
-    let journal = get(cluster.workflows(other), &format!("/api/v1/workflows/{id}/journal")).unwrap();
+    let journal = get(
+        cluster.workflows(other),
+        &format!("/api/v1/workflows/{id}/journal"),
+    )
+    .unwrap();
 
     step("the old owner has its answer, and nothing comes of it");
     server.hold(None);
@@ -96,13 +105,19 @@ fn what_an_old_owner_does_late_is_refused() {
     cluster.wait_ready(owner);
     wait("the old owner lets it go", || {
         let metrics = get(cluster.workflows(owner), "/metrics").unwrap().text();
-        let lost = metrics.lines().find(|line| line.contains("runs_ended") && line.contains("lost"));
+        let lost = metrics
+            .lines()
+            .find(|line| line.contains("runs_ended") && line.contains("lost"));
         match lost {
             Some(line) if line.ends_with(" 1") => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
-    let after = get(cluster.workflows(other), &format!("/api/v1/workflows/{id}/journal")).unwrap();
+    let after = get(
+        cluster.workflows(other),
+        &format!("/api/v1/workflows/{id}/journal"),
+    )
+    .unwrap();
     assert_eq!(after.json(), journal.json());
     let counts = ["/a", "/b", "/c"].map(|path| server.count(path));
     assert_eq!(counts, [1, 1, 1]);
@@ -111,11 +126,18 @@ fn what_an_old_owner_does_late_is_refused() {
 fn deploy(cluster: &Cluster, node: usize) {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/built/compat.wasm");
     let boundary = "a-boundary-that-no-module-has";
-    let mut body = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"module\"\r\n\r\n").into_bytes();
+    let mut body =
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"module\"\r\n\r\n")
+            .into_bytes();
     body.extend(std::fs::read(built).unwrap());
     body.extend(format!("\r\n--{boundary}--\r\n").bytes());
     let kind = format!("multipart/form-data; boundary={boundary}");
-    let deploy = request("POST", "/api/module/deploy", &[("content-type", &kind)], &body);
+    let deploy = request(
+        "POST",
+        "/api/module/deploy",
+        &[("content-type", &kind)],
+        &body,
+    );
     let answer = exchange(cluster.workflows(node), &deploy).unwrap().json();
     assert_eq!(answer["ok"]["name"], "compat", "{answer}");
 }
@@ -140,13 +162,21 @@ fn until_state(cluster: &Cluster, node: usize, id: &str, state: &str) {
     wait("the workflow comes so far", || {
         let shown = get(cluster.workflows(node), &format!("/api/v1/workflows/{id}"));
         let shown = shown.map_err(|error| error.to_string())?.json();
-        if shown["state"] == state { Ok(()) } else { Err(shown.to_string()) }
+        if shown["state"] == state {
+            Ok(())
+        } else {
+            Err(shown.to_string())
+        }
     });
 }
 
 #[track_caller]
 fn response(cluster: &Cluster, node: usize, id: &str) -> Value {
-    let answer = get(cluster.workflows(node), &format!("/api/v1/workflows/{id}/response")).unwrap();
+    let answer = get(
+        cluster.workflows(node),
+        &format!("/api/v1/workflows/{id}/response"),
+    )
+    .unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["response"].clone()
 }
