@@ -194,7 +194,8 @@ fn code(error: &anyhow::Error) -> u8 {
             | ServeError::Tokens(_)
             | ServeError::Tls(_)
             | ServeError::Listen { .. }
-            | ServeError::Worker { .. },
+            | ServeError::Worker { .. }
+            | ServeError::Flow(_),
         ) => Verdict::Unfit.exit_code(),
         Some(ServeError::Store { .. } | ServeError::Http { .. }) | None => {
             Verdict::Failed.exit_code()
