@@ -130,7 +130,10 @@ async fn attempt<J: Journal>(
         Err(NotRun::Cannot(error)) => return fail(journal, claim, error.to_string()).await,
     };
     if !module.has(&claim.workflow) {
-        let reason = format!("module {} {} has no workflow {:?}", claim.module, claim.version, claim.workflow);
+        let reason = format!(
+            "module {} {} has no workflow {:?}",
+            claim.module, claim.version, claim.workflow
+        );
         return fail(journal, claim, reason).await;
     }
     let live = Live::new(rim, claim, module.clone(), (had, past), stop, paused);
