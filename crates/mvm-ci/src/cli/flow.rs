@@ -135,12 +135,12 @@ pub struct DeployArgs {
 /// Flags of `mvm-ci flow start`.
 #[derive(Debug, Args)]
 pub struct StartArgs {
-    /// What.
-    #[command(flatten)]
-    pub what: StartWhat,
     /// Waits for the response, and prints it instead of the id
     #[arg(long)]
     pub wait: bool,
+    /// What.
+    #[command(flatten)]
+    pub what: StartWhat,
 }
 
 /// Which workflow is to be started.
