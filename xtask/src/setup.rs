@@ -4,6 +4,7 @@
 //! When nothing is missing it needs no network, takes a fraction of a second and says one line.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Instant;
 
 use mvm_machine::cache::Cache;
@@ -48,7 +49,7 @@ pub(crate) async fn setup(runner: &mut Runner) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program that only some task of ours needs, and `mvm-ci` does not: so no survey looks for it.
+/// A program, or another file by its path, that only some task of ours needs, and `mvm-ci` does not: so no survey looks for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExtraProgram {
     name: &'static str,
@@ -100,7 +101,7 @@ pub(crate) const OF_THE_QUEUE_BENCH: [ExtraProgram; 1] = [ExtraProgram {
 }];
 
 /// For `test`.
-pub(crate) const OF_THE_TESTS: [ExtraProgram; 4] = [
+pub(crate) const OF_THE_TESTS: [ExtraProgram; 6] = [
     ExtraProgram {
         name: "tshark",
         package: "tshark",
@@ -120,6 +121,16 @@ pub(crate) const OF_THE_TESTS: [ExtraProgram; 4] = [
         name: "tc",
         package: "iproute2",
         without: "guests of tests cannot delay what they send",
+    },
+    ExtraProgram {
+        name: "pkg-config",
+        package: "pkg-config",
+        without: "the public client of workflows cannot be built",
+    },
+    ExtraProgram {
+        name: "/usr/include/openssl/ssl.h",
+        package: "libssl-dev",
+        without: "the public client of workflows cannot be built",
     },
 ];
 
@@ -142,19 +153,24 @@ async fn extra_program(runner: &mut Runner, program: ExtraProgram) -> anyhow::Re
     } = program;
     let cache = Cache::for_user().map_err(|error| unfit(error.to_string()))?;
     let host = HostView::of_this_host(cache.root().to_path_buf());
-    if host.find_program(name).is_some() {
+    if is_there(&host, name) {
         return Ok(());
     }
     talk::say(format_args!(
         "xtask: set-up: {name} missing; without it, {without}"
     ));
     apt::install(runner, &host, &BTreeSet::from([package])).await?;
-    match host.find_program(name) {
-        Some(_) => Ok(()),
-        None => Err(unfit(format!(
+    match is_there(&host, name) {
+        true => Ok(()),
+        false => Err(unfit(format!(
             "{package} is installed and brought no {name}"
         ))),
     }
+}
+
+fn is_there(host: &HostView, name: &str) -> bool {
+    let path = Path::new(name);
+    (path.is_absolute() && path.exists()) || host.find_program(name).is_some()
 }
 
 /// The kernel that machines boot, and their BusyBox, fetched when the cache has none.

@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const GUESTS: &str = "guests";
 
 /// The arrows between the crates: who may depend on whom. Anything not named here may not.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     (
         "mvm-ci",
         &[
@@ -28,18 +28,20 @@ const ARROWS: [(&str, &[&str]); 11] = [
             "mvm-check",
             "mvm-queue",
             "mvm-exec",
+            "mvm-flow",
             "mvm-machine",
         ],
     ),
     ("mvm-client", &["mvm-queue"]),
     ("mvm-lab", &["mvm-machine", "mvm-fabric", "mvm-agent"]),
     ("mvm-machine", &["mvm-agent"]),
-    ("mvm-node", &["mvm-queue", "mvm-exec"]),
+    ("mvm-node", &["mvm-queue", "mvm-exec", "mvm-flow"]),
     // Its simulation is judged by the checker.
     ("mvm-queue", &["mvm-check"]),
     ("mvm-check", &[]),
     ("mvm-exec", &[]),
     ("mvm-fabric", &[]),
+    ("mvm-flow", &[]),
     ("mvm-agent", &[]),
     ("xtask", &["mvm-machine"]),
 ];

@@ -1,6 +1,7 @@
 //! What can be typed: every command and flag. What they do is in [`crate::commands`].
 
 mod cluster;
+mod flow;
 mod job;
 mod lab;
 mod node;
@@ -24,6 +25,10 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::{
     cluster::{BackupCommand, ClusterArgs, ClusterCommand, DrainArgs, FetchArgs, OneNodeArgs},
+    flow::{
+        CancelFlowArgs, DeployArgs, EngineArgs, FlowArgs, FlowCommand, FlowUpArgs, ListFlowArgs,
+        ModuleRef, OneFlowArgs, ReplayArgs, RetryFlowArgs, SendArgs, StartArgs, StartWhat,
+    },
     job::{JobArgs, JobCommand, ListArgs, LogsArgs, OneJobArgs, SubmitArgs, WaitArgs, WorkArgs},
     lab::{AcceleratorArg, ConsoleArgs, LabArgs, RunArgs, SshArgs, UpArgs},
     node::NodeArgs,
@@ -51,6 +56,8 @@ pub enum Command {
     Schedule(ScheduleArgs),
     /// Tells how a cluster is, empties nodes of jobs, and backs up the queue
     Cluster(ClusterArgs),
+    /// Runs workflows that survive their process, and tells what becomes of them
+    Flow(FlowArgs),
     /// Runs scenarios in real virtual machines
     Test(TestArgs),
     /// Opens a prompt of Python's on a cluster, with the names of test scripts
@@ -106,12 +113,9 @@ pub struct ServeArgs {
     /// The file of tokens, which `mvm-ci token new` adds to
     #[arg(long, value_name = "PATH")]
     pub tokens: Option<PathBuf>,
-    /// How the log is written, to standard error
-    #[arg(long, value_enum, env = "MVM_CI_LOG_FORMAT", default_value_t)]
-    pub log_format: LogFormat,
-    /// What is in the log, by crate and level, as in warn,mvm_node=debug
-    #[arg(long, value_name = "FILTER", env = "MVM_CI_LOG", value_parser = log_filter, default_value = SERVE_LOG)]
-    pub log: String,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// What to do with tokens.
@@ -137,8 +141,19 @@ pub struct NewTokenArgs {
     pub file: Option<PathBuf>,
 }
 
-/// Who runs a node wants to know what it does.
-const SERVE_LOG: &str = "warn,mvm_node=info";
+/// The log of what runs until it is asked to stop.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// How the log is written, to standard error
+    #[arg(long, value_enum, env = "MVM_CI_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+    /// What is in the log, by crate and level, as in warn,mvm_node=debug; workflow is what workflows log
+    #[arg(long, value_name = "FILTER", env = "MVM_CI_LOG", value_parser = log_filter, default_value = SERVE_LOG)]
+    pub log: String,
+}
+
+/// Who runs a node, or an engine, wants to know what it does.
+const SERVE_LOG: &str = "warn,mvm_ci=info,mvm_node=info,mvm_flow=info,workflow=info";
 
 /// How a log is written.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -279,7 +294,7 @@ fn serve_help() -> String {
 
 fn exit_codes() -> String {
     format!(
-        "{}\n\n`mvm-ci job --help` has the exit codes of job, schedule and cluster.",
+        "{}\n\n`mvm-ci job --help` has the exit codes of job, schedule and cluster; `mvm-ci flow --help` those of flow.",
         codes(EXIT_CODES)
     )
 }

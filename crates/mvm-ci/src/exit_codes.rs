@@ -48,6 +48,35 @@ pub const NODE_EXIT_CODES: &[(u8, &str)] = &[
     ),
 ];
 
+/// The table of `mvm-ci flow`.
+pub const FLOW_EXIT_CODES: &[(u8, &str)] = &[
+    (
+        0,
+        "done; the workflow that was waited for responded, or ended well without; the replay is what happened",
+    ),
+    (
+        FAILED,
+        "the workflow that was waited for failed or was cancelled; the replay diverged; the engine could not go on",
+    ),
+    (
+        USAGE,
+        "usage: the command line, a file it names or the environment is wrong",
+    ),
+    (
+        UNKNOWN,
+        "unknown: a change was sent and nobody told what became of it, or what answered is no engine",
+    ),
+    (
+        UNREACHABLE,
+        "unreachable: no engine took the request, and nothing was changed; or `up` cannot have its directory or port",
+    ),
+    (REFUSED, "refused: an engine understood and said no"),
+    (
+        INTERRUPTED,
+        "interrupted: nobody waits any more, and the workflow goes on",
+    ),
+];
+
 /// The code for a call that did not succeed.
 pub const fn of_error(error: &ClientError) -> u8 {
     match error {
@@ -71,11 +100,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_has_the_table() {
-        let page = include_str!("../../../docs/cli.md");
-        for (code, meaning) in NODE_EXIT_CODES {
-            let row = format!("| {code} | {meaning} |");
-            assert!(page.contains(&row), "docs/cli.md lacks {row}");
+    fn the_pages_have_the_tables() {
+        let pages = [
+            (include_str!("../../../docs/cli.md"), NODE_EXIT_CODES),
+            (include_str!("../../../docs/workflows.md"), FLOW_EXIT_CODES),
+        ];
+        for (page, table) in pages {
+            for (code, meaning) in table {
+                let row = format!("| {code} | {meaning} |");
+                assert!(page.contains(&row), "a page in docs lacks {row}");
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ impl Client {
         };
         let keys = KeyMaker::new().map_err(|error| setup(&error))?;
         Ok(Self {
-            http: http(&options)?,
+            http: http_client(&options)?,
             options: Arc::new(options),
             preferred: Arc::new(AtomicUsize::new(0)),
             keys: Arc::new(keys),
@@ -283,7 +283,12 @@ impl Attempts {
     }
 }
 
-fn http(options: &Options) -> Result<reqwest::Client, OptionsError> {
+/// What connects as these options say.
+///
+/// # Errors
+///
+/// If the authorities are none, or the TLS library does not start.
+pub fn http_client(options: &Options) -> Result<reqwest::Client, OptionsError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("mvm-client/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(options.connect_timeout)

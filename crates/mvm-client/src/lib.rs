@@ -41,7 +41,7 @@ mod work;
 
 pub use self::{
     backups::Download,
-    calls::Client,
+    calls::{Client, http_client},
     error::{Cause, ClientError, Problem, ServerCause},
     follow::{FollowJob, FollowLog, JobEvent, LogEvent, LogPlace},
     list::JobsQuery,

@@ -75,7 +75,7 @@ pub struct ServerUrl(Url);
 
 impl ServerUrl {
     /// The address of a path there; the segments are escaped.
-    pub(crate) fn at(&self, segments: &[&str], query: &[(&'static str, String)]) -> Url {
+    pub fn at(&self, segments: &[&str], query: &[(&'static str, String)]) -> Url {
         let mut url = self.0.clone();
         // An http URL always has a path to be written to.
         if let Ok(mut path) = url.path_segments_mut() {
@@ -152,8 +152,8 @@ impl Token {
         Ok(Self(value))
     }
 
-    /// What is sent.
-    pub(crate) const fn header(&self) -> &HeaderValue {
+    /// What is sent as `Authorization`.
+    pub const fn header(&self) -> &HeaderValue {
         &self.0
     }
 }

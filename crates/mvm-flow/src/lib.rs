@@ -23,6 +23,6 @@ mod tail;
 
 pub use self::{
     ask::{Denied, Started},
-    engine::{Engine, Settings},
+    engine::{Engine, Settings, SetupError},
     sqlite::{OpenError, SqliteJournal},
 };

@@ -30,7 +30,7 @@ const BYTES_MAX: usize = 300 << 10;
 type Modules = BTreeMap<String, Vec<u8>>;
 
 pub(crate) async fn guests(runner: &mut Runner, options: GuestsOptions) -> anyhow::Result<()> {
-    let tests = in_workspace(["test", "--workspace", "--locked"]);
+    let tests = in_workspace(["test", "--locked"]);
     runner.run("guests: test", tests).await?;
     let cache = Cache::for_user()?;
     if options.check {
@@ -163,10 +163,13 @@ fn committed() -> anyhow::Result<Modules> {
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
+    /// What is built where nothing is named: the modules. Other members are programs for the host.
+    workspace_default_members: Vec<String>,
 }
 
 #[derive(Deserialize)]
 struct Package {
+    id: String,
     name: String,
     /// Absent for members of the workspace.
     source: Option<String>,
@@ -186,12 +189,12 @@ impl Metadata {
             .context("could not read what `cargo metadata` printed")
     }
 
-    fn members(&self) -> impl Iterator<Item = &str> {
-        let members = self
+    fn modules(&self) -> impl Iterator<Item = &str> {
+        let modules = self
             .packages
             .iter()
-            .filter(|package| package.source.is_none());
-        members.map(|package| package.name.as_str())
+            .filter(|package| self.workspace_default_members.contains(&package.id));
+        modules.map(|package| package.name.as_str())
     }
 
     /// The folders that crates of registries lie in.
@@ -219,19 +222,12 @@ async fn compile(
         .into_iter()
         .map(|folder| (folder, "registry"));
     let places: Vec<(&Path, &str)> = here.into_iter().chain(registries).collect();
-    let mut command = in_workspace([
-        "build",
-        "--workspace",
-        "--release",
-        "--locked",
-        "--target",
-        TARGET,
-    ]);
+    let mut command = in_workspace(["build", "--release", "--locked", "--target", TARGET]);
     command.arg("--target-dir").arg(target);
     toolchain.apply(&mut command, &places, &[]);
     runner.run("guests: build", command).await?;
     let mut modules = Modules::new();
-    for name in metadata.members() {
+    for name in metadata.modules() {
         let file = target
             .join(TARGET)
             .join("release")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use mvm_flow::journal::State;
 use mvm_queue::{Concurrency, JobState, Missed};
 
 /// A time, or how far it is from now.
@@ -82,6 +83,14 @@ pub(super) fn missed(word: &str) -> Result<Missed, String> {
 pub(super) fn state(word: &str) -> Result<JobState, String> {
     JobState::parse(word).ok_or_else(|| {
         let known = JobState::ALL.map(JobState::as_str);
+        format!("states are {}", known.join(", "))
+    })
+}
+
+/// A workflow's state.
+pub(super) fn flow_state(word: &str) -> Result<State, String> {
+    State::parse(word).ok_or_else(|| {
+        let known = State::ALL.map(State::as_str);
         format!("states are {}", known.join(", "))
     })
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use mvm_client::{Client, Options, Token};
+use serde_json::Value;
 
 use crate::cli::NodeArgs;
 
@@ -29,9 +30,12 @@ pub(super) enum InputError {
         what: &'static str,
         error: io::Error,
     },
-    /// The payload.
-    #[error("could not read the payload as JSON: {0}")]
-    Json(serde_json::Error),
+    /// A payload, an input, a message.
+    #[error("could not read {what} as JSON: {error}")]
+    Json {
+        what: &'static str,
+        error: serde_json::Error,
+    },
     /// A node.
     #[error("the cluster has no node {id}, but {known:?}")]
     Node { id: u64, known: Vec<u64> },
@@ -51,25 +55,41 @@ pub(super) enum InputError {
 
 /// The client that the flags ask for.
 pub(super) fn client(arguments: &NodeArgs) -> anyhow::Result<Client> {
-    let read = |what, path: &Path| {
-        fs::read(path).map_err(|error| InputError::File {
-            what,
-            path: path.to_owned(),
-            error,
-        })
-    };
-    let secret = match &arguments.token_file {
-        Some(path) => Some(String::from_utf8_lossy(&read("the token", path)?).into_owned()),
-        None => std::env::var(TOKEN_VARIABLE)
-            .ok()
-            .filter(|secret| !secret.is_empty()),
-    };
     let mut options = Options::new(arguments.servers.clone());
+    let secret = secret(arguments.token_file.as_deref(), TOKEN_VARIABLE)?;
     options.token = secret.as_deref().map(Token::new).transpose()?;
     let ca = arguments.ca.as_deref();
-    options.ca_pem = ca.map(|path| read("certificates", path)).transpose()?;
+    options.ca_pem = ca.map(|path| file("certificates", path)).transpose()?;
     options.deadline = arguments.timeout;
     Ok(Client::new(options)?)
+}
+
+/// A token's text: that of the file, else that of the variable, if either is given.
+pub(super) fn secret(path: Option<&Path>, variable: &str) -> Result<Option<String>, InputError> {
+    match path {
+        Some(path) => {
+            let bytes = file("the token", path)?;
+            Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        }
+        None => Ok(std::env::var(variable)
+            .ok()
+            .filter(|secret| !secret.is_empty())),
+    }
+}
+
+/// What is in a file.
+pub(super) fn file(what: &'static str, path: &Path) -> Result<Vec<u8>, InputError> {
+    fs::read(path).map_err(|error| InputError::File {
+        what,
+        path: path.to_owned(),
+        error,
+    })
+}
+
+/// JSON that is given, or in a file, or on standard input.
+pub(super) fn json(what: &'static str, given: &str) -> Result<Value, InputError> {
+    let text = value(what, given)?;
+    serde_json::from_str(&text).map_err(|error| InputError::Json { what, error })
 }
 
 /// A value that is given, or in a file (`@FILE`), or on standard input (`-`).

@@ -4,6 +4,7 @@ mod attach;
 mod cluster;
 mod connect;
 mod doctor;
+mod flow;
 mod image;
 mod job;
 mod output;
@@ -34,7 +35,7 @@ use self::{
     test::{NothingLeft, UnknownScenario},
 };
 use crate::{
-    cli::{Cli, Command, LogFormat},
+    cli::{Cli, Command, FlowArgs, FlowCommand, LogArgs, LogFormat},
     exit_codes::{self, USAGE},
 };
 
@@ -44,11 +45,12 @@ const SHUTDOWN_ALLOWED: Duration = Duration::from_millis(500);
 /// Does what the command line says; errors are printed with their causes.
 pub fn run(cli: Cli) -> ExitCode {
     match &cli.command {
-        Command::Serve(arguments) => {
-            log(EnvFilter::new(&arguments.log), arguments.log_format);
-        }
+        Command::Serve(arguments) => serve_log(&arguments.log),
+        Command::Flow(FlowArgs {
+            command: FlowCommand::Up(arguments),
+        }) => serve_log(&arguments.log),
         // The verifier logs what the error says in any case.
-        Command::Job(_) | Command::Schedule(_) | Command::Cluster(_) => {
+        Command::Job(_) | Command::Schedule(_) | Command::Cluster(_) | Command::Flow(_) => {
             log(filter("warn,rustls_platform_verifier=off"), LogFormat::Text);
         }
         // Who runs a scenario has the report, but for the minutes in which an image is built.
@@ -80,6 +82,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Job(arguments) => job::job(arguments).await,
             Command::Schedule(arguments) => schedule::schedule(arguments).await,
             Command::Cluster(arguments) => cluster::cluster(arguments).await,
+            Command::Flow(arguments) => flow::flow(arguments).await,
             Command::Test(arguments) => test::test(arguments).await,
             Command::Repl(arguments) => repl::repl(arguments).await,
             Command::Up(arguments) => up::up(arguments).await,
@@ -92,6 +95,11 @@ pub fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_timeout(SHUTDOWN_ALLOWED);
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// Logs what the flags of a server say.
+fn serve_log(arguments: &LogArgs) {
+    log(EnvFilter::new(&arguments.log), arguments.log_format);
 }
 
 /// What the environment says is to be logged, else the default.
@@ -183,6 +191,9 @@ fn code(error: &anyhow::Error) -> u8 {
     }
     if let Some(error) = error.downcast_ref::<ClientError>() {
         return exit_codes::of_error(error);
+    }
+    if let Some(code) = flow::code(error) {
+        return code;
     }
     match error.downcast_ref() {
         Some(

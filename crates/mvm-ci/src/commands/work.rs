@@ -4,7 +4,7 @@ use mvm_queue::JobSpec;
 use serde_json::{Map, Value, json};
 
 use super::{
-    connect::{InputError, value},
+    connect::{self, InputError, value},
     output,
 };
 use crate::cli::WorkArgs;
@@ -15,13 +15,7 @@ const PROCESS_KIND: &str = "process";
 /// A job that waits for nothing. Whether it is accepted is the node's to say.
 pub(super) fn spec(arguments: WorkArgs) -> Result<JobSpec, InputError> {
     let mut spec = match &arguments.kind {
-        Some(kind) => {
-            let payload = value("the payload", &arguments.payload)?;
-            JobSpec::new(
-                kind,
-                serde_json::from_str(&payload).map_err(InputError::Json)?,
-            )
-        }
+        Some(kind) => JobSpec::new(kind, connect::json("the payload", &arguments.payload)?),
         None => JobSpec::new(PROCESS_KIND, process(&arguments)?),
     };
     spec.labels = arguments.labels.into_iter().collect();

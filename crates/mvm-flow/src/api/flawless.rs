@@ -24,12 +24,7 @@ pub(super) async fn deploy<J: Journal>(
 ) -> Result<Json<Value>, ApiError> {
     let bytes = upload::module(request).await?;
     let module = engine.deploy(bytes).await?;
-    Ok(Json(json!({ "ok": {
-        "name": module.name,
-        "version": module.version,
-        "workflows": module.workflows,
-        "hash": module.hash,
-    } })))
+    Ok(Json(json!({ "ok": module })))
 }
 
 #[derive(Deserialize)]
@@ -72,12 +67,13 @@ fn ok(id: String, response: Option<String>) -> Json<Value> {
 }
 
 /// A message, as it is sent.
-#[derive(Deserialize, Serialize)]
-pub(super) struct Message {
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SendRequest {
+    /// Its type.
     #[serde(rename = "type")]
-    kind: String,
+    pub kind: String,
     /// JSON text.
-    data: String,
+    pub data: String,
 }
 
 pub(super) async fn send<J: Journal>(
@@ -86,7 +82,7 @@ pub(super) async fn send<J: Journal>(
     body: Body,
 ) -> Result<Json<&'static str>, ApiError> {
     let id = id.parse()?;
-    let message: Message = body::json(body).await?;
+    let message: SendRequest = body::json(body).await?;
     engine.send(id, message.kind, message.data).await?;
     Ok(Json("ok"))
 }

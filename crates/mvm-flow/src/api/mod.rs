@@ -26,7 +26,10 @@ use axum::{
 };
 
 use self::error::ApiError;
-pub use self::v1::{Cancel, Entry, LogLine, Retry, StartRequest, StartedReply};
+pub use self::{
+    flawless::SendRequest,
+    v1::{Cancel, Entry, LogLine, ResponseReply, Retry, StartRequest, StartedReply},
+};
 use crate::{engine::Engine, journal::Journal};
 
 /// What may be asked for without a token.

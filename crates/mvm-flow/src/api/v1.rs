@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{body, error::ApiError};
 use crate::{
@@ -159,20 +159,27 @@ pub(super) async fn logs<J: Journal>(
     Ok(Json(records.into_iter().filter_map(line).collect()))
 }
 
+/// What a workflow responded with.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ResponseReply {
+    /// The workflow.
+    pub id: ExecutionId,
+    /// Its response; `null` also if it ended without one.
+    pub response: Value,
+}
+
 /// Waits for the response. The same as the answer of the public interface to a start.
 pub(super) async fn response<J: Journal>(
     State(engine): App<J>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ResponseReply>, ApiError> {
     let id: ExecutionId = id.parse()?;
-    match engine.response(id).await? {
-        Started::Response(text) => {
-            let response: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-            Ok(Json(json!({ "id": id, "response": response })))
-        }
-        Started::Silent => Ok(Json(json!({ "id": id, "response": null }))),
-        Started::Ended { reason } => Err(ApiError::new(StatusCode::CONFLICT, reason)),
-    }
+    let response = match engine.response(id).await? {
+        Started::Response(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        Started::Silent => Value::Null,
+        Started::Ended { reason } => return Err(ApiError::new(StatusCode::CONFLICT, reason)),
+    };
+    Ok(Json(ResponseReply { id, response }))
 }
 
 /// Why to cancel.

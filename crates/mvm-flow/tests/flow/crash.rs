@@ -114,11 +114,8 @@ async fn a_death_at_any_point_of_the_journal_ends_in_the_same_state() {
                         .as_str()
                         .is_some_and(|url| url.ends_with(path))
             };
-            let entries = entries.as_array().unwrap()[..died].iter().enumerate();
-            entries
-                .map(|(place, entry)| (place, entry))
-                .find(|(_, entry)| is(entry))
-                .map(|(place, _)| place)
+            let entries = entries.as_array().unwrap();
+            entries[..died].iter().position(|entry| is(&entry))
         };
         for (path, idempotent) in [("/a", false), ("/b", true), ("/c", false)] {
             let asked = recorded("asked", path);

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod bad_input;
+mod border;
 mod crash;
 mod guests;
 mod life;
