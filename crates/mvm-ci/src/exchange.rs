@@ -18,10 +18,41 @@ pub struct Call<'a> {
     pub method: &'a str,
     /// Path and query.
     pub path: &'a str,
-    /// As JSON.
-    pub body: Option<Value>,
+    /// The body.
+    pub body: Option<Content>,
     /// The request's id.
     pub key: Option<&'a str>,
+}
+
+/// A body with its content type.
+#[derive(Clone, Debug)]
+pub struct Content {
+    kind: String,
+    bytes: Bytes,
+}
+
+impl Content {
+    /// A form with one file in it.
+    pub fn form(field: &str, file: &[u8]) -> Self {
+        // None of our files has it.
+        let boundary = "mvm-ci-0b6f5f0e2d6c4f5a";
+        let head =
+            format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{field}\"\r\n\r\n");
+        let end = format!("\r\n--{boundary}--\r\n");
+        Self {
+            kind: format!("multipart/form-data; boundary={boundary}"),
+            bytes: [head.as_bytes(), file, end.as_bytes()].concat().into(),
+        }
+    }
+}
+
+impl From<Value> for Content {
+    fn from(value: Value) -> Self {
+        Self {
+            kind: "application/json".into(),
+            bytes: value.to_string().into(),
+        }
+    }
 }
 
 /// Sends a request and returns status and body; a body that is no JSON is null. The error says what became of the connection.
@@ -43,8 +74,8 @@ where
     }
     let mut body = Bytes::new();
     if let Some(content) = call.body {
-        request = request.header("content-type", "application/json");
-        body = content.to_string().into();
+        request = request.header("content-type", content.kind);
+        body = content.bytes;
     }
     let request = request
         .body(Full::new(body))

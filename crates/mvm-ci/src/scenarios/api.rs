@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use mvm_lab::node::Node;
 use serde_json::{Value, json};
 
-use crate::exchange::{Call, exchange};
+use crate::exchange::{Call, Content, exchange};
 
 /// The port nodes serve on.
 pub(super) const PORT: u16 = 3020;
+/// The port of their interface for workflows.
+pub(super) const FLOW_PORT: u16 = 27288;
 /// Longer than any deadline the node promises: a longer wait is a hang, and the node's fault.
 const CALL_ALLOWED: Duration = Duration::from_secs(10);
 
@@ -73,6 +75,28 @@ pub(super) async fn call(
     path: &str,
     json: Option<(Value, &str)>,
 ) -> Result<Answer, CallError> {
+    let (body, key) = json.unzip();
+    send(node, PORT, method, path, body.map(Content::from), key).await
+}
+
+/// Sends a request to the interface for workflows.
+pub(super) async fn flow(
+    node: &Node,
+    method: &'static str,
+    path: &str,
+    body: Option<Content>,
+) -> Result<Answer, CallError> {
+    send(node, FLOW_PORT, method, path, body, None).await
+}
+
+async fn send(
+    node: &Node,
+    port: u16,
+    method: &'static str,
+    path: &str,
+    body: Option<Content>,
+    key: Option<&str>,
+) -> Result<Answer, CallError> {
     let failed = |cause: String| CallError {
         node: node.name().to_owned(),
         method,
@@ -80,7 +104,6 @@ pub(super) async fn call(
         cause,
     };
     let started = Instant::now();
-    let (body, key) = json.unzip();
     let call = Call {
         host: node.name(),
         method,
@@ -89,7 +112,7 @@ pub(super) async fn call(
         key,
     };
     let answering = async {
-        let stream = node.dial(PORT).await.map_err(|error| error.to_string())?;
+        let stream = node.dial(port).await.map_err(|error| error.to_string())?;
         exchange(stream, call).await
     };
     let (status, body) = tokio::time::timeout(CALL_ALLOWED, answering)

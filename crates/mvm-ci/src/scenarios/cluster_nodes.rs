@@ -168,7 +168,9 @@ pub(super) struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     pub(super) fn new(lab: &'a Lab) -> Cluster<'a> {
-        let names = lab.nodes().map(|node| node.name().to_owned()).collect();
+        let names = lab.nodes().map(|node| node.name().to_owned());
+        // Other machines are not of the cluster.
+        let names = names.filter(|name| name.starts_with("node")).collect();
         Cluster {
             lab,
             names,

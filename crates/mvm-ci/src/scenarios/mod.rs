@@ -11,6 +11,7 @@ mod elections;
 mod firewall;
 mod flap;
 mod hundred;
+mod independent_engines;
 mod judged;
 mod latency;
 mod ledger;
@@ -21,6 +22,8 @@ mod pair;
 mod simple_network;
 mod steal;
 mod under_load;
+mod workflow_failover;
+mod workflows;
 mod writes;
 
 use std::path::Path;
@@ -49,5 +52,7 @@ pub fn all(program: &Path) -> Vec<Scenario> {
         minority::scenario(program),
         elections::scenario(program),
         concurrent::scenario(program),
+        workflow_failover::scenario(program),
+        independent_engines::scenario(program),
     ]
 }

@@ -255,7 +255,7 @@ async fn send(
             host: "node",
             method: request.method,
             path: &request.path,
-            body: request.body,
+            body: request.body.map(Into::into),
             key,
         };
         exchange(stream, call).await
