@@ -79,6 +79,8 @@ impl<J: Journal> Engine<J> {
             .module(&module.hash, async move { Ok::<_, Denied>(given.to_vec()) })
             .await?;
         self.journal().deploy(&module, bytes).await?;
+        let key = (module.name.clone(), module.version.clone());
+        self.described().insert(key, Arc::new(module.clone()));
         tracing::info!(module = module.name, version = module.version, hash = %module.hash, "deployed");
         Ok(module)
     }
@@ -129,8 +131,14 @@ impl<J: Journal> Engine<J> {
     /// What a deployed module is; told once from its bytes, which never change.
     async fn description(&self, module: &str, version: &str) -> Result<Arc<Description>, Denied> {
         let key = (module.to_owned(), version.to_owned());
-        if let Some(known) = self.described().get(&key) {
-            return Ok(Arc::clone(known));
+        let known = || self.described().get(&key).map(Arc::clone);
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        // One looks; who comes meanwhile waits for what it finds.
+        let _looking = self.describing.lock().await;
+        if let Some(known) = known() {
+            return Ok(known);
         }
         let modules = self.journal().modules().await?;
         let of_name: BTreeMap<&str, &Module> = modules

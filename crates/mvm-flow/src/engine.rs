@@ -73,6 +73,7 @@ pub enum SetupError {
 pub struct Engine<J: Journal> {
     pub(crate) rim: Arc<Rim<J>>,
     described: Mutex<Described>,
+    pub(crate) describing: tokio::sync::Mutex<()>,
     slots: usize,
     stop_grace: Duration,
 }
@@ -96,6 +97,7 @@ impl<J: Journal> Engine<J> {
                 metrics: Arc::default(),
             }),
             described: Mutex::default(),
+            describing: tokio::sync::Mutex::default(),
             slots: settings.slots.max(1),
             stop_grace: settings.stop_grace,
         })

@@ -21,7 +21,7 @@ use std::{
 use crate::{
     abi::{
         Answer, Command, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpTransportError,
-        Line, Number,
+        Number,
     },
     id::{ExecutionId, UnixMillis},
     record::{Digest, Record, SecretReference, What},
@@ -52,8 +52,13 @@ pub enum Step {
 /// What the rim does for a guest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Emit a line that is in the journal already.
-    Log(Line),
+    /// Emit a line that is in the journal already. Secrets in it are masked.
+    Log {
+        /// Its level, in lower case.
+        level: String,
+        /// The line.
+        text: String,
+    },
     /// Look up a secret. If it was given out before it must still be the same.
     Secret {
         /// Its name.
@@ -349,10 +354,13 @@ impl Execution {
             });
         };
         let effect = match command {
-            Command::Log(line) => {
+            Command::Log(_) => {
                 self.open = Some(open);
                 self.close(Answer::Unit, None, None, at);
-                return Step::Perform(Effect::Log(line));
+                match what {
+                    What::Log { level, text } => Effect::Log { level, text },
+                    _ => unreachable!("a line of the log in short is one"),
+                }
             }
             Command::Random(kind) => {
                 self.open = Some(open);
@@ -585,7 +593,10 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
-    use crate::{abi::HttpConfig, id::Epoch};
+    use crate::{
+        abi::{HttpConfig, Line},
+        id::Epoch,
+    };
 
     const ID: ExecutionId = ExecutionId::new(7);
 

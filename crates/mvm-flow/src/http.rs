@@ -4,7 +4,7 @@ use std::{error::Error as StdError, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
-    Client, Method, Response, Url,
+    Client, ClientBuilder, Method, Response, Url,
     header::{HeaderMap, HeaderName, HeaderValue},
     redirect::Policy,
 };
@@ -25,13 +25,26 @@ pub struct Http {
     client: Client,
 }
 
+/// Makes a client; on a host that has no certificates of authorities, as small machines do not, one that trusts none: it can still speak
+/// http.
+pub fn client(builder: impl Fn() -> ClientBuilder) -> Result<Client, reqwest::Error> {
+    builder().build().or_else(|error| {
+        tracing::warn!(
+            error = in_full(&error),
+            "no server will be trusted by https"
+        );
+        builder().tls_certs_only([]).build()
+    })
+}
+
 impl Http {
     /// Prepares to send requests.
     pub fn new() -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .redirect(Policy::limited(REDIRECTS_MAX))
-            .user_agent(USER_AGENT)
-            .build()?;
+        let client = client(|| {
+            Client::builder()
+                .redirect(Policy::limited(REDIRECTS_MAX))
+                .user_agent(USER_AGENT)
+        })?;
         Ok(Self { client })
     }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -57,9 +58,13 @@ pub(crate) async fn run<J: Journal>(rim: &Arc<Rim<J>>, claim: Claim, stop: watch
     let id = claim.id;
     rim.metrics.run_begins();
     let (pause, paused) = watch::channel(false);
-    let running = attempt(rim, &claim, stop, paused);
+    let running = AssertUnwindSafe(attempt(rim, &claim, stop, paused)).catch_unwind();
     let ended = tokio::select! {
-        ended = running => ended,
+        ended = running => match ended {
+            Ok(ended) => ended,
+            // A defect of ours, which the next run would meet again.
+            Err(_panic) => fail(&*rim.journal, &claim, "the engine panicked".into()).await,
+        },
         order = orders(&*rim.journal, &claim, &pause) => order.map(|()| Ended::Cancelled),
     };
     let ended = ended.unwrap_or_else(|error| match error {
@@ -269,8 +274,8 @@ impl<J: Journal> Live<J> {
         self.tail
             .push(fresh, matches!(effect, Effect::Respond { .. }));
         Ok(match effect {
-            Effect::Log(line) => {
-                emit(&self.claim, &line);
+            Effect::Log { level, text } => {
+                emit(&self.claim, &level, &text);
                 Performed::Logged
             }
             Effect::Print(_) => Performed::Printed,
@@ -515,14 +520,14 @@ pub(crate) async fn told(something: &mut watch::Receiver<bool>) {
 }
 
 /// Puts a line of a workflow into this process's log.
-fn emit(claim: &Claim, line: &Line) {
+fn emit(claim: &Claim, level: &str, text: &str) {
     let (workflow, name) = (claim.id, &claim.workflow);
-    match line {
-        Line::Error(text) => tracing::error!(target: "workflow", %workflow, name, "{text}"),
-        Line::Warn(text) => tracing::warn!(target: "workflow", %workflow, name, "{text}"),
-        Line::Info(text) => tracing::info!(target: "workflow", %workflow, name, "{text}"),
-        Line::Debug(text) => tracing::debug!(target: "workflow", %workflow, name, "{text}"),
-        Line::Trace(text) => tracing::trace!(target: "workflow", %workflow, name, "{text}"),
+    match level {
+        "error" => tracing::error!(target: "workflow", %workflow, name, "{text}"),
+        "warn" => tracing::warn!(target: "workflow", %workflow, name, "{text}"),
+        "info" => tracing::info!(target: "workflow", %workflow, name, "{text}"),
+        "debug" => tracing::debug!(target: "workflow", %workflow, name, "{text}"),
+        _ => tracing::trace!(target: "workflow", %workflow, name, "{text}"),
     }
 }
 

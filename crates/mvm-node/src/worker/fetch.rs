@@ -29,12 +29,14 @@ impl Fetch {
         let url = url.ok_or("a fetch job needs a url in its payload")?;
         let url = url.to_owned();
         let timeout = job.timeout_ms.map_or(TIMEOUT, Duration::from_millis);
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(Policy::limited(REDIRECTS_MAX))
-            .user_agent(USER_AGENT)
-            .build()
+        let builder = || {
+            Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
+                .redirect(Policy::limited(REDIRECTS_MAX))
+                .user_agent(USER_AGENT)
+        };
+        let client = mvm_flow::http::client(builder)
             .map_err(|error| format!("could not prepare to fetch: {}", in_full(&error)))?;
         let (tell, report) = watch::channel(None);
         let (cancelled, mut cancel) = watch::channel(false);
