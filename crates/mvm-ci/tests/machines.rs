@@ -50,3 +50,13 @@ fn elections() {
 fn concurrent() {
     check("concurrent", StartBy::Snapshot);
 }
+
+#[test]
+fn workflow_failover() {
+    check("workflow-failover", StartBy::Snapshot);
+}
+
+#[test]
+fn independent_engines() {
+    check("independent-engines", StartBy::Snapshot);
+}
