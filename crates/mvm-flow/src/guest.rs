@@ -107,6 +107,8 @@ pub struct Guests<H: 'static> {
     engine: Engine,
     /// With each, when it was last used, counted in uses.
     compiled: Mutex<HashMap<ModuleHash, (u64, Runnable<H>)>>,
+    /// One module is compiled at a time: many workflows begin with the same one.
+    compiling: tokio::sync::Mutex<()>,
 }
 
 impl<H> std::fmt::Debug for Guests<H> {
@@ -174,6 +176,7 @@ impl<H: Host> Guests<H> {
         Ok(Self {
             engine,
             compiled: Mutex::default(),
+            compiling: tokio::sync::Mutex::default(),
         })
     }
 
@@ -183,6 +186,10 @@ impl<H: Host> Guests<H> {
         hash: &ModuleHash,
         bytes: impl Future<Output = Result<Vec<u8>, E>>,
     ) -> Result<Runnable<H>, E> {
+        if let Some(module) = self.known(hash) {
+            return Ok(module);
+        }
+        let _compiling = self.compiling.lock().await;
         if let Some(module) = self.known(hash) {
             return Ok(module);
         }
