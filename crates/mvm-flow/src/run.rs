@@ -453,7 +453,7 @@ impl<J: Journal> Live<J> {
                 Stopped::Lacks(what) => {
                     tracing::warn!(workflow = %self.claim.id, what, "waits");
                     let until = Some(UnixMillis::of(SystemTime::now() + LACK_PAUSE));
-                    let lacks = Some(what);
+                    let lacks = Some(cut(what));
                     self.park(Wait {
                         until,
                         lacks,

@@ -243,6 +243,9 @@ pub enum Change {
         until_ms: Option<UnixMillis>,
         /// Until there is a message with a larger number.
         seen: Option<u64>,
+        /// What it lacks, for people; the job's error until it goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Uploads a piece of a module. That of a deployed module is left alone.
     PutChunk {

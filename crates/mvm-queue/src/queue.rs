@@ -183,7 +183,8 @@ impl Queue {
                 token,
                 until_ms,
                 seen,
-            } => self.park(job, *token, *until_ms, *seen, at),
+                reason,
+            } => self.park(job, *token, *until_ms, *seen, reason.as_deref(), at),
             Change::PutChunk {
                 hash,
                 number,

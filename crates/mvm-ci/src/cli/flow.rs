@@ -82,7 +82,7 @@ pub struct EngineArgs {
 /// Flags of `mvm-ci flow up`.
 #[derive(Debug, Args)]
 pub struct FlowUpArgs {
-    /// Where modules and journals are kept [default: ~/.local/state/mvm-ci/flow]
+    /// Where modules and journals are kept [default: ~/.local/state/mvm-ci-flow]
     #[arg(long, value_name = "DIR")]
     pub working_dir: Option<PathBuf>,
     /// Where clients come in
@@ -106,6 +106,9 @@ pub struct FlowUpArgs {
     /// WebAssembly instructions that a workflow may compute between two commands; the default takes some ten seconds
     #[arg(long, value_name = "COUNT", default_value = "20000000000", value_parser = clap::value_parser!(u64).range(1..))]
     pub instructions: u64,
+    /// How many workflows are kept that have ended, with their journals
+    #[arg(long, value_name = "WORKFLOWS", default_value = "100000")]
+    pub retain: u64,
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,

@@ -36,6 +36,8 @@ const FILE: &str = "flow.db";
 const LOCK_FILE: &str = "flow.lock";
 /// Times are those of the wall clock, which may be set at any moment: so they are looked at this often.
 const WALL_CHECK: Duration = Duration::from_secs(1);
+/// Executions removed in one transaction.
+const PRUNE_STEPS: u32 = 64;
 /// Frames given at once, in bytes.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -113,6 +115,16 @@ impl SqliteJournal {
             ready: Notify::new(),
             _lock: lock,
         })
+    }
+
+    /// Removes all executions that ended before the last so many did.
+    pub async fn prune(&self, keep: u64) -> Result<(), Refused> {
+        loop {
+            let prune = move |database: &Connection| rows::prune(database, keep, PRUNE_STEPS);
+            if self.writer.write(prune).await? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     async fn read<T: Send + 'static>(

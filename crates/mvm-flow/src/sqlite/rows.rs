@@ -245,3 +245,24 @@ pub(super) fn finish(
         .execute(params![id.number(), state.as_str(), reason, at.0])?;
     Ok(())
 }
+
+/// Removes some of the executions that ended before the last so many did, and says how many.
+pub(super) fn prune(database: &Connection, keep: u64, steps: u32) -> Result<usize, Refused> {
+    let ended: Vec<i64> = database
+        .prepare_cached(
+            "SELECT id FROM executions WHERE finished_at IS NOT NULL
+             ORDER BY finished_at DESC, seq DESC LIMIT ?1 OFFSET ?2",
+        )?
+        .query_map(params![steps, int(keep)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &ended {
+        for table in ["frames", "messages"] {
+            let sql = format!("DELETE FROM {table} WHERE execution = ?1");
+            database.prepare_cached(&sql)?.execute([id])?;
+        }
+        database
+            .prepare_cached("DELETE FROM executions WHERE id = ?1")?
+            .execute([id])?;
+    }
+    Ok(ended.len())
+}

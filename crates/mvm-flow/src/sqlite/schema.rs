@@ -44,6 +44,7 @@ const TABLES: &str = "
     CREATE INDEX executions_running ON executions (seq) WHERE state = 'running';
     CREATE INDEX executions_waiting ON executions (wake_at) WHERE state = 'waiting' AND wake_at IS NOT NULL;
     CREATE INDEX executions_cancelled ON executions (id) WHERE cancel_reason IS NOT NULL AND finished_at IS NULL;
+    CREATE INDEX executions_finished ON executions (finished_at, seq) WHERE finished_at IS NOT NULL;
     CREATE TABLE frames (
         execution INTEGER NOT NULL,
         number INTEGER NOT NULL,

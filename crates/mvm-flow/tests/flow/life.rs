@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mvm_flow::SqliteJournal;
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -244,4 +245,36 @@ async fn many_workflows_at_once() {
         .get(&format!("/api/v1/workflows?limit=500&before={last}"))
         .await;
     assert_eq!(rest.as_array().unwrap().len(), 60);
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_removed() {
+    let directory = tempdir().unwrap();
+    let flow = Flow::start(directory.path()).await;
+    flow.deploy("compat").await;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        let id = flow.begin("echo", json!(number)).await;
+        flow.until_state(&id, "completed").await;
+        ids.push(id);
+    }
+    let waits = flow.begin("listens", Value::Null).await;
+    flow.until_state(&waits, "waiting").await;
+    flow.stop().await;
+    let journal = SqliteJournal::open(directory.path()).unwrap();
+    journal.prune(2).await.unwrap();
+    drop(journal);
+    let flow = Flow::start(directory.path()).await;
+    let left = flow.get("/api/v1/workflows").await;
+    let left: Vec<_> = left
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|shown| shown["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(left, [&waits, &ids[4], &ids[3]]);
+    let gone = flow
+        .get(&format!("/api/v1/workflows/{}/journal", ids[0]))
+        .await;
+    assert_eq!(gone["error"], format!("there is no workflow {}", ids[0]));
 }

@@ -18,7 +18,7 @@ use mvm_flow::{
 };
 use mvm_queue::{
     Answer, CHUNK_BYTES_MAX, Change, Command, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX,
-    FencingToken, Filter, JobId, PAGE_MAX, Query, Refusal, Report, RequestId,
+    FencingToken, Filter, JobId, JobState, PAGE_MAX, Query, Refusal, Report, RequestId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -602,7 +602,24 @@ impl<S: Store> Journal for FlowJournal<S> {
             job: job_id(id),
             keep_frames: keep_frames.try_into().ok(),
         };
-        self.ask_about(id, change).await.map(drop)
+        match self.ask(change).await? {
+            Ok(_) => {
+                self.hub.touch(id);
+                self.ready.notify_one();
+                Ok(())
+            }
+            Err(Refusal::IllegalTransition {
+                from: JobState::Cancelled,
+                ..
+            }) => Err(Refused::Invalid {
+                why: format!("workflow {id} was cancelled; start it again"),
+            }),
+            Err(Refusal::IllegalTransition { .. }) => {
+                let state = self.job(id).await?.state;
+                Err(Refused::CannotRetry { id, state })
+            }
+            Err(refusal) => Err(words::refused(id, refusal)),
+        }
     }
 
     fn watch(&self, id: ExecutionId) -> Watch {
@@ -671,6 +688,7 @@ impl<S: Store> Journal for FlowJournal<S> {
             token: token(claim.epoch),
             until_ms: wait.until.map(|until| mvm_queue::UnixMillis(until.0)),
             seen: wait.message_beyond,
+            reason: wait.lacks,
         };
         self.insist(claim, "park", change).await?;
         self.let_go(claim);

@@ -15,7 +15,7 @@ use crate::{
 fn workflows_go_on_elsewhere_when_their_node_dies() {
     let server = Counting::start();
     let mut cluster = Cluster::formed(3);
-    deploy(&cluster, 1);
+    deploy(&cluster, 1, "compat");
 
     step("twelve workflows of node 1 ask for a, b and c; b is not answered");
     server.hold(Some("/b"));
@@ -88,7 +88,7 @@ fn workflows_go_on_elsewhere_when_their_node_dies() {
 fn what_an_old_owner_does_late_is_refused() {
     let server = Counting::start();
     let mut cluster = Cluster::formed(3);
-    deploy(&cluster, 1);
+    deploy(&cluster, 1, "compat");
     // Any but the leader: then nothing is to be elected.
     let owner = if cluster.leader() == 2 { 3 } else { 2 };
     let other = 5 - owner;
@@ -134,8 +134,54 @@ fn what_an_old_owner_does_late_is_refused() {
     assert_eq!(counts, [1, 1, 1]);
 }
 
-fn deploy(cluster: &Cluster, node: usize) {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/built/compat.wasm");
+#[test]
+fn a_new_job_crawls_a_site() {
+    let server = Counting::start();
+    let mut cluster = Cluster::formed(1);
+    let url = format!("http://{}/", server.address);
+    let body = format!(
+        "url={}&kind=flow",
+        url.replace(':', "%3A").replace('/', "%2F")
+    );
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let new_job = request("POST", "/new-job", &form, body.as_bytes());
+
+    step("without the module nothing is submitted");
+    let answer = exchange(cluster.address(1), &new_job).unwrap();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(
+        answer.text().contains("there is no module \\\"crawler\\\""),
+        "{}",
+        answer.text()
+    );
+
+    step("with it the site is crawled");
+    deploy(&cluster, 1, "crawler");
+    let answer = exchange(cluster.address(1), &new_job).unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    until_state(&cluster, 1, &id, "completed");
+    let crawled = response(&cluster, 1, &id);
+    assert_eq!(crawled["pages"][0]["url"], url, "{crawled}");
+    assert_eq!(crawled["pages"][0]["status"], 200, "{crawled}");
+    assert_eq!(server.count("/"), 1);
+
+    step("its page shows what it did, also after a restart");
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.wait_ready(1);
+    let page = get(cluster.address(1), &format!("/workflows/{id}")).unwrap();
+    assert_eq!(page.status, 200);
+    for shown in ["crawl of crawler 1.0.0", "completed", &format!("GET {url}")] {
+        assert!(page.text().contains(shown), "{shown} in {}", page.text());
+    }
+    let nothing = get(cluster.address(1), "/workflows/wkf_0000000000000").unwrap();
+    assert_eq!(nothing.status, 404);
+}
+
+fn deploy(cluster: &Cluster, node: usize, module: &str) {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/built");
+    let built = built.join(format!("{module}.wasm"));
     let boundary = "a-boundary-that-no-module-has";
     let mut body =
         format!("--{boundary}\r\nContent-Disposition: form-data; name=\"module\"\r\n\r\n")
@@ -150,7 +196,7 @@ fn deploy(cluster: &Cluster, node: usize) {
         &body,
     );
     let answer = exchange(cluster.workflows(node), &deploy).unwrap().json();
-    assert_eq!(answer["ok"]["name"], "compat", "{answer}");
+    assert_eq!(answer["ok"]["name"], module, "{answer}");
 }
 
 fn start(cluster: &Cluster, node: usize, workflow: &str, input: &Value) -> String {

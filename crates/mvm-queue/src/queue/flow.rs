@@ -177,6 +177,7 @@ impl Queue {
         token: FencingToken,
         until: Option<UnixMillis>,
         seen: Option<u64>,
+        reason: Option<&str>,
         at: UnixMillis,
     ) -> Outcome {
         let seq = self.held(id, token)?;
@@ -192,7 +193,7 @@ impl Queue {
             }
             self.set(seq, JobState::Cancelled, None, at);
         } else {
-            job.error = None;
+            job.error = reason.map(str::to_owned);
             let waits_for = match (&job.paused, seen) {
                 (Some(_), _) => WaitsFor::Paused,
                 (None, Some(_)) if awaits => WaitsFor::Message,

@@ -245,14 +245,16 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
             token,
             until_ms,
             seen,
+            reason,
         } => {
             let mut arguments = held(job, *token);
             arguments.extend([
                 Value::from(until_ms.map(|until| until.0)),
                 Value::from(seen.map(number)),
+                Value::from(reason.as_deref()),
             ]);
             (
-                "INSERT INTO call_park VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO call_park VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 arguments,
             )
         }

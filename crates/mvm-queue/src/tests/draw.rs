@@ -147,6 +147,7 @@ impl Drawer {
                     token,
                     until_ms: (c % 2 == 1).then(|| UnixMillis(i64::from(d % 40))),
                     seen: (e % 3 > 0).then(|| u64::from(e % 4)),
+                    reason: (e % 2 > 0).then(|| "lacks".to_owned()),
                 }
             }
             41 | 42 => Change::PutChunk {

@@ -84,6 +84,7 @@ impl Story {
             token: self.token(),
             until_ms: until.map(UnixMillis),
             seen,
+            reason: None,
         })
     }
 

@@ -341,6 +341,7 @@ fn park(until: Option<i64>) -> Change {
         token: FencingToken(1),
         until_ms: until.map(UnixMillis),
         seen: Some(0),
+        reason: None,
     }
 }
 

@@ -348,6 +348,7 @@ impl World {
                     token,
                     until_ms: Some(UnixMillis(WALL + self.now.cast_signed() + 3_000)),
                     seen: self.one_in(2).then_some(0),
+                    reason: None,
                 };
                 let command = self.command(node, park);
                 return Ok(self.propose(&command)?.is_none());

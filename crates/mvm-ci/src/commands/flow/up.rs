@@ -30,6 +30,9 @@ const CONNECTIONS_MAX: usize = 512;
 /// engine.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
+/// How often is looked for workflows that ended long ago.
+const PRUNE_PERIOD: Duration = Duration::from_secs(60);
+
 /// An engine cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpError {
@@ -96,7 +99,10 @@ pub(super) async fn up(arguments: FlowUpArgs) -> anyhow::Result<ExitCode> {
     serving.spawn(http::serve(listener, router, None, limits, closing));
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
+    let journal = Arc::clone(engine.journal());
     running.spawn(async move { engine.run(stopped).await });
+    let mut pruning = JoinSet::new();
+    pruning.spawn(async move { prune(&journal, arguments.retain).await });
 
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -113,6 +119,17 @@ pub(super) async fn up(arguments: FlowUpArgs) -> anyhow::Result<ExitCode> {
     serving.shutdown().await;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what ended long ago. Runs until dropped.
+async fn prune(journal: &SqliteJournal, retain: u64) {
+    let mut rounds = tokio::time::interval(PRUNE_PERIOD);
+    loop {
+        rounds.tick().await;
+        if let Err(error) = journal.prune(retain).await {
+            tracing::warn!(%error, "workflows that have ended are not removed");
+        }
+    }
 }
 
 /// What clients must show. Where others than this host reach the engine, somebody has to say that they may.
@@ -135,7 +152,7 @@ fn token(arguments: &FlowUpArgs) -> anyhow::Result<Option<api::Token>> {
 fn default_directory() -> PathBuf {
     std::env::home_dir().map_or_else(
         || PathBuf::from("mvm-ci-flow"),
-        |home| home.join(".local/state/mvm-ci/flow"),
+        |home| home.join(".local/state/mvm-ci-flow"),
     )
 }
 

@@ -93,7 +93,7 @@ pub(super) fn park() -> Procedure {
     let pending = "(SELECT state FROM requests WHERE id = NEW.request) = 'pending'";
     Procedure {
         name: "call_park",
-        arguments: &["job", "token", "until_ms", "seen"],
+        arguments: &["job", "token", "until_ms", "seen", "reason"],
         body: format!(
             "{ONCE} {decide} {unless}
             DELETE FROM logs WHERE {of_attempt} AND {pending};
@@ -110,7 +110,7 @@ pub(super) fn park() -> Procedure {
                     ELSE 'message' END,
                 finished_at_ms = iif(cancel_requested, NEW.at, NULL),
                 paused = iif(cancel_requested, NULL, paused),
-                error = iif(cancel_requested, error, NULL)
+                error = iif(cancel_requested, error, NEW.reason)
                 WHERE id = NEW.job;
             UPDATE requests SET waits_for = (SELECT waits_for FROM jobs WHERE id = NEW.job) WHERE id = NEW.request;
             {NOTE_DEPENDENTS}",
