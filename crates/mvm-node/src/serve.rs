@@ -279,7 +279,11 @@ async fn run(
             secrets: config.flow_secrets.clone(),
             stop_grace: config.stop_grace.max(FLOW_GRACE_MIN),
         };
-        let engine = Arc::new(flow::engine(Arc::clone(&store), flow_config)?);
+        let engine = Arc::new(flow::engine(
+            Arc::clone(&store),
+            flow_config,
+            Arc::clone(&control),
+        )?);
         let journal = Arc::clone(engine.journal());
         keeper.spawn(async move {
             journal.keep().await;

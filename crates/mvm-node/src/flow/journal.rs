@@ -23,11 +23,12 @@ use mvm_queue::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{leases::Leases, payload::Payload, words};
+use super::{FlowConfig, leases::Leases, payload::Payload, words};
 use crate::{
     consensus::{Barrier, Proposal, Reading},
     id::{self, IdMaker},
     store::{Deadline, Store},
+    worker::Control,
 };
 
 /// The shortest time between two looks at the replica, for work and for news.
@@ -50,6 +51,8 @@ pub(crate) struct FlowJournal<S> {
     node: u64,
     labels: BTreeSet<String>,
     lease: Duration,
+    /// Says whether this node takes work.
+    control: Arc<Control>,
     ids: IdMaker,
     hub: Hub,
     leases: Leases,
@@ -58,12 +61,14 @@ pub(crate) struct FlowJournal<S> {
 }
 
 impl<S: Store> FlowJournal<S> {
-    pub(super) fn new(store: Arc<S>, node: u64, labels: BTreeSet<String>, lease: Duration) -> Self {
+    pub(super) fn new(store: Arc<S>, config: &FlowConfig, control: Arc<Control>) -> Self {
+        let node = config.node;
         Self {
             store,
             node,
-            labels,
-            lease,
+            labels: config.labels.clone(),
+            lease: config.lease,
+            control,
             ids: IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX)),
             hub: Hub::default(),
             leases: Leases::default(),
@@ -628,6 +633,7 @@ impl<S: Store> Journal for FlowJournal<S> {
 
     async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
         loop {
+            self.control.takes_jobs().await;
             let looked = Instant::now();
             let (ready, seen) = self.is_ready().await;
             if ready {

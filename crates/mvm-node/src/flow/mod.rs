@@ -28,7 +28,7 @@ pub(crate) use self::{
     journal::FlowJournal,
     payload::{Payload, pin},
 };
-use crate::store::Store;
+use crate::{store::Store, worker::Control};
 
 /// What the engine of a node is told.
 #[derive(Clone, Debug)]
@@ -64,11 +64,13 @@ pub enum FlowError {
 pub(crate) fn engine<S: Store>(
     store: Arc<S>,
     config: FlowConfig,
+    control: Arc<Control>,
 ) -> Result<Engine<FlowJournal<S>>, FlowError> {
     let secrets = match &config.secrets {
         Some(path) => Secrets::read(path)?,
         None => Secrets::default(),
     };
+    let journal = FlowJournal::new(store, &config, control);
     let settings = Settings {
         name: format!("node{}", config.node),
         slots: config.slots as usize,
@@ -77,6 +79,5 @@ pub(crate) fn engine<S: Store>(
         secrets,
         ..Settings::default()
     };
-    let journal = FlowJournal::new(store, config.node, config.labels, config.lease);
     Ok(Engine::new(Arc::new(journal), settings)?)
 }

@@ -59,6 +59,13 @@ impl Control {
         *self.orders.borrow() != Order::Work
     }
 
+    /// Waits until it takes jobs, which it does unless told otherwise.
+    pub(crate) async fn takes_jobs(&self) {
+        let mut orders = self.orders.subscribe();
+        // We have the sender.
+        let _ = orders.wait_for(|order| *order == Order::Work).await;
+    }
+
     /// Whether its node is on the way out.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)

@@ -82,6 +82,17 @@ fn workflows_go_on_elsewhere_when_their_node_dies() {
         (&fruit["first"]["weight"], &fruit["second"]["weight"]),
         (&json!(1), &json!(2))
     );
+
+    step("a node that drains takes no workflows, and passes on what it is asked");
+    let drain = post_json(
+        cluster.address(2),
+        "/api/v1/node/drain",
+        &json!({ "draining": true }),
+    );
+    assert_eq!(drain.unwrap().status, 200);
+    let elsewhere = start(&cluster, 2, "echo", &json!(1));
+    until_state(&cluster, 2, &elsewhere, "completed");
+    assert_eq!(owner(&cluster, 2, &elsewhere), 3);
 }
 
 #[test]
