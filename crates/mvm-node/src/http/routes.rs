@@ -360,8 +360,8 @@ fn node<S: Store>() -> Vec<Endpoint<S>> {
             workflow::page::<S>,
         )
         .reply(200, "the page", Content::Html)
-        .reply(404, "this node knows no such workflow", Content::Html)
-        .reply(503, "this node knows nothing yet", Content::Html),
+        .problem(404)
+        .problem(503),
     ]
 }
 

@@ -5,15 +5,16 @@ use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     extract::{Path, State},
-    http::{StatusCode, header},
+    http::header,
     response::{Html, IntoResponse, Response},
 };
 use mvm_flow::record::{Record, What, read};
-use mvm_queue::{Answer, Execution, FRAMES_BYTES_MAX, Job, JobId, Query};
+use mvm_queue::{Answer, Execution, FLOW_KIND, FRAMES_BYTES_MAX, Job, JobId, Query};
 
 use super::{
     App,
     page::{self, escape},
+    problem::Problem,
 };
 use crate::{
     consensus::{Barrier, Reading},
@@ -32,44 +33,43 @@ const CHARS_SHOWN: usize = 400;
 pub(super) async fn page<S: Store>(
     State(app): State<Arc<App<S>>>,
     Path(id): Path<String>,
-) -> Response {
+) -> Result<Response, Problem> {
     let job = JobId(id.clone());
-    let found = match ask(&app, Query::Job { job: job.clone() }).await {
-        Ok(Answer::Job { job: Some(job), .. }) if job.spec.kind == mvm_queue::FLOW_KIND => job,
-        Ok(_) => {
-            let text = format!(
-                "<p>this node knows no workflow <code>{}</code></p>",
-                escape(&id)
+    let found = match ask(&app, Query::Job { job: job.clone() }).await? {
+        Answer::Job { job: Some(job), .. } if job.spec.kind == FLOW_KIND => job,
+        _ => {
+            let shown: String = id.chars().take(CHARS_SHOWN).collect();
+            return Err(
+                Problem::not_found(format!("this node knows no workflow {shown:?}"))
+                    .hint("its replica may lag; GET /api/v1/workflows on port 27288 lists them"),
             );
-            return html(StatusCode::NOT_FOUND, &id, &text);
-        }
-        Err(why) => {
-            let text = format!("<p class=\"bad\">{}</p>", escape(&why));
-            return html(StatusCode::SERVICE_UNAVAILABLE, &id, &text);
         }
     };
-    let execution = match ask(&app, Query::Execution { job: job.clone() }).await {
-        Ok(Answer::Execution { execution }) => execution,
+    let execution = match ask(&app, Query::Execution { job: job.clone() }).await? {
+        Answer::Execution { execution } => execution,
         _ => None,
     };
-    let journal = journal(&app, &job).await;
+    let journal = journal(&app, &job).await?;
     let body = render(&found, execution.as_ref(), &journal);
-    html(StatusCode::OK, &id, &body)
+    Ok(html(&id, &body))
 }
 
-async fn ask<S: Store>(app: &App<S>, query: Query) -> Result<Answer, String> {
+async fn ask<S: Store>(app: &App<S>, query: Query) -> Result<Answer, Problem> {
     let reading = app
         .store
         .read(Barrier::Local, query, Deadline::starting_now());
     match reading.await {
         Reading::Done { answer, .. } => Ok(answer),
-        Reading::Unavailable { cause } => Err(cause.to_string()),
-        Reading::Broken { detail } => Err(detail),
+        Reading::Unavailable { cause } => Err(Problem::unavailable(&cause)),
+        Reading::Broken { detail } => Err(Problem::broken(detail)),
     }
 }
 
-/// What the journal says, or why that is not to be had.
-async fn journal<S: Store>(app: &App<S>, job: &JobId) -> Result<Vec<Record>, String> {
+/// What the journal says, or why nobody understands it.
+async fn journal<S: Store>(
+    app: &App<S>,
+    job: &JobId,
+) -> Result<Result<Vec<Record>, String>, Problem> {
     let mut frames = Vec::new();
     for _ in 0..READS_MAX {
         let query = Query::Frames {
@@ -84,11 +84,11 @@ async fn journal<S: Store>(app: &App<S>, job: &JobId) -> Result<Vec<Record>, Str
             _ => break,
         }
     }
-    let records = read(&frames).map_err(|error| error.to_string())?;
-    Ok(records.into_iter().map(|(_, record)| record).collect())
+    let records = read(&frames).map_err(|error| error.to_string());
+    Ok(records.map(|records| records.into_iter().map(|(_, record)| record).collect()))
 }
 
-fn html(status: StatusCode, id: &str, body: &str) -> Response {
+fn html(id: &str, body: &str) -> Response {
     let text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -102,7 +102,7 @@ fn html(status: StatusCode, id: &str, body: &str) -> Response {
         (header::CONTENT_SECURITY_POLICY, page::POLICY),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    (status, headers, Html(text)).into_response()
+    (headers, Html(text)).into_response()
 }
 
 fn render(

@@ -212,6 +212,7 @@ fn each_route_asks_for_its_scope() {
         read   GET  /cluster
         read   GET  /api/openapi.json
         read   GET  /
+        read   GET  /workflows/{id}
     "#]]
     .assert_eq(&table);
 }
