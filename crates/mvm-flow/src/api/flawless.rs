@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{body, error::ApiError, upload};
+use super::{body, error::ApiError, named::Named, upload};
 use crate::{ask::Started, engine::Engine, journal::Journal};
 
 pub(super) async fn version() -> &'static str {
@@ -78,10 +78,9 @@ pub struct SendRequest {
 
 pub(super) async fn send<J: Journal>(
     State(engine): State<Arc<Engine<J>>>,
-    Path(id): Path<String>,
+    Named(id): Named,
     body: Body,
 ) -> Result<Json<&'static str>, ApiError> {
-    let id = id.parse()?;
     let message: SendRequest = body::json(body).await?;
     engine.send(id, message.kind, message.data).await?;
     Ok(Json("ok"))

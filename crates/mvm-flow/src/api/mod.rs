@@ -11,6 +11,7 @@
 mod body;
 mod error;
 mod flawless;
+mod named;
 mod upload;
 mod v1;
 

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{body, error::ApiError};
+use super::{body, error::ApiError, named::Named};
 use crate::{
     ask::Started,
     engine::Engine,
@@ -35,8 +38,9 @@ pub(super) async fn modules<J: Journal>(
 
 pub(super) async fn module<J: Journal>(
     State(engine): App<J>,
-    Path(hash): Path<String>,
+    hash: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    let Path(hash) = hash.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let bytes = engine.journal().module_bytes(&ModuleHash(hash)).await?;
     Ok(([(header::CONTENT_TYPE, "application/wasm")], bytes).into_response())
 }
@@ -93,7 +97,7 @@ pub(super) struct List {
 
 pub(super) async fn list<J: Journal>(
     State(engine): App<J>,
-    query: Result<Query<List>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<List>, QueryRejection>,
 ) -> Result<Json<Vec<Shown>>, ApiError> {
     let Query(list) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let before = list.before.map(|id| id.parse()).transpose()?;
@@ -108,9 +112,9 @@ pub(super) async fn list<J: Journal>(
 
 pub(super) async fn show<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Shown>, ApiError> {
-    Ok(Json(engine.journal().show(id.parse()?).await?))
+    Ok(Json(engine.journal().show(id).await?))
 }
 
 /// One record of a journal, with the number of its first frame.
@@ -125,9 +129,9 @@ pub struct Entry {
 
 pub(super) async fn journal<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Vec<Entry>>, ApiError> {
-    let records = engine.records(id.parse()?).await?;
+    let records = engine.records(id).await?;
     let entry = |(frame, record)| Entry { frame, record };
     Ok(Json(records.into_iter().map(entry).collect()))
 }
@@ -145,9 +149,9 @@ pub struct LogLine {
 
 pub(super) async fn logs<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Vec<LogLine>>, ApiError> {
-    let records = engine.records(id.parse()?).await?;
+    let records = engine.records(id).await?;
     let line = |(_, record)| match record {
         Record::Answered {
             what: Some(What::Log { level, text }),
@@ -171,9 +175,8 @@ pub struct ResponseReply {
 /// Waits for the response. The same as the answer of the public interface to a start.
 pub(super) async fn response<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<ResponseReply>, ApiError> {
-    let id: ExecutionId = id.parse()?;
     let response = match engine.response(id).await? {
         Started::Response(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
         Started::Silent => Value::Null,
@@ -193,10 +196,9 @@ pub struct Cancel {
 
 pub(super) async fn cancel<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
     body: Body,
 ) -> Result<Json<Shown>, ApiError> {
-    let id = id.parse()?;
     let cancel: Cancel = body::json_or_default(body).await?;
     engine.cancel(id, cancel.reason).await?;
     Ok(Json(engine.journal().show(id).await?))
@@ -204,18 +206,16 @@ pub(super) async fn cancel<J: Journal>(
 
 pub(super) async fn pause<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Shown>, ApiError> {
-    let id = id.parse()?;
     engine.journal().pause(id).await?;
     Ok(Json(engine.journal().show(id).await?))
 }
 
 pub(super) async fn resume<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Json<Shown>, ApiError> {
-    let id = id.parse()?;
     engine.journal().resume(id).await?;
     Ok(Json(engine.journal().show(id).await?))
 }
@@ -232,10 +232,9 @@ pub struct Retry {
 
 pub(super) async fn retry<J: Journal>(
     State(engine): App<J>,
-    Path(id): Path<String>,
+    Named(id): Named,
     body: Body,
 ) -> Result<Json<Shown>, ApiError> {
-    let id = id.parse()?;
     let retry: Retry = body::json_or_default(body).await?;
     engine.retry(id, retry.from).await?;
     Ok(Json(engine.journal().show(id).await?))

@@ -120,6 +120,10 @@ async fn ids_and_messages_that_are_none() {
             "\"a/b\" is no id of a workflow; one looks like wkf_0h3k7c9pqrstv"
         );
     }
+    for path in ["workflows/%ff", "modules/%ff"] {
+        let answer = flow.get(&format!("/api/v1/{path}")).await;
+        assert!(error(&answer).contains("Invalid UTF-8"), "{answer}");
+    }
     for path in ["cancel", "pause", "resume", "retry"] {
         let answer = flow
             .post(&format!("/api/v1/workflows/{nobody}/{path}"), json!({}))

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::header,
     response::{Html, IntoResponse, Response},
 };
@@ -13,6 +13,7 @@ use mvm_queue::{Answer, Execution, FLOW_KIND, FRAMES_BYTES_MAX, Job, JobId, Quer
 
 use super::{
     App,
+    asking::NamedJob,
     page::{self, escape},
     problem::Problem,
 };
@@ -32,9 +33,9 @@ const CHARS_SHOWN: usize = 400;
 /// `GET /workflows/{id}`
 pub(super) async fn page<S: Store>(
     State(app): State<Arc<App<S>>>,
-    Path(id): Path<String>,
+    NamedJob(job): NamedJob,
 ) -> Result<Response, Problem> {
-    let job = JobId(id.clone());
+    let id = job.0.clone();
     let found = match ask(&app, Query::Job { job: job.clone() }).await? {
         Answer::Job { job: Some(job), .. } if job.spec.kind == FLOW_KIND => job,
         _ => {
