@@ -25,11 +25,16 @@ start_all()
 for node in machines:
     node.wait_for_unit("mvm-ci.service")
     node.wait_for_open_port(3020)
+    node.wait_for_open_port(27288)
 
 with subtest("the cluster forms"):
     for node in machines:
         node.wait_until_succeeds(f"{CURL} http://localhost:3020/ready", timeout=120)
         node.succeed("ss -tlnp | grep 3020", "ss -tlnp | grep 9000", "journalctl -u mvm-ci.service | grep -c .")
+
+with subtest("each node has a workflow service of its own"):
+    for node in machines:
+        node.succeed(f"{CURL} http://localhost:27288/version", "ss -tlnp | grep 27288")
 
 with subtest("a job submitted to node1 appears on all"):
     node1.succeed(submit("https://example.com/1"))

@@ -36,8 +36,8 @@ const PORTS: [&str; 3] = [
     "-A INPUT -j DROP",
 ];
 
-/// A port of node1 that something listens on and no rule opens.
-const OTHER_PORT: u16 = 27288;
+/// A port on which nodes listen and which no rule opens: that of their workflows.
+const OTHER_PORT: u16 = api::FLOW_PORT;
 
 /// The same node, which lets in nobody without a token.
 const BY_TOKENS: &str = "mvm-ci-by-tokens";
@@ -54,9 +54,6 @@ pub(super) fn scenario(program: &Path) -> Scenario {
         let by_tokens: Vec<_> = machine.services.iter().map(by_tokens).collect();
         machine.services.extend(by_tokens);
     }
-    let port = OTHER_PORT.to_string();
-    let other = ServiceSpec::new("other", ["nc", "-ll", "-p", &port, "-e", "true"]);
-    topology.machines[0].services.push(other);
     Scenario {
         name: "firewall".into(),
         about: "only the ports of mvm-ci are open: the cluster forms, if answers come in".into(),

@@ -446,9 +446,9 @@ async fn outages(run: &mut Run) {
         .to_owned();
     for operation in run.node.operations() {
         let has = |status: &str| operation.told["responses"].get(status).is_some();
-        // Streams read the replica and nothing else.
-        let is_stream = operation.path.ends_with("/events");
-        if has("503") && !is_stream && operation.path != ELSEWHERE.0 {
+        // These read the replica and nothing else.
+        let is_local = operation.path.ends_with("/events") || operation.path == "/workflows/{id}";
+        if has("503") && !is_local && operation.path != ELSEWHERE.0 {
             run.node
                 .store
                 .set_outage(Some(Outage::Unavailable(Unavailable::NoLeader)));
