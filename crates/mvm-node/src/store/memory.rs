@@ -104,7 +104,11 @@ impl Store for MemoryStore {
 
     async fn read(&self, barrier: Barrier, query: Query, _deadline: Deadline) -> Reading {
         match (barrier, self.unavailable()) {
-            (Barrier::Linearizable, Some(cause)) => Reading::Unavailable { cause },
+            (Barrier::Linearizable, Some(cause))
+            | (
+                Barrier::Local,
+                Some(cause @ (Unavailable::Forming | Unavailable::Waiting { .. })),
+            ) => Reading::Unavailable { cause },
             (Barrier::Linearizable | Barrier::Local, _) => {
                 // Taken before the read: the answer reflects at least this much.
                 let log_index = *self.applied.borrow();

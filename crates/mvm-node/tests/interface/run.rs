@@ -3,9 +3,14 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use axum::{body::Body, extract::ConnectInfo, http::Request};
-use mvm_node::{consensus::Unavailable, http::BODY_BYTES_MAX, store::Outage};
+use mvm_node::{
+    consensus::{Proposal, Unavailable},
+    http::BODY_BYTES_MAX,
+    store::{Deadline, Outage, Store as _},
+};
 use mvm_queue::{
-    Change, Command, FencingToken, JobId, RequestId, SCHEDULES_MAX, Stream, UnixMillis,
+    Change, Command, FLOW_KIND, FencingToken, JobId, JobSpec, RequestId, SCHEDULES_MAX, Stream,
+    UnixMillis,
 };
 use serde_json::{Value, json};
 
@@ -163,6 +168,30 @@ fn filled(operation: &Operation, word: &str) -> String {
     paths::filled(&path.replace("{stream}", "stdout"), word)
 }
 
+/// One that is there, though no module is deployed that it would run.
+async fn workflow(run: &mut Run) {
+    let id = "wkf_0000000000001";
+    let payload = json!({"module": "shop", "version": "1", "workflow": "order"});
+    let command = Command {
+        request: RequestId("a-workflow".into()),
+        at: UnixMillis(0),
+        change: Change::Submit {
+            job: JobId(id.into()),
+            submitted_on: 1,
+            spec: Box::new(JobSpec::new(FLOW_KIND, payload)),
+            tick: None,
+        },
+    };
+    let deadline = Deadline::starting_now();
+    let proposed = run.node.store.propose(command, deadline).await;
+    assert!(
+        matches!(proposed, Proposal::Committed { .. }),
+        "{proposed:?}"
+    );
+    let page = run.send("GET", &format!("/workflows/{id}"), &[], b"").await;
+    assert_eq!(page.status, 200);
+}
+
 /// Jobs with everything, from submission to their ends.
 async fn life(run: &mut Run) {
     let first = run
@@ -177,6 +206,7 @@ async fn life(run: &mut Run) {
     });
     run.post(201, "/api/v1/jobs", full.clone()).await;
     run.post(200, "/api/v1/jobs", full).await;
+    workflow(run).await;
     for (path, body) in [
         ("/new-job", json!({"url": "https://x/"})),
         ("/queue/publish", json!({"kind": "r", "payload": 1})),
@@ -446,12 +476,16 @@ async fn outages(run: &mut Run) {
         .to_owned();
     for operation in run.node.operations() {
         let has = |status: &str| operation.told["responses"].get(status).is_some();
-        // These read the replica and nothing else.
-        let is_local = operation.path.ends_with("/events") || operation.path == "/workflows/{id}";
-        if has("503") && !is_local && operation.path != ELSEWHERE.0 {
+        // Streams read the replica and nothing else, and so does a page, which has none before the node joins.
+        let is_stream = operation.path.ends_with("/events");
+        let unavailable = match &*operation.path {
+            "/workflows/{id}" => Unavailable::Forming,
+            _ => Unavailable::NoLeader,
+        };
+        if has("503") && !is_stream && operation.path != ELSEWHERE.0 {
             run.node
                 .store
-                .set_outage(Some(Outage::Unavailable(Unavailable::NoLeader)));
+                .set_outage(Some(Outage::Unavailable(unavailable)));
             assert_eq!(
                 run.example(&operation, &job, &[]).await.status,
                 503,
