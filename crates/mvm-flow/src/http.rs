@@ -169,7 +169,7 @@ fn kind_of(error: &reqwest::Error) -> HttpErrorKind {
 }
 
 /// An error with what caused it; reqwest's own text leaves that out.
-fn in_full(error: &dyn StdError) -> String {
+pub fn in_full(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

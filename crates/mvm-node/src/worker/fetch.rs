@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mvm_flow::http::{client, in_full};
 use mvm_queue::{JobSpec, Report};
 use reqwest::{Client, Response, StatusCode, redirect::Policy};
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ impl Fetch {
                 .redirect(Policy::limited(REDIRECTS_MAX))
                 .user_agent(USER_AGENT)
         };
-        let client = mvm_flow::http::client(builder)
+        let client = client(builder)
             .map_err(|error| format!("could not prepare to fetch: {}", in_full(&error)))?;
         let (tell, report) = watch::channel(None);
         let (cancelled, mut cancel) = watch::channel(false);
@@ -116,17 +117,6 @@ async fn read(mut response: Response) -> Result<Value, reqwest::Error> {
 fn is_passing(status: StatusCode) -> bool {
     status.is_server_error()
         || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
-}
-
-/// An error with what caused it; reqwest's own text leaves that out.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
