@@ -14,7 +14,7 @@ use crate::cargo::cargo;
 use crate::cli::{BenchOptions, Subject};
 use crate::runner::Runner;
 use crate::samples::{Summary, table};
-use crate::{setup, talk};
+use crate::{peer, setup, talk};
 
 /// The version of the JSON file's layout.
 const VERSION: u32 = 1;
@@ -116,6 +116,11 @@ impl Program {
                     profile: "bench",
                 },
             ],
+            Subject::Flow => &[Program {
+                package: "mvm-ci",
+                target: "flow",
+                profile: "bench",
+            }],
             Subject::Queue => &[
                 Program {
                     package: "mvm-ci",
@@ -155,13 +160,18 @@ impl Program {
 }
 
 pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow::Result<()> {
+    let mut peer = None;
     match options.subject {
         Subject::Boot | Subject::Cluster | Subject::Scripts => setup::setup(runner).await?,
         Subject::Fabric => {
             setup::setup(runner).await?;
             setup::extra_programs(runner, &setup::OF_THE_FABRIC_BENCH).await?;
         }
-        // It needs no machines, so no kernel.
+        // These need no machines, so no kernel.
+        Subject::Flow => {
+            setup::extra_programs(runner, &setup::OF_THE_FLOW_BENCH).await?;
+            peer = Some(peer::install(runner).await?);
+        }
         Subject::Queue => setup::extra_programs(runner, &setup::OF_THE_QUEUE_BENCH).await?,
     }
     let programs = Program::all_of(options.subject);
@@ -175,7 +185,7 @@ pub(crate) async fn bench(runner: &mut Runner, options: BenchOptions) -> anyhow:
         for program in programs {
             let target = program.target;
             let phase = format!("bench {target}, {repetition} of {}", options.repetitions);
-            samples.extend(measure(runner, &phase, program, options.large).await?);
+            samples.extend(measure(runner, &phase, program, options.large, peer.as_deref()).await?);
         }
     }
     let report = Report {
@@ -195,6 +205,7 @@ async fn measure(
     phase: &str,
     program: &Program,
     large: bool,
+    peer: Option<&Path>,
 ) -> anyhow::Result<Vec<Sample>> {
     // A file, not a pipe: nobody has to read it while the program runs.
     let mut output = memory_file()?;
@@ -202,6 +213,7 @@ async fn measure(
     command
         .arg("--quiet")
         .args(large.then_some(["--", "--large"]).iter().flatten())
+        .envs(peer.map(|folder| (peer::VARIABLE, folder)))
         .stdout(Stdio::from(output.try_clone()?));
     runner.run(phase, command).await?;
     output.seek(SeekFrom::Start(0))?;

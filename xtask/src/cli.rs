@@ -87,6 +87,9 @@ pub(crate) enum Subject {
     /// The switch, forwarding frames, between guests too, and cutting a link, beside `vde_switch`, which is installed
     /// for this
     Fabric,
+    /// Workflows on one engine and on three nodes, beside Restate, which is installed from npm for this; replays, and workflows
+    /// that sleep
+    Flow,
     /// The queue of three nodes, under load and with many jobs waiting, beside PostgreSQL, which is installed for this;
     /// and what a claim costs the database alone
     Queue,

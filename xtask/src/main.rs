@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod guests;
 mod lint;
+mod peer;
 mod runner;
 mod samples;
 mod setup;

@@ -100,6 +100,20 @@ pub(crate) const OF_THE_QUEUE_BENCH: [ExtraProgram; 1] = [ExtraProgram {
     without: "the queue cannot be measured beside its peer",
 }];
 
+/// For `bench flow`, which starts a server of its own from npm's registry.
+pub(crate) const OF_THE_FLOW_BENCH: [ExtraProgram; 2] = [
+    ExtraProgram {
+        name: "node",
+        package: "nodejs",
+        without: "workflows cannot be measured beside their peer",
+    },
+    ExtraProgram {
+        name: "npm",
+        package: "npm",
+        without: "workflows cannot be measured beside their peer",
+    },
+];
+
 /// For `test`.
 pub(crate) const OF_THE_TESTS: [ExtraProgram; 6] = [
     ExtraProgram {

@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use crate::{
     http::Http,
     load::{Client, Sorted, Steps},
-    millis,
     node_client::{NodeClient, payload},
     nodes::Nodes,
-    print, print_at_most,
+    print::{millis, print, print_at_most},
+    processes::memory,
 };
 
 /// With `--large` the last one too.
@@ -30,7 +30,12 @@ struct Seen {
 
 pub(crate) async fn measure(nodes: &Nodes, large: bool) {
     let (leader, followers) = nodes.roles().await;
-    let ports = [leader, followers[0], followers[1]];
+    let roles = [
+        ("leader", leader),
+        ("follower 1", followers[0]),
+        ("follower 2", followers[1]),
+    ];
+    let ports = roles.map(|(_, node)| node.port);
     let lengths = if large { &LENGTHS[..] } else { &LENGTHS[..2] };
     let mut length = 0;
     let mut first: Option<Seen> = None;
@@ -47,7 +52,7 @@ pub(crate) async fn measure(nodes: &Nodes, large: bool) {
                 rate,
             );
         }
-        let seen = look(leader).await;
+        let seen = look(leader.port).await;
         print(
             &format!("{queue}: claim over HTTP, p50"),
             "ms",
@@ -75,8 +80,8 @@ pub(crate) async fn measure(nodes: &Nodes, large: bool) {
             );
         }
         first.get_or_insert(seen);
-        for (role, port) in ["leader", "follower 1", "follower 2"].iter().zip(ports) {
-            let (resident, own) = nodes.memory(port);
+        for (role, node) in roles {
+            let (resident, own) = memory(&node.process);
             print(&format!("{queue}: resident set, {role}"), "MiB", resident);
             print(
                 &format!("{queue}: of that not mapped files, {role}"),

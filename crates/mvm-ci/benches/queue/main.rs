@@ -23,22 +23,28 @@
 // The lines are this program's output, and a measurement that cannot be made ends it.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+#[path = "../shared/http.rs"]
 mod http;
+#[path = "../shared/load.rs"]
 mod load;
 mod long;
 mod node_client;
+#[path = "../shared/nodes.rs"]
 mod nodes;
 mod postgres;
+#[path = "../shared/print.rs"]
+mod print;
+#[path = "../shared/processes.rs"]
 mod processes;
+mod restart;
 
-use std::time::{Duration, Instant};
-
-use serde_json::json;
+use std::time::Instant;
 
 use load::Load;
 use node_client::NodeClient;
-use nodes::Nodes;
+use nodes::{Node, Nodes};
 use postgres::Postgres;
+use print::{millis, print, print_at_least, say};
 
 const CLIENTS: [usize; 3] = [1, 16, 64];
 /// What hiqlite's own client reached with 64 writers here, one command an entry.
@@ -68,7 +74,7 @@ fn main() {
             );
         }
         long::measure(&nodes, large).await;
-        let (stop, restart) = nodes.restart_follower().await;
+        let (stop, restart) = restart::follower(&mut nodes).await;
         print("a follower stops in order", "s", stop.as_secs_f64());
         print("a follower starts again", "s", restart.as_secs_f64());
     });
@@ -76,9 +82,9 @@ fn main() {
 
 async fn node_rates(nodes: &Nodes) -> Vec<f64> {
     let (leader, followers) = nodes.roles().await;
-    let all: Vec<u16> = std::iter::once(leader)
-        .chain(followers.iter().copied())
-        .collect();
+    let ports = |nodes: &[&Node]| nodes.iter().map(|node| node.port).collect();
+    let followers: Vec<u16> = ports(&followers);
+    let all: Vec<u16> = [&[leader.port], &followers[..]].concat();
     let mut rates = Vec::new();
     for clients in CLIENTS {
         let load = run_nodes(&all, clients).await;
@@ -133,31 +139,4 @@ fn print_steps(what: &str, load: &Load) {
         print(&format!("{what}: {step}, p50"), "ms", millis(sorted.at(50)));
         print(&format!("{what}: {step}, p99"), "ms", millis(sorted.at(99)));
     }
-}
-
-fn say(clients: usize) -> String {
-    let plural = if clients == 1 { "" } else { "s" };
-    format!("{clients} client{plural}")
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn print(name: &str, unit: &str, value: f64) {
-    println!("{}", json!({ "name": name, "unit": unit, "value": value }));
-}
-
-fn print_at_least(name: &str, unit: &str, value: f64, at_least: f64) {
-    println!(
-        "{}",
-        json!({ "name": name, "unit": unit, "value": value, "at_least": at_least })
-    );
-}
-
-fn print_at_most(name: &str, unit: &str, value: f64, at_most: f64) {
-    println!(
-        "{}",
-        json!({ "name": name, "unit": unit, "value": value, "at_most": at_most })
-    );
 }
