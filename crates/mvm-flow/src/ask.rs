@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     abi::Answer,
+    callers::Response,
     engine::Engine,
     guest::CannotRun,
     id::ExecutionId,
     journal::{
         INPUT_BYTES_MAX, Journal, MESSAGE_TYPE_BYTES_MAX, Module, REASON_BYTES_MAX, Refused, Start,
-        State,
+        State, Watch,
     },
     module::{Description, NotAModule, describe},
     record::{Record, What, read},
@@ -68,6 +69,12 @@ pub enum Started {
     },
 }
 
+/// What may come of an execution: its response by way of this process, and all else by way of the store.
+struct Awaited {
+    news: Watch,
+    response: Response,
+}
+
 impl<J: Journal> Engine<J> {
     /// Deploys a module, which is compiled for that.
     pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Description, Denied> {
@@ -103,6 +110,40 @@ impl<J: Journal> Engine<J> {
         workflow: &str,
         input: String,
     ) -> Result<ExecutionId, Denied> {
+        let id = ExecutionId::random();
+        self.start_as(id, module, version, workflow, input).await?;
+        Ok(id)
+    }
+
+    /// Starts a workflow, and waits for its response as its starter: dropped before that, the workflow hears that nobody
+    /// listens.
+    pub async fn call(
+        &self,
+        module: &str,
+        version: &str,
+        workflow: &str,
+        input: String,
+    ) -> Result<(ExecutionId, Started), Denied> {
+        let id = ExecutionId::random();
+        let mut awaited = self.awaited(id);
+        self.start_as(id, module, version, workflow, input).await?;
+        let caller = self.callers().wait(id);
+        let started = tokio::select! {
+            text = awaited.response.come() => Started::Response(text),
+            () = awaited.news.changed() => self.told(id, &mut awaited).await?,
+        };
+        caller.answered();
+        Ok((id, started))
+    }
+
+    async fn start_as(
+        &self,
+        id: ExecutionId,
+        module: &str,
+        version: &str,
+        workflow: &str,
+        input: String,
+    ) -> Result<(), Denied> {
         check("input", &input)?;
         let description = self.description(module, version).await?;
         if !description.workflows.contains(workflow) {
@@ -113,7 +154,6 @@ impl<J: Journal> Engine<J> {
                 workflows: listed(description.workflows.iter().map(String::as_str)),
             });
         }
-        let id = ExecutionId::random();
         let start = Start {
             id,
             module: module.into(),
@@ -125,7 +165,7 @@ impl<J: Journal> Engine<J> {
         };
         self.journal().start(start).await?;
         self.metrics().started();
-        Ok(id)
+        Ok(())
     }
 
     /// What a deployed module is; told once from its bytes, which never change.
@@ -162,7 +202,18 @@ impl<J: Journal> Engine<J> {
 
     /// Waits for the response of an execution, or for its end.
     pub async fn response(&self, id: ExecutionId) -> Result<Started, Denied> {
-        let mut news = self.journal().watch(id);
+        self.told(id, &mut self.awaited(id)).await
+    }
+
+    /// Whatever comes of an execution after this comes here.
+    fn awaited(&self, id: ExecutionId) -> Awaited {
+        Awaited {
+            news: self.journal().watch(id),
+            response: self.callers().response(id),
+        }
+    }
+
+    async fn told(&self, id: ExecutionId, awaited: &mut Awaited) -> Result<Started, Denied> {
         loop {
             let shown = self.journal().show(id).await?;
             if let Some(frame) = shown.response {
@@ -179,9 +230,11 @@ impl<J: Journal> Engine<J> {
                     let reason = format!("workflow {id} was cancelled: {reason}");
                     return Ok(Started::Ended { reason });
                 }
-                State::Ready | State::Running | State::Waiting | State::Paused => {
-                    news.changed().await
-                }
+                State::Ready | State::Running | State::Waiting | State::Paused => {}
+            }
+            tokio::select! {
+                text = awaited.response.come() => return Ok(Started::Response(text)),
+                () = awaited.news.changed() => {}
             }
         }
     }

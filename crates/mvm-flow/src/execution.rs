@@ -10,8 +10,9 @@
 //! An execution that runs again gets from the journal what it was told before, until the journal ends; what it asks for
 //! then is new. A guest that asks for something else than it did before has *diverged*, which is told, never guessed away.
 //!
-//! Before the rim performs a [`Effect::Http`], [`Effect::Start`] or [`Effect::Respond`] it makes all fresh records durable: what is
-//! outside may have been seen by then. Records of what nobody outside saw may be lost; the guest is then told anew.
+//! Before the rim performs a [`Effect::Http`] or [`Effect::Start`], and before it tells anybody of an [`Effect::Respond`], it
+//! makes all fresh records durable: what is outside may have been seen by then. Records of what nobody outside saw may be
+//! lost; the guest is then told anew.
 
 use std::{
     collections::VecDeque,

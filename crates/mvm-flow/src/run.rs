@@ -201,7 +201,8 @@ impl<J: Journal> Live<J> {
         paused: watch::Receiver<bool>,
     ) -> Self {
         let begins = past.is_empty();
-        let mut tail = Tail::new(Arc::clone(&rim.journal), Arc::clone(claim), had);
+        let callers = rim.callers.clone();
+        let tail = Tail::new(Arc::clone(&rim.journal), Arc::clone(claim), callers, had);
         let began = begins.then(|| Record::Began {
             format: FORMAT,
             module: claim.module.clone(),
@@ -214,7 +215,8 @@ impl<J: Journal> Live<J> {
             by: rim.name.clone(),
             at: UnixMillis::of(SystemTime::now()),
         };
-        tail.push(began.into_iter().chain([taken]).collect(), false);
+        let begins: Vec<_> = began.into_iter().chain([taken]).collect();
+        tail.push(&begins, None);
         Self {
             rim: Arc::clone(rim),
             claim: Arc::clone(claim),
@@ -263,7 +265,7 @@ impl<J: Journal> Live<J> {
     fn record(&mut self) -> Result<(), Stopped> {
         let fresh = self.execution.take_fresh();
         if !fresh.is_empty() {
-            self.tail.push(fresh, false);
+            self.tail.push(&fresh, None);
             self.tail.kick()?;
         }
         Ok(())
@@ -271,8 +273,11 @@ impl<J: Journal> Live<J> {
 
     async fn perform(&mut self, effect: Effect) -> Result<Performed, Stopped> {
         let fresh = self.execution.take_fresh();
-        self.tail
-            .push(fresh, matches!(effect, Effect::Respond { .. }));
+        let response = match &effect {
+            Effect::Respond { text, .. } => Some(text.clone()),
+            _ => None,
+        };
+        self.tail.push(&fresh, response);
         Ok(match effect {
             Effect::Log { level, text } => {
                 emit(&self.claim, &level, &text);
@@ -287,8 +292,9 @@ impl<J: Journal> Live<J> {
                 self.rim.metrics.request(sent.elapsed());
                 Performed::Http(Box::new(result))
             }
+            // Told to whom it is for as soon as it is durable, for which the guest does not wait.
             Effect::Respond { text: _, heard } => {
-                self.tail.flush().await?;
+                self.tail.kick()?;
                 Performed::Responded { heard }
             }
             Effect::Start {
@@ -472,8 +478,8 @@ impl<J: Journal> Live<J> {
     }
 
     /// Ends the execution; with a reason, it failed.
-    async fn finish(mut self, reason: Option<String>) -> Result<Ended, Refused> {
-        let rest = match self.tail.rest().await {
+    async fn finish(self, reason: Option<String>) -> Result<Ended, Refused> {
+        let (rest, sent) = match self.tail.rest().await {
             Ok(rest) => rest,
             Err(full @ Refused::JournalFull { .. }) => {
                 return fail(&*self.rim.journal, &self.claim, full.to_string()).await;
@@ -496,12 +502,14 @@ impl<J: Journal> Live<J> {
             .journal
             .finish(&self.claim, Some(rest), outcome)
             .await?;
+        sent();
         Ok(ended)
     }
 
-    async fn park(mut self, wait: Wait) -> Result<Ended, Refused> {
-        let rest = self.tail.rest().await?;
+    async fn park(self, wait: Wait) -> Result<Ended, Refused> {
+        let (rest, sent) = self.tail.rest().await?;
         self.rim.journal.park(&self.claim, rest, wait).await?;
+        sent();
         Ok(Ended::Parked)
     }
 }

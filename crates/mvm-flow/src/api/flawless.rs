@@ -47,12 +47,9 @@ pub(super) async fn start<J: Journal>(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let start: Start = body::json(body).await?;
-    let id = engine
-        .start(&start.module, &start.version, &start.workflow, start.input)
+    let (id, started) = engine
+        .call(&start.module, &start.version, &start.workflow, start.input)
         .await?;
-    let caller = engine.callers().wait(id);
-    let started = engine.response(id).await?;
-    caller.answered();
     match started {
         // The clients have no other word for a response of nothing.
         Started::Response(text) if text == "null" => Ok(ok(id.to_string(), None)),

@@ -214,7 +214,7 @@ impl Journal for SqliteJournal {
 
     async fn start(&self, start: Start) -> Result<(), Refused> {
         let at = now();
-        self.change(start.id, move |database| {
+        let insert = move |database: &Connection| {
             database
                 .prepare_cached(
                     "INSERT INTO executions (id, module, version, hash, workflow, input, parent, state, created_at, updated_at)
@@ -231,8 +231,10 @@ impl Journal for SqliteJournal {
                     at.0
                 ])?;
             Ok(())
-        })
-        .await
+        };
+        self.writer.write(insert).await?;
+        self.ready.notify_one();
+        Ok(())
     }
 
     async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {

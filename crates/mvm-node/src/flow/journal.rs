@@ -484,7 +484,11 @@ impl<S: Store> Journal for FlowJournal<S> {
             spec: Box::new(spec),
             tick: None,
         };
-        self.ask_about(start.id, change).await.map(drop)
+        let started = self.ask(change).await?;
+        self.ready.notify_one();
+        started
+            .map(drop)
+            .map_err(|refusal| words::refused(start.id, refusal))
     }
 
     async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {
