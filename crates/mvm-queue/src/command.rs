@@ -3,7 +3,7 @@
 //!
 //! They cross from node to node as JSON inside [`Versioned`], so their JSON form is a format of its own.
 
-use std::{collections::BTreeSet, num::NonZeroU64};
+use std::{borrow::Cow, collections::BTreeSet, num::NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,12 +11,15 @@ use serde_json::Value;
 use crate::{
     bytes::{as_base64, list_as_base64},
     cron::Missed,
+    effect::Effect,
     id::{FencingToken, JobId, RequestId, UnixMillis},
     job::{AttemptOutcome, JobSpec},
+    queue::Outcome,
 };
 
-/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move, 2 knew no workflows.
-pub const WIRE_VERSION: u32 = 3;
+/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move, 2 knew no workflows, and 3 one
+/// change a command.
+pub const WIRE_VERSION: u32 = 4;
 
 /// Wraps what one node sends to another, so that a node of another version says so instead of guessing.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -47,6 +50,37 @@ pub struct Command {
     pub at: UnixMillis,
     /// What to do.
     pub change: Change,
+}
+
+impl Command {
+    /// The commands that a command of [`Change::All`] consists of, each with a request of its own; of another the command
+    /// itself.
+    pub fn parts(&self) -> Vec<Cow<'_, Self>> {
+        if !matches!(self.change, Change::All { .. }) {
+            return vec![Cow::Borrowed(self)];
+        }
+        let part = |(place, change): (usize, &Change)| {
+            Cow::Owned(Self {
+                request: RequestId(format!("{}/{place}", self.request.0)),
+                at: self.at,
+                change: change.clone(),
+            })
+        };
+        self.change
+            .each()
+            .into_iter()
+            .enumerate()
+            .map(part)
+            .collect()
+    }
+
+    /// The same, as far as they were tried, with what became of each.
+    pub fn outcomes<'a>(&'a self, outcome: &'a Outcome) -> Vec<(Cow<'a, Self>, &'a Outcome)> {
+        match outcome {
+            Ok(Effect::All { outcomes }) => self.parts().into_iter().zip(outcomes).collect(),
+            other => vec![(Cow::Borrowed(self), other)],
+        }
+    }
 }
 
 /// What a [`Command`] does.
@@ -247,6 +281,11 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Does one after the other, in one entry of the log, until one is refused.
+    All {
+        /// What to do.
+        changes: Vec<Change>,
+    },
     /// Uploads a piece of a module. That of a deployed module is left alone.
     PutChunk {
         /// The BLAKE3 hash of the module, in hexadecimal.
@@ -395,6 +434,14 @@ impl Expiry {
 }
 
 impl Change {
+    /// The changes that it consists of; itself, mostly.
+    fn each(&self) -> Vec<&Self> {
+        match self {
+            Self::All { changes } => changes.iter().flat_map(Self::each).collect(),
+            other => vec![other],
+        }
+    }
+
     /// A digest of what the client asked for, by which a reused request id is noticed.
     ///
     /// What the node added (the new job's id, its own number) is left out: a repeat that arrives at another node
@@ -467,7 +514,7 @@ mod tests {
         check(
             submit("a", "u", 1),
             expect_test::expect![[
-                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
             ]],
         );
         check(
@@ -479,7 +526,7 @@ mod tests {
                 bytes: vec![0, 255],
             },
             expect_test::expect![[
-                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
             ]],
         );
         check(
@@ -489,7 +536,7 @@ mod tests {
                 cause: Expiry::Lease { renewals: 3 },
             },
             expect_test::expect![[
-                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
             ]],
         );
         check(
@@ -502,7 +549,7 @@ mod tests {
                 response: None,
             },
             expect_test::expect![[
-                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"append","job":"a","token":1,"first":2,"frames":["AP8=","AQ=="],"consumed":[4],"response":null}}}"#
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"append","job":"a","token":1,"first":2,"frames":["AP8=","AQ=="],"consumed":[4],"response":null}}}"#
             ]],
         );
         check(
@@ -512,8 +559,20 @@ mod tests {
                 data: serde_json::json!(true),
             },
             expect_test::expect![[
-                r#"{"version":3,"body":{"request":"r","at":7,"change":{"change":"send","job":"a","type":"approval","data":true}}}"#
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"send","job":"a","type":"approval","data":true}}}"#
             ]],
+        );
+        check(
+            Change::All {
+                changes: vec![
+                    Change::Start {
+                        job: JobId("a".into()),
+                        token: FencingToken(1),
+                    },
+                    Change::Settle { steps: 1 },
+                ],
+            },
+            expect_test::expect![[r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"all","changes":[{"change":"start","job":"a","token":1},{"change":"settle","steps":1}]}}}"#]],
         );
     }
 }

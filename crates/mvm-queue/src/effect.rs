@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{FencingToken, JobId, UnixMillis},
     job::{JobSpec, JobState, WaitsFor},
+    queue::Outcome,
 };
 
 /// What a command that was not refused did.
@@ -130,6 +131,11 @@ pub enum Effect {
         /// Whether jobs wait for this one, and it is cancelled.
         dependents: bool,
     },
+    /// What became of each change, as far as they were tried: one that is refused is the last one.
+    All {
+        /// In the order of the changes.
+        outcomes: Vec<Outcome>,
+    },
     /// The chunk is stored.
     ChunkPut,
     /// The module is visible.
@@ -153,6 +159,7 @@ impl Effect {
             | Self::Resumed { .. }
             | Self::Parked { .. } => true,
             Self::Due { count, .. } | Self::Settled { count, .. } => *count > 0,
+            Self::All { outcomes } => outcomes.iter().flatten().any(Self::wakes_workers),
             Self::Claimed { .. }
             | Self::Started
             | Self::Renewed { .. }

@@ -294,9 +294,11 @@ impl Keeper {
         if !self.leading {
             return;
         }
-        match outcome {
-            Ok(effect) => self.took_effect(&command.change, effect, now),
-            Err(refusal) => self.refused(&command.change, refusal),
+        for (command, outcome) in command.outcomes(outcome) {
+            match outcome {
+                Ok(effect) => self.took_effect(&command.change, effect, now),
+                Err(refusal) => self.refused(&command.change, refusal),
+            }
         }
     }
 

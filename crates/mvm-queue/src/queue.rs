@@ -72,6 +72,20 @@ impl Queue {
 
     /// Applies a command, as every replica does. A request that was applied before has no second effect.
     pub fn apply(&mut self, command: &Command) -> Outcome {
+        if !matches!(command.change, Change::All { .. }) {
+            return self.apply_one(command);
+        }
+        let mut outcomes = Vec::new();
+        for part in command.parts() {
+            outcomes.push(self.apply_one(&part));
+            if outcomes.last().is_some_and(Result::is_err) {
+                break;
+            }
+        }
+        Ok(Effect::All { outcomes })
+    }
+
+    fn apply_one(&mut self, command: &Command) -> Outcome {
         let digest = command.change.digest();
         if let Some((_, known, outcome)) = self.requests.get(&command.request)
             && !self.forgets_requests()
@@ -185,6 +199,10 @@ impl Queue {
                 seen,
                 reason,
             } => self.park(job, *token, *until_ms, *seen, reason.as_deref(), at),
+            // Its parts are applied one by one.
+            Change::All { .. } => Ok(Effect::All {
+                outcomes: Vec::new(),
+            }),
             Change::PutChunk {
                 hash,
                 number,

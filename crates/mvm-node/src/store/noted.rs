@@ -10,13 +10,15 @@ use crate::metrics::Metrics;
 
 /// Notes what node `node`, which wrote a command to the log, learnt of its outcome.
 pub(super) fn note(metrics: &Metrics, node: u64, command: &Command, outcome: &Outcome) {
-    let request = command.request.0.as_str();
-    match outcome {
-        Ok(effect) => {
-            metrics.queue.applied(command, effect);
-            log(node, request, &command.change, effect);
+    for (command, outcome) in command.outcomes(outcome) {
+        let request = command.request.0.as_str();
+        match outcome {
+            Ok(effect) => {
+                metrics.queue.applied(&command, effect);
+                log(node, request, &command.change, effect);
+            }
+            Err(refusal) => debug!(node, request, %refusal, "a change was refused"),
         }
-        Err(refusal) => debug!(node, request, %refusal, "a change was refused"),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Statement, Value};
 use crate::{
     command::{Change, Command, Expiry, Stream, Tick},
-    id::{FencingToken, JobId},
+    id::{FencingToken, JobId, RequestId},
     job::JobSpec,
     limits::{SLOTS_MAX, steps_of},
 };
@@ -15,8 +15,43 @@ const OVERHEAD_BYTES: usize = 16;
 ///
 /// The commands of a batch behave as if each had a transaction of its own, and each has its own outcome.
 pub fn statements(commands: &[Command]) -> Vec<Statement> {
-    commands.iter().map(statement).collect()
+    let mut statements = Vec::new();
+    for command in commands {
+        let mut before: Option<RequestId> = None;
+        for part in command.parts() {
+            let alone = statement(&part);
+            statements.push(match before {
+                Some(before) => unless_refused(alone, before),
+                None => alone,
+            });
+            before = Some(part.request.clone());
+        }
+    }
+    statements
 }
+
+/// Does nothing if the request before was refused.
+fn unless_refused(statement: Statement, before: RequestId) -> Statement {
+    let Statement {
+        sql,
+        mut parameters,
+    } = statement;
+    parameters.push(Value::from(before.0));
+    let sql = match sql.split_once(" VALUES (") {
+        Some((head, values)) => format!("{head} SELECT {}", values.trim_end_matches(')')),
+        None => sql.into_owned(),
+    };
+    let place = parameters.len();
+    let text = format!(
+        "{sql} WHERE EXISTS (SELECT 1 FROM requests WHERE id = ?{place} AND verdict IN ({EFFECTIVE}))"
+    );
+    Statement::new(text, parameters)
+}
+
+/// Verdicts after which a change goes on to the next one of [`Change::All`].
+const EFFECTIVE: &str = "'submitted', 'existing', 'claimed', 'started', 'renewed', 'logged', 'log_repeated', 'ended', \
+    'cancelled', 'retried', 'ready', 'due', 'settled', 'schedule_set', 'tick_skipped', 'schedule_removed', 'pruned', \
+    'paused', 'resumed', 'appended', 'sent', 'parked', 'chunk_put', 'deployed', 'deployed_before'";
 
 /// An upper bound of what the statements take in a log entry.
 ///
@@ -258,6 +293,8 @@ fn call(change: &Change) -> (&'static str, Vec<Value>) {
                 arguments,
             )
         }
+        // Its parts are called one by one.
+        Change::All { .. } => ("SELECT ?1, ?2, ?3 WHERE 0", Vec::new()),
         Change::PutChunk {
             hash,
             number,

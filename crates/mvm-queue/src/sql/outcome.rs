@@ -17,7 +17,11 @@ use crate::{
 
 /// The statement that reads what became of commands on this replica. Each row is one text, named `row`.
 pub fn outcomes(commands: &[Command]) -> Statement {
-    let ids: Vec<_> = commands.iter().map(|command| &*command.request.0).collect();
+    let ids: Vec<_> = commands
+        .iter()
+        .flat_map(Command::parts)
+        .map(|part| part.request.0.clone())
+        .collect();
     Statement::new(
         "SELECT json_object('request', requests.id, 'digest', digest, 'verdict', verdict, 'job', job, \
             'before', before, 'state', state, 'waits_for', waits_for, 'number', number, 'flag', flag, 'detail', detail, \
@@ -59,13 +63,30 @@ pub fn interpret(
     }
     commands
         .iter()
-        .map(|command| {
-            found
-                .get(&command.request.0)
-                .map(|row| row.outcome(command))
-                .transpose()
-        })
+        .map(|command| outcome(command, &found))
         .collect()
+}
+
+fn outcome(command: &Command, found: &HashMap<String, Row>) -> Result<Option<Outcome>, Corrupt> {
+    let of = |part: &Command| {
+        let row = found.get(&part.request.0);
+        row.map(|row| row.outcome(part)).transpose()
+    };
+    if !matches!(command.change, Change::All { .. }) {
+        return of(command);
+    }
+    let mut outcomes = Vec::new();
+    for part in command.parts() {
+        let Some(outcome) = of(&part)? else {
+            return Ok(None);
+        };
+        let refused = outcome.is_err();
+        outcomes.push(outcome);
+        if refused {
+            break;
+        }
+    }
+    Ok(Some(Ok(Effect::All { outcomes })))
 }
 
 #[derive(Deserialize)]
@@ -289,6 +310,7 @@ fn job_of(change: &Change) -> Option<&JobId> {
         | Change::SkipTick { .. }
         | Change::RemoveSchedule { .. }
         | Change::Prune { .. }
+        | Change::All { .. }
         | Change::PutChunk { .. }
         | Change::Deploy { .. } => None,
     }
@@ -317,6 +339,7 @@ fn token_of(change: &Change) -> Option<FencingToken> {
         | Change::Pause { .. }
         | Change::Resume { .. }
         | Change::Send { .. }
+        | Change::All { .. }
         | Change::PutChunk { .. }
         | Change::Deploy { .. } => None,
     }

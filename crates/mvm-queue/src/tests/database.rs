@@ -55,10 +55,15 @@ impl Database {
     }
 
     pub(super) fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
-        self.transact(&sql::statements(commands)).unwrap();
+        self.try_apply(commands).unwrap()
+    }
+
+    /// The same, of a schema that may have bugs.
+    pub(super) fn try_apply(&mut self, commands: &[Command]) -> rusqlite::Result<Vec<Outcome>> {
+        self.transact(&sql::statements(commands))?;
         let rows = self.rows(&sql::outcomes(commands));
         let outcomes = sql::interpret(commands, rows).unwrap();
-        outcomes.into_iter().map(Option::unwrap).collect()
+        Ok(outcomes.into_iter().map(Option::unwrap).collect())
     }
 
     pub(super) fn answer(&self, query: &Query) -> Answer {

@@ -46,7 +46,7 @@ impl Drawer {
 
     fn change(&mut self, draw: Draw, queue: &Queue) -> Change {
         let [what, a, b, c, d, e, ..] = draw;
-        match what % 48 {
+        match what % 54 {
             0..=7 => self.submit(draw, queue),
             8..=12 | 46 => Change::Claim {
                 node: u64::from(a % 3),
@@ -133,7 +133,7 @@ impl Drawer {
                 chunks_before_ms: (e % 2 == 1).then(|| UnixMillis(1_000 + i64::from(c % 50))),
                 steps: u32::from(d % 3) + 1,
             },
-            31 => self.schedule(draw, queue),
+            31 | 52 | 53 => self.schedule(draw, queue),
             32..=35 | 47 => self.append(draw, queue),
             36 | 37 => Change::Send {
                 job: self.job_of(a, queue, |job| job.spec.kind == FLOW_KIND),
@@ -162,6 +162,60 @@ impl Drawer {
                 }),
                 reason: (b % 2 == 1).then(|| "for \"now\"".into()),
             },
+            48 => Change::All {
+                changes: vec![
+                    self.submit(draw, queue),
+                    Change::Claim {
+                        node: u64::from(a % 3),
+                        worker: format!("w{}", a % 3),
+                        slots: 1,
+                        labels: labels(c | 4),
+                        kinds: [].into(),
+                    },
+                ],
+            },
+            49 => {
+                let (job, token) = self.held_flow(a, b, queue);
+                Change::All {
+                    changes: vec![Change::Start { job, token }, self.append(draw, queue)],
+                }
+            }
+            50 | 51 => {
+                let append = self.append(draw, queue);
+                let Change::Append { job, token, .. } = append.clone() else {
+                    return append;
+                };
+                let (start, end) = (
+                    Change::Start {
+                        job: job.clone(),
+                        token,
+                    },
+                    match what % 2 {
+                        0 => Change::Finish {
+                            job,
+                            token,
+                            report: Report::Succeeded {
+                                result: serde_json::json!(d),
+                            },
+                        },
+                        _ => Change::Park {
+                            job,
+                            token,
+                            until_ms: None,
+                            seen: (e % 3 > 0).then(|| u64::from(e % 4)),
+                            reason: None,
+                        },
+                    },
+                );
+                // The parts of a part are parts.
+                let rest = Change::All {
+                    changes: vec![append, end],
+                };
+                let begins = c % 3 == 0;
+                Change::All {
+                    changes: begins.then_some(start).into_iter().chain([rest]).collect(),
+                }
+            }
             _ => Change::Resume {
                 job: self.job_of(a, queue, |job| job.paused.is_some()),
             },

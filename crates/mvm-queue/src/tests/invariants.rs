@@ -31,6 +31,16 @@ impl Invariants {
         queue: &mut Queue,
         command: &Command,
     ) -> Result<Outcome, String> {
+        if matches!(command.change, Change::All { .. }) {
+            let mut outcomes = Vec::new();
+            for part in command.parts() {
+                outcomes.push(self.apply(queue, &part)?);
+                if outcomes.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+            return Ok(Ok(Effect::All { outcomes }));
+        }
         let named = held_by(&command.change).map(|(job, token)| (job.clone(), token));
         let seen = |queue: &Queue, job: &JobId| {
             let entry = queue.entry(job)?;

@@ -17,7 +17,7 @@ use crate::{
     id::FencingToken,
     job::JobState,
     query::{Answer, Cursor, Filter, KeeperFact, Order, Query},
-    queue::Queue,
+    queue::{Outcome, Queue},
 };
 
 /// What can be read of a queue, in one form for both; `whole` adds what belongs to single jobs.
@@ -157,6 +157,20 @@ pub(super) fn consistent(database: &Database) {
     }
 }
 
+fn forget_removed(outcome: &mut Outcome, queue: &Queue) {
+    match outcome {
+        Ok(Effect::Claimed { claims }) => {
+            claims.retain(|claim| queue.job(&claim.job).is_some());
+        }
+        Ok(Effect::All { outcomes }) => {
+            for outcome in outcomes {
+                forget_removed(outcome, queue);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Runs commands through both; says where they differ first.
 pub(super) fn compare(draws: &[Draw], database: &mut Database) -> Result<(), String> {
     let mut queue = Queue::new();
@@ -174,11 +188,11 @@ pub(super) fn compare(draws: &[Draw], database: &mut Database) -> Result<(), Str
         }
         // Answers are put together after the batch, when an old claim's job may have been removed.
         for outcome in &mut expected {
-            if let Ok(Effect::Claimed { claims }) = outcome {
-                claims.retain(|claim| queue.job(&claim.job).is_some());
-            }
+            forget_removed(outcome, &queue);
         }
-        let found = database.apply(&commands);
+        let found = database
+            .try_apply(&commands)
+            .map_err(|error| format!("{commands:?}\n sql: {error}"))?;
         for ((command, expected), found) in commands.iter().zip(&expected).zip(&found) {
             if expected != found {
                 return Err(format!("{command:?}\ncore: {expected:?}\n sql: {found:?}"));

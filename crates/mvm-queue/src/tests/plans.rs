@@ -91,7 +91,7 @@ fn no_command_walks_over_the_jobs() {
     let queue = Queue::new();
     let mut drawer = Drawer::default();
     let mut seen = std::collections::BTreeSet::new();
-    for what in 0..48_u16 {
+    for what in 0..54_u16 {
         for a in 0..6 {
             let command = drawer.command([what, a, 0, 0, 0, 0, 0, 0], &queue);
             for statement in sql::statements(&[command]) {
@@ -101,7 +101,7 @@ fn no_command_walks_over_the_jobs() {
             }
         }
     }
-    assert_eq!(seen.len(), 22, "{seen:#?}");
+    assert_eq!(seen.len(), 26, "{seen:#?}");
 }
 
 #[test]
