@@ -572,7 +572,9 @@ mod tests {
                     Change::Settle { steps: 1 },
                 ],
             },
-            expect_test::expect![[r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"all","changes":[{"change":"start","job":"a","token":1},{"change":"settle","steps":1}]}}}"#]],
+            expect_test::expect![[
+                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"all","changes":[{"change":"start","job":"a","token":1},{"change":"settle","steps":1}]}}}"#
+            ]],
         );
     }
 }

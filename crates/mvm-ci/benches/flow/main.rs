@@ -38,6 +38,7 @@ mod nodes;
 #[path = "../shared/print.rs"]
 mod print;
 #[path = "../shared/processes.rs"]
+#[allow(dead_code, reason = "the bench of the queue uses all of it")]
 mod processes;
 mod replay;
 mod restate;

@@ -23,7 +23,7 @@ use mvm_queue::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{FlowConfig, leases::Leases, payload::Payload, words};
+use super::{FlowConfig, free::Free, leases::Leases, payload::Payload, words};
 use crate::{
     consensus::{Barrier, Proposal, Reading},
     id::{self, IdMaker},
@@ -56,6 +56,7 @@ pub(crate) struct FlowJournal<S> {
     ids: IdMaker,
     hub: Hub,
     leases: Leases,
+    free: Free,
     /// Something of this node's may be ready.
     ready: Notify,
 }
@@ -72,6 +73,7 @@ impl<S: Store> FlowJournal<S> {
             ids: IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX)),
             hub: Hub::default(),
             leases: Leases::default(),
+            free: Free::default(),
             ready: Notify::new(),
         }
     }
@@ -140,11 +142,11 @@ impl<S: Store> FlowJournal<S> {
     }
 
     /// Asks for an owner's change until it is decided.
-    async fn insist(&self, claim: &Claim, what: &str, change: Change) -> Result<Effect, Refused> {
+    async fn insist(&self, claim: &Claim, what: &str, change: Change) -> Result<(), Refused> {
         let request = RequestId(format!("{}-{}-{what}", claim.id, claim.epoch.0));
         loop {
-            match self.propose(&request, change.clone()).await {
-                Proposal::Committed { effect } => return Ok(effect),
+            match parted(self.propose(&request, change.clone()).await) {
+                Proposal::Committed { .. } => return Ok(()),
                 Proposal::Rejected { refusal } => {
                     let refused = words::refused(claim.id, refusal);
                     if matches!(refused, Refused::Lost { .. }) {
@@ -168,7 +170,7 @@ impl<S: Store> FlowJournal<S> {
         let request = RequestId(self.ids.request(id::now()));
         let mut unknown = 0;
         loop {
-            match self.propose(&request, change.clone()).await {
+            match parted(self.propose(&request, change.clone()).await) {
                 Proposal::Committed { effect } => return Ok(Ok(effect)),
                 Proposal::Rejected { refusal } => return Ok(Err(refusal)),
                 Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
@@ -251,9 +253,9 @@ impl<S: Store> FlowJournal<S> {
         }
     }
 
-    /// Takes what is ready; nothing, if that is not possible now.
-    async fn take(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
-        let change = Change::Claim {
+    /// Asks for work.
+    fn offer(&self, slots: usize) -> Change {
+        Change::Claim {
             node: self.node,
             worker: format!("node{}", self.node),
             slots: u32::try_from(slots)
@@ -261,19 +263,24 @@ impl<S: Store> FlowJournal<S> {
                 .min(mvm_queue::SLOTS_MAX),
             labels: self.labels.clone(),
             kinds: kinds(),
-        };
-        let claims = match self.ask(change).await? {
-            Ok(Effect::Claimed { claims }) => claims,
-            Ok(effect) => return Err(mismatch(&effect)),
-            Err(refusal) => {
-                return Err(Refused::Invalid {
-                    why: refusal.to_string(),
-                });
-            }
-        };
+        }
+    }
+
+    /// Takes what is ready; nothing, if that is not possible now.
+    async fn take(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+        match self.ask(self.offer(slots)).await? {
+            Ok(Effect::Claimed { claims }) => Ok(self.begin_all(claims).await),
+            Ok(effect) => Err(mismatch(&effect)),
+            Err(refusal) => Err(Refused::Invalid {
+                why: refusal.to_string(),
+            }),
+        }
+    }
+
+    async fn begin_all(&self, claims: Vec<mvm_queue::Claim>) -> Vec<Claim> {
         let began = stream::iter(claims).map(|claim| self.begin(claim));
         let began: Vec<_> = began.buffer_unordered(ABREAST).collect().await;
-        Ok(began.into_iter().flatten().collect())
+        began.into_iter().flatten().collect()
     }
 
     /// Makes a claim of the queue's one of the engine's. One that cannot be is ended.
@@ -315,24 +322,17 @@ impl<S: Store> FlowJournal<S> {
             workflow: payload.workflow,
             frames: 0,
         };
-        let start = Change::Start {
-            job: claim.job.clone(),
-            token: claim.token,
-        };
-        let started = self.insist(&begun, "start", start);
         // The first owner finds an empty journal.
-        let frames = async {
-            match claim.token {
-                FencingToken(1) => Ok(0),
-                _ => self.frames_of(claim.job.clone()).await,
-            }
+        let frames = match claim.token {
+            FencingToken(1) => Ok(0),
+            _ => self.frames_of(claim.job.clone()).await,
         };
-        match tokio::join!(started, frames) {
-            (Ok(_), Ok(frames)) => {
+        match frames {
+            Ok(frames) => {
                 begun.frames = frames;
                 Some(begun)
             }
-            (Err(refused), _) | (_, Err(refused)) => {
+            Err(refused) => {
                 // Its lease ends, and it is tried again.
                 tracing::info!(workflow = %id, %refused, "claimed and not begun");
                 self.leases.drop(id, claim.token);
@@ -362,21 +362,48 @@ impl<S: Store> FlowJournal<S> {
         }
     }
 
-    async fn write(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
-        if append.frames.is_empty() && append.consumed.is_empty() {
-            return Ok(());
+    /// Appends, and does one thing more, in one entry of the log.
+    async fn write(
+        &self,
+        claim: &Claim,
+        what: &str,
+        append: Option<Append>,
+        end: Option<Change>,
+    ) -> Result<(), Refused> {
+        let append = append.filter(|append| {
+            let Append {
+                frames, consumed, ..
+            } = append;
+            !frames.is_empty() || !consumed.is_empty()
+        });
+        let responds = append
+            .as_ref()
+            .is_some_and(|append| append.response.is_some());
+        let (job, token) = (job_id(claim.id), token(claim.epoch));
+        let mut changes = Vec::new();
+        if let Some(append) = append {
+            // The first owner's mark in the journal is the beginning of the work.
+            if !self.leases.is_started(claim.id) {
+                changes.push(Change::Start {
+                    job: job.clone(),
+                    token,
+                });
+            }
+            changes.push(Change::Append {
+                job,
+                token,
+                first: append.first,
+                frames: append.frames,
+                consumed: append.consumed,
+                response: append.response,
+            });
         }
-        let what = format!("append-{}", append.first);
-        let responds = append.response.is_some();
-        let change = Change::Append {
-            job: job_id(claim.id),
-            token: token(claim.epoch),
-            first: append.first,
-            frames: append.frames,
-            consumed: append.consumed,
-            response: append.response,
+        changes.extend(end);
+        let Some(change) = one(changes) else {
+            return Ok(());
         };
-        self.insist(claim, &what, change).await?;
+        self.insist(claim, what, change).await?;
+        self.leases.started(claim.id);
         if responds {
             self.hub.touch(claim.id);
         }
@@ -478,17 +505,28 @@ impl<S: Store> Journal for FlowJournal<S> {
         spec.validate().map_err(|invalid| Refused::Invalid {
             why: invalid.to_string(),
         })?;
-        let change = Change::Submit {
+        let submit = Change::Submit {
             job: job_id(start.id),
             submitted_on: self.node,
             spec: Box::new(spec),
             tick: None,
         };
+        // If there is room for it here it is claimed at once.
+        let claim = self.free.reserve(&self.control).then(|| self.offer(1));
+        let Some(change) = one([submit].into_iter().chain(claim).collect()) else {
+            return Ok(());
+        };
         let started = self.ask(change).await?;
+        let effect = started.map_err(|refusal| words::refused(start.id, refusal))?;
+        if let Effect::All { outcomes } = effect {
+            for effect in outcomes.into_iter().flatten() {
+                if let Effect::Claimed { claims } = effect {
+                    self.free.hand_over(claims);
+                }
+            }
+        }
         self.ready.notify_one();
-        started
-            .map(drop)
-            .map_err(|refusal| words::refused(start.id, refusal))
+        Ok(())
     }
 
     async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {
@@ -636,15 +674,25 @@ impl<S: Store> Journal for FlowJournal<S> {
     }
 
     async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+        self.free.offer(slots);
         loop {
             self.control.takes_jobs().await;
             let looked = Instant::now();
+            let handed_over = self.free.handed_over();
+            if !handed_over.is_empty() {
+                return Ok(self.begin_all(handed_over).await);
+            }
             let (ready, seen) = self.is_ready().await;
             if ready {
-                let claims = self.take(slots).await?;
+                let free = self.free.take();
+                let claims = match free {
+                    0 => Vec::new(),
+                    free => self.take(free).await?,
+                };
                 if !claims.is_empty() {
                     return Ok(claims);
                 }
+                self.free.offer(free);
             }
             let news = async {
                 self.store.applied(seen).await;
@@ -658,7 +706,8 @@ impl<S: Store> Journal for FlowJournal<S> {
     }
 
     async fn append(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
-        self.write(claim, append).await
+        let what = format!("append-{}", append.first);
+        self.write(claim, &what, Some(append), None).await
     }
 
     async fn inbox(&self, id: ExecutionId, beyond: u64) -> Result<Vec<Message>, Refused> {
@@ -692,7 +741,6 @@ impl<S: Store> Journal for FlowJournal<S> {
     }
 
     async fn park(&self, claim: &Claim, append: Append, wait: Wait) -> Result<(), Refused> {
-        self.write(claim, append).await?;
         let change = Change::Park {
             job: job_id(claim.id),
             token: token(claim.epoch),
@@ -700,7 +748,8 @@ impl<S: Store> Journal for FlowJournal<S> {
             seen: wait.message_beyond,
             reason: wait.lacks,
         };
-        self.insist(claim, "park", change).await?;
+        self.write(claim, "park", Some(append), Some(change))
+            .await?;
         self.let_go(claim);
         Ok(())
     }
@@ -711,9 +760,6 @@ impl<S: Store> Journal for FlowJournal<S> {
         append: Option<Append>,
         outcome: Outcome,
     ) -> Result<(), Refused> {
-        if let Some(append) = append {
-            self.write(claim, append).await?;
-        }
         let report = match outcome {
             Outcome::Completed => Report::Succeeded {
                 result: Value::Null,
@@ -726,7 +772,7 @@ impl<S: Store> Journal for FlowJournal<S> {
             token: token(claim.epoch),
             report,
         };
-        self.insist(claim, "finish", change).await?;
+        self.write(claim, "finish", append, Some(change)).await?;
         self.let_go(claim);
         Ok(())
     }
@@ -738,6 +784,29 @@ fn job_id(id: ExecutionId) -> JobId {
 
 fn token(epoch: Epoch) -> FencingToken {
     FencingToken(i64::try_from(epoch.0).unwrap_or(i64::MAX))
+}
+
+/// Several changes as one; nothing if there are none.
+fn one(mut changes: Vec<Change>) -> Option<Change> {
+    match changes.len() {
+        0 | 1 => changes.pop(),
+        _ => Some(Change::All { changes }),
+    }
+}
+
+/// What became of several changes: they were refused if one of them was.
+fn parted(proposal: Proposal) -> Proposal {
+    let Proposal::Committed {
+        effect: Effect::All { outcomes },
+    } = &proposal
+    else {
+        return proposal;
+    };
+    let refusal = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
+    match refusal.cloned() {
+        Some(refusal) => Proposal::Rejected { refusal },
+        None => proposal,
+    }
 }
 
 fn kinds() -> BTreeSet<String> {

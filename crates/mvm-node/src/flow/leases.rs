@@ -15,6 +15,8 @@ pub(super) struct Lease {
     pub(super) token: FencingToken,
     /// How often it was renewed, for the names of requests.
     pub(super) renewals: u64,
+    /// Whether the cluster knows that the work has begun.
+    started: bool,
 }
 
 /// All of them.
@@ -28,6 +30,7 @@ impl Leases {
             job,
             token,
             renewals: 0,
+            started: false,
         };
         self.lock().insert(id, lease);
     }
@@ -42,6 +45,18 @@ impl Leases {
     /// Whether this one is held at all.
     pub(super) fn is_here(&self, id: ExecutionId) -> bool {
         self.lock().contains_key(&id)
+    }
+
+    /// Whether the work has begun, as far as the cluster knows.
+    pub(super) fn is_started(&self, id: ExecutionId) -> bool {
+        self.lock().get(&id).is_some_and(|lease| lease.started)
+    }
+
+    /// The cluster knows that the work has begun.
+    pub(super) fn started(&self, id: ExecutionId) {
+        if let Some(lease) = self.lock().get_mut(&id) {
+            lease.started = true;
+        }
     }
 
     /// Forgets one that was held with that token.

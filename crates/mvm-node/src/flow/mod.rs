@@ -10,6 +10,7 @@
 //! modules and its own secrets.
 
 mod access;
+mod free;
 mod journal;
 mod leases;
 mod payload;
