@@ -26,6 +26,13 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Calls each port once.
+    pub(crate) async fn warm_up(&self, ports: &[u16]) {
+        for client in &mut self.connected(ports, ports.len()).await {
+            client.live(&mut Steps::default()).await;
+        }
+    }
+
     /// So many clients, spread over the ports.
     pub(crate) async fn connected(&self, ports: &[u16], clients: usize) -> Vec<Connected> {
         let mut connected = Vec::new();

@@ -17,6 +17,7 @@
 //! - The peer is Restate's server as it is shipped, which syncs its log to the disk: *one node, not replicated*. Its
 //!   service is a Node.js process, `peer/service.mjs`, since the server runs no code of workflows; each of its steps is
 //!   journalled once, after the answer, and may so be sent twice.
+//! - Each place has run the workflow once before: a module is compiled where it first runs.
 //! - A rate counts the workflows that ended within the window; the first moments are left out.
 //! - A replay is `mvm-ci flow replay`, process and all, of a workflow of so many entries.
 //! - Sleepers sleep for a day. What they cost is the resident set of the engine's process when all sleep, and the part of it
@@ -134,6 +135,7 @@ async fn of_restate(asked: &Asked) -> Option<Rates> {
 }
 
 async fn rates(what: &str, ports: &[u16], caller: &Caller) -> Rates {
+    caller.warm_up(ports).await;
     let mut rates = Vec::new();
     for clients in CLIENTS {
         let load = load::run(caller.connected(ports, clients).await).await;

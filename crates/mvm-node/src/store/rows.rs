@@ -25,6 +25,13 @@ pub(super) async fn read(client: &Client, select: Statement) -> Result<Vec<Strin
         .collect()
 }
 
+/// Changes, and reads what the statement gives.
+pub(super) async fn write(client: &Client, returning: Statement) -> Result<Vec<String>, Error> {
+    let (sql, parameters) = statement(returning);
+    let rows = client.execute_returning(sql, parameters).await?;
+    rows.into_iter().map(|row| row?.try_get("row")).collect()
+}
+
 /// A row with one text.
 #[derive(Debug)]
 struct Text(String);

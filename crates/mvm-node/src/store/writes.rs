@@ -189,13 +189,25 @@ async fn apply(
     commands: &[Command],
     metrics: &Metrics,
 ) -> Result<Vec<Proposal>, String> {
-    let statements = sql::statements(commands).into_iter().map(rows::statement);
     let unknown = || vec![Proposal::Unknown; commands.len()];
     let handed_over = Instant::now();
-    match client.txn(statements.collect::<Vec<_>>()).await {
-        Ok(_) => metrics
-            .store
-            .written(Entry::Commands, handed_over.elapsed()),
+    let written = match commands {
+        [command] if let Some(returning) = sql::returning(command) => {
+            rows::write(client, returning).await
+        }
+        _ => {
+            let statements = sql::statements(commands).into_iter().map(rows::statement);
+            let done = client.txn(statements.collect::<Vec<_>>()).await;
+            done.map(|_| Vec::new())
+        }
+    };
+    let mut found = match written {
+        Ok(found) => {
+            metrics
+                .store
+                .written(Entry::Commands, handed_over.elapsed());
+            found
+        }
         Err(
             error @ (Error::Sqlite(_)
             | Error::PrepareStatement(_)
@@ -207,14 +219,16 @@ async fn apply(
             tracing::debug!(%error, commands = commands.len(), "proposed without an answer");
             return Ok(unknown());
         }
-    }
-    let found = match rows::read(client, sql::outcomes(commands)).await {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(%error, "applied, but the outcomes are unreadable");
-            return Ok(unknown());
-        }
     };
+    if found.is_empty() {
+        found = match rows::read(client, sql::outcomes(commands)).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "applied, but the outcomes are unreadable");
+                return Ok(unknown());
+            }
+        };
+    }
     let outcomes = sql::interpret(commands, found).map_err(|error| error.to_string())?;
     // No row: another leader committed it, and it has not come here yet.
     let proposal = |outcome: Option<Outcome>| outcome.map_or(Proposal::Unknown, Proposal::from);

@@ -35,7 +35,7 @@ use std::borrow::Cow;
 
 pub use self::{
     call::{encoded_bytes, statements},
-    outcome::{interpret, outcomes},
+    outcome::{interpret, outcomes, returning},
     read::{answer, select},
     schema::VERSION,
     upgrade::{VERSION_QUERY, upgrade},

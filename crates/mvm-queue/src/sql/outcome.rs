@@ -15,6 +15,37 @@ use crate::{
     refusal::Refusal,
 };
 
+/// What is read of a row of `requests`: one text, named `row`.
+macro_rules! row {
+    () => {
+        "json_object('request', requests.id, 'digest', digest, 'verdict', verdict, 'job', job, \
+            'before', before, 'state', state, 'waits_for', waits_for, 'number', number, 'flag', flag, 'detail', detail, \
+            'claims', (SELECT json_group_array(json_object('job', jobs.id, 'token', json_extract(claim.value, '$[1]'), \
+                    'submitted_on', jobs.submitted_on, 'spec', json(jobs.spec))) \
+                FROM json_each(requests.claims) AS claim \
+                CROSS JOIN jobs ON jobs.seq = json_extract(claim.value, '$[0]')))"
+    };
+}
+
+/// What has the statement of a command give its outcome.
+const RETURNING: &str = concat!(
+    " RETURNING (SELECT ",
+    row!(),
+    " FROM requests WHERE id = ?1) AS row"
+);
+
+/// The statement that applies a command alone, and gives its row as [`outcomes`] does; no row, if the command is refused or
+/// was applied before. Nothing, for commands that consist of several, or that are applied in steps: SQLite looks up what it
+/// returns once.
+pub fn returning(command: &Command) -> Option<Statement> {
+    if matches!(command.change, Change::All { .. }) {
+        return None;
+    }
+    let Statement { sql, parameters } = super::statements(std::slice::from_ref(command)).pop()?;
+    let is_one_step = sql.contains(" VALUES (");
+    is_one_step.then(|| Statement::new(sql.into_owned() + RETURNING, parameters))
+}
+
 /// The statement that reads what became of commands on this replica. Each row is one text, named `row`.
 pub fn outcomes(commands: &[Command]) -> Statement {
     let ids: Vec<_> = commands
@@ -23,13 +54,11 @@ pub fn outcomes(commands: &[Command]) -> Statement {
         .map(|part| part.request.0.clone())
         .collect();
     Statement::new(
-        "SELECT json_object('request', requests.id, 'digest', digest, 'verdict', verdict, 'job', job, \
-            'before', before, 'state', state, 'waits_for', waits_for, 'number', number, 'flag', flag, 'detail', detail, \
-            'claims', (SELECT json_group_array(json_object('job', jobs.id, 'token', json_extract(claim.value, '$[1]'), \
-                    'submitted_on', jobs.submitted_on, 'spec', json(jobs.spec))) \
-                FROM json_each(requests.claims) AS claim \
-                CROSS JOIN jobs ON jobs.seq = json_extract(claim.value, '$[0]'))) AS row \
-         FROM json_each(?1) AS asked CROSS JOIN requests ON requests.id = asked.value",
+        concat!(
+            "SELECT ",
+            row!(),
+            " AS row FROM json_each(?1) AS asked CROSS JOIN requests ON requests.id = asked.value"
+        ),
         vec![Value::from(serde_json::json!(ids).to_string())],
     )
 }

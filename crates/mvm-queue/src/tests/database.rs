@@ -46,12 +46,14 @@ impl Database {
     }
 
     pub(super) fn rows(&self, statement: &Statement) -> Vec<String> {
-        let mut prepared = self.0.prepare_cached(&statement.sql).unwrap();
+        self.try_rows(statement).unwrap()
+    }
+
+    fn try_rows(&self, statement: &Statement) -> rusqlite::Result<Vec<String>> {
+        let mut prepared = self.0.prepare_cached(&statement.sql)?;
         let parameters = rusqlite::params_from_iter(statement.parameters.iter().map(value));
-        let rows = prepared
-            .query_map(parameters, |row| row.get("row"))
-            .unwrap();
-        rows.map(Result::unwrap).collect()
+        let rows = prepared.query_map(parameters, |row| row.get("row"))?;
+        rows.collect()
     }
 
     pub(super) fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
@@ -60,8 +62,20 @@ impl Database {
 
     /// The same, of a schema that may have bugs.
     pub(super) fn try_apply(&mut self, commands: &[Command]) -> rusqlite::Result<Vec<Outcome>> {
-        self.transact(&sql::statements(commands))?;
-        let rows = self.rows(&sql::outcomes(commands));
+        let alone = match commands {
+            [command] => sql::returning(command),
+            _ => None,
+        };
+        let mut rows = match alone {
+            Some(returning) => self.try_rows(&returning)?,
+            None => {
+                self.transact(&sql::statements(commands))?;
+                Vec::new()
+            }
+        };
+        if rows.is_empty() {
+            rows = self.rows(&sql::outcomes(commands));
+        }
         let outcomes = sql::interpret(commands, rows).unwrap();
         Ok(outcomes.into_iter().map(Option::unwrap).collect())
     }
