@@ -285,7 +285,7 @@ fn serve_help() -> String {
     format!(
         "Only the file and the environment (MVM_CI_SECRET_RAFT, ...) set: secret_raft, secret_store \
          (needed with several members), heartbeat_ms, election_min_ms, election_max_ms, lease_ms, labels, backup_keep_days, \
-         stop_grace_ms, flow_listen, flow_slots, flow_secrets, retain_jobs, retain_days, \
+         stop_grace_ms, flow_listen, flow_slots, flow_secrets, flow_limits, retain_jobs, retain_days, \
          tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max.\n\n\
          The HTTP interface:\n{}",
         mvm_node::http::api_help()

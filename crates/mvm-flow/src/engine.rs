@@ -12,9 +12,10 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     callers::Callers,
-    guest::{CannotRun, Guests, Limits},
+    guest::{CannotRun, Guests},
     http::Http,
     journal::Journal,
+    limits::{Limits, Room},
     metrics::Metrics,
     module::Description,
     run::{Rim, run, told},
@@ -31,7 +32,7 @@ pub struct Settings {
     pub name: String,
     /// How many workflows run at once. Those that wait for long do not count.
     pub slots: usize,
-    /// What one guest may have.
+    /// What workflows may have.
     pub limits: Limits,
     /// How long a guest that waits stays in memory before it is dropped, to be run again when it goes on.
     pub patience: Duration,
@@ -91,7 +92,7 @@ impl<J: Journal> Engine<J> {
                 http: Http::new()?,
                 secrets: settings.secrets,
                 name: settings.name,
-                limits: settings.limits,
+                room: Arc::new(Room::new(settings.limits)),
                 patience: settings.patience,
                 callers: Callers::default(),
                 metrics: Arc::default(),
@@ -135,7 +136,7 @@ impl<J: Journal> Engine<J> {
             while running.try_join_next().is_some() {}
             let free = self.slots.saturating_sub(running.len());
             if claiming.is_none() && free > 0 {
-                claiming = Some(Box::pin(self.rim.journal.claim(free)));
+                claiming = Some(Box::pin(self.rim.journal.claim(free, &self.rim.room)));
             }
             let claimed = async {
                 match claiming.as_mut() {
@@ -153,7 +154,11 @@ impl<J: Journal> Engine<J> {
                 Ok(claims) => {
                     for claim in claims {
                         let (rim, stop) = (Arc::clone(&self.rim), stop.clone());
-                        running.spawn(async move { run(&rim, claim, stop).await });
+                        let counted = self.rim.room.enter(&claim.module);
+                        running.spawn(async move {
+                            run(&rim, claim, stop).await;
+                            drop(counted);
+                        });
                     }
                 }
                 Err(error) => {

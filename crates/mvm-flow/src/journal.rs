@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     id::{Epoch, ExecutionId, ModuleHash, UnixMillis},
+    limits::Room,
     module::Description,
 };
 
@@ -94,8 +95,13 @@ pub trait Journal: Send + Sync + 'static {
     /// Watches an execution. Nothing is missed that changes after the call.
     fn watch(&self, id: ExecutionId) -> Watch;
 
-    /// Takes executions that are ready, at most so many; waits until there is one.
-    fn claim(&self, slots: usize) -> impl Future<Output = Result<Vec<Claim>, Refused>> + Send;
+    /// Takes executions that are ready, at most so many, and of each module no more than there is room for here or, if the
+    /// store sees to that itself, anywhere; waits until there is one.
+    fn claim(
+        &self,
+        slots: usize,
+        room: &Arc<Room>,
+    ) -> impl Future<Output = Result<Vec<Claim>, Refused>> + Send;
 
     /// Appends to the journal.
     fn append(

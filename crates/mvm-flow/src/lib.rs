@@ -12,6 +12,7 @@ pub mod http;
 pub mod hub;
 pub mod id;
 pub mod journal;
+pub mod limits;
 pub mod metrics;
 pub mod module;
 pub mod record;

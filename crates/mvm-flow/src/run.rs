@@ -20,19 +20,22 @@ use crate::{
     callers::Callers,
     entropy::entropy,
     execution::{Effect, Execution, Given, Mode, Performed, Step},
-    guest::{CannotRun, End, Guests, Host, Limits, Runnable, Stopped},
+    guest::{CannotRun, End, Guests, Host, Runnable, Stopped},
     http::Http,
     id::{ExecutionId, UnixMillis},
     journal::{
         Claim, INPUT_BYTES_MAX, Journal, Message, Order, Outcome, REASON_BYTES_MAX, Refused, Start,
         Wait,
     },
+    limits::Room,
     metrics::{Ended, Metrics},
     record::{FORMAT, Record, SecretReference, read},
     secrets::Secrets,
     tail::Tail,
 };
 
+/// How often is looked at the wall clock.
+const WALL_CHECK: Duration = Duration::from_secs(1);
 /// How soon an execution that lacks a secret is looked at again.
 const LACK_PAUSE: Duration = Duration::from_secs(30);
 
@@ -45,7 +48,7 @@ pub(crate) struct Rim<J: Journal> {
     pub(crate) secrets: Secrets,
     /// The name of this engine, for journals.
     pub(crate) name: String,
-    pub(crate) limits: Limits,
+    pub(crate) room: Arc<Room>,
     /// How long a guest that waits stays in memory.
     pub(crate) patience: Duration,
     pub(crate) callers: Callers,
@@ -123,6 +126,7 @@ async fn attempt<J: Journal>(
         frames.extend(more);
     }
     let had = frames.len() as u64;
+    let had_bytes: usize = frames.iter().map(Vec::len).sum();
     let past: Vec<_> = match read(&frames) {
         Ok(records) => records.into_iter().map(|(_, record)| record).collect(),
         Err(error) => return fail(journal, claim, error.to_string()).await,
@@ -141,9 +145,59 @@ async fn attempt<J: Journal>(
         );
         return fail(journal, claim, reason).await;
     }
-    let live = Live::new(rim, claim, module.clone(), (had, past), stop, paused);
-    let (end, live) = module.run(&claim.workflow, live, rim.limits).await;
-    live.ended(end).await
+    let limits = rim.room.limits().of(&claim.module);
+    let began = past.iter().find_map(|record| match record {
+        Record::Taken { at, .. } => Some(*at),
+        _ => None,
+    });
+    let began = began.unwrap_or_else(|| UnixMillis::of(SystemTime::now()));
+    let past = Past {
+        frames: had,
+        bytes: had_bytes as u64,
+        records: past,
+        began,
+    };
+    let live = Live::new(rim, claim, module.clone(), past, stop, paused);
+    let running = async {
+        let (end, live) = module.run(&claim.workflow, live, limits.guest).await;
+        live.ended(end).await
+    };
+    let Some(run_time) = limits.run_time else {
+        return running.await;
+    };
+    tokio::select! {
+        ended = running => ended,
+        () = until(after(began, run_time)) => {
+            let reason = format!(
+                "it has not ended within {} s; module {} is given no more",
+                run_time.as_secs(),
+                claim.module
+            );
+            fail(journal, claim, reason).await
+        }
+    }
+}
+
+/// What an execution did before this run.
+struct Past {
+    /// Of its journal.
+    frames: u64,
+    bytes: u64,
+    records: Vec<Record>,
+    /// When its first run began.
+    began: UnixMillis,
+}
+
+fn after(time: UnixMillis, duration: Duration) -> UnixMillis {
+    let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    UnixMillis(time.0.saturating_add(millis))
+}
+
+/// Waits for a time by the wall clock, which may be set meanwhile.
+async fn until(time: UnixMillis) {
+    while let Some(left) = left(time) {
+        tokio::time::sleep(left.min(WALL_CHECK)).await;
+    }
 }
 
 /// Ends an execution whose journal cannot be added to.
@@ -181,6 +235,11 @@ pub(crate) struct Live<J: Journal> {
     module: Runnable<Self>,
     execution: Execution,
     tail: Tail<J>,
+    /// Of the journal.
+    bytes: u64,
+    bytes_max: u64,
+    /// When the execution must have ended.
+    deadline: Option<UnixMillis>,
     /// Messages that wait, as far as they have been looked at.
     inbox: VecDeque<Message>,
     /// The last of them, or of those that came before.
@@ -196,13 +255,16 @@ impl<J: Journal> Live<J> {
         rim: &Arc<Rim<J>>,
         claim: &Arc<Claim>,
         module: Runnable<Self>,
-        (had, past): (u64, Vec<Record>),
+        past: Past,
         stop: watch::Receiver<bool>,
         paused: watch::Receiver<bool>,
     ) -> Self {
-        let begins = past.is_empty();
+        let begins = past.records.is_empty();
         let callers = rim.callers.clone();
-        let tail = Tail::new(Arc::clone(&rim.journal), Arc::clone(claim), callers, had);
+        let (journal, frames) = (Arc::clone(&rim.journal), past.frames);
+        let tail = Tail::new(journal, Arc::clone(claim), callers, frames);
+        let limits = rim.room.limits().of(&claim.module);
+        let deadline = limits.run_time.map(|most| after(past.began, most));
         let began = begins.then(|| Record::Began {
             format: FORMAT,
             module: claim.module.clone(),
@@ -216,13 +278,16 @@ impl<J: Journal> Live<J> {
             at: UnixMillis::of(SystemTime::now()),
         };
         let begins: Vec<_> = began.into_iter().chain([taken]).collect();
-        tail.push(&begins, None);
+        let bytes = past.bytes + tail.push(&begins, None);
         Self {
             rim: Arc::clone(rim),
             claim: Arc::clone(claim),
             module,
-            execution: Execution::new(claim.id, claim.input.clone(), past, Mode::Live),
+            execution: Execution::new(claim.id, claim.input.clone(), past.records, Mode::Live),
             tail,
+            bytes,
+            bytes_max: limits.journal_bytes,
+            deadline,
             inbox: VecDeque::new(),
             inbox_seen: 0,
             stop,
@@ -265,10 +330,21 @@ impl<J: Journal> Live<J> {
     fn record(&mut self) -> Result<(), Stopped> {
         let fresh = self.execution.take_fresh();
         if !fresh.is_empty() {
-            self.tail.push(&fresh, None);
+            self.push(&fresh, None)?;
             self.tail.kick()?;
         }
         Ok(())
+    }
+
+    fn push(&mut self, fresh: &[Record], response: Option<String>) -> Result<(), Stopped> {
+        self.bytes += self.tail.push(fresh, response);
+        if self.bytes <= self.bytes_max {
+            return Ok(());
+        }
+        Err(Stopped::Misbehaved(format!(
+            "its journal has {} bytes; module {} may have {} of each workflow",
+            self.bytes, self.claim.module, self.bytes_max
+        )))
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<Performed, Stopped> {
@@ -277,7 +353,7 @@ impl<J: Journal> Live<J> {
             Effect::Respond { text, .. } => Some(text.clone()),
             _ => None,
         };
-        self.tail.push(&fresh, response);
+        self.push(&fresh, response)?;
         Ok(match effect {
             Effect::Log { level, text } => {
                 emit(&self.claim, &level, &text);
@@ -506,7 +582,10 @@ impl<J: Journal> Live<J> {
         Ok(ended)
     }
 
-    async fn park(self, wait: Wait) -> Result<Ended, Refused> {
+    async fn park(self, mut wait: Wait) -> Result<Ended, Refused> {
+        if wait.until.is_some() || wait.message_beyond.is_some() {
+            wait.until = wait.until.into_iter().chain(self.deadline).min();
+        }
         let (rest, sent) = self.tail.rest().await?;
         self.rim.journal.park(&self.claim, rest, wait).await?;
         sent();

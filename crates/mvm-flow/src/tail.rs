@@ -141,8 +141,10 @@ impl<J: Journal> Tail<J> {
         }
     }
 
-    /// Adds records, the last of which is the response, if there is one. Nobody sends them yet.
-    pub(crate) fn push(&self, records: &[Record], response: Option<String>) {
+    /// Adds records, the last of which is the response, if there is one, and says how many bytes they are. Nobody sends them
+    /// yet.
+    pub(crate) fn push(&self, records: &[Record], response: Option<String>) -> u64 {
+        let mut bytes = 0;
         let mut unsent = lock(&self.unsent);
         let append = &mut unsent.append;
         for (place, record) in (1..).zip(records) {
@@ -152,11 +154,14 @@ impl<J: Journal> Tail<J> {
             if let Record::Answered { message, .. } = record {
                 append.consumed.extend(message);
             }
-            append.frames.extend(frames(record));
+            let frames = frames(record);
+            bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+            append.frames.extend(frames);
         }
         if response.is_some() {
             unsent.response = response;
         }
+        bytes
     }
 
     /// Has what there is sent, in a moment. Does not wait.

@@ -11,7 +11,8 @@ use std::{
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use mvm_queue::{JobId, UnixMillis};
+use mvm_flow::id::ExecutionId;
+use mvm_queue::{FLOW_KIND, JobId, JobSpec, UnixMillis};
 
 /// Makes the ids of one node.
 #[derive(Debug)]
@@ -32,6 +33,14 @@ impl IdMaker {
     /// Makes the id of a new job.
     pub(crate) fn job(&self, now: UnixMillis) -> JobId {
         JobId(self.next(now, random()))
+    }
+
+    /// Makes the id of a new job of that kind. That of a workflow can be told to it as its name.
+    pub(crate) fn job_of(&self, spec: &JobSpec, now: UnixMillis) -> JobId {
+        match &*spec.kind {
+            FLOW_KIND => JobId(ExecutionId::random().to_string()),
+            _ => self.job(now),
+        }
     }
 
     /// Makes the id of a request that came without one.

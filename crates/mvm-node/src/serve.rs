@@ -208,12 +208,14 @@ async fn run(
     let control = Arc::new(Control::new(config.slots));
     let outputs = Arc::new(Outputs::new(&config.data_dir));
     let members = config.members.iter();
+    let flow_limits = flow::limits(config.flow_limits.as_deref())?;
     let host = Host {
         control: Arc::clone(&control),
         labels: config.labels.clone(),
         outputs: Arc::clone(&outputs),
         addresses: members.map(|member| (member.id, member.http())).collect(),
         speaks_tls: doors.server.is_some(),
+        flow_limits: flow_limits.clone(),
     };
     let app = App::on_host(
         Arc::clone(&store),
@@ -277,6 +279,7 @@ async fn run(
             lease: config.lease,
             cache: config.data_dir.join(FLOW_CACHE),
             secrets: config.flow_secrets.clone(),
+            limits: flow_limits,
             stop_grace: config.stop_grace.max(FLOW_GRACE_MIN),
         };
         let engine = Arc::new(flow::engine(

@@ -25,7 +25,7 @@ use crate::{
     command::{Change, Command, Expiry},
     effect::Effect,
     id::{FencingToken, JobId, UnixMillis},
-    job::{JobState, WaitsFor},
+    job::{JobSpec, JobState, WaitsFor},
     limits::STEPS_MAX,
     query::KeeperFact,
     queue::Outcome,
@@ -477,7 +477,7 @@ impl Keeper {
         &mut self,
         now: Duration,
         wall: UnixMillis,
-        new_id: &mut dyn FnMut() -> JobId,
+        new_id: &mut dyn FnMut(&JobSpec) -> JobId,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         if !self.leading {

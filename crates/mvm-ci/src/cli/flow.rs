@@ -106,6 +106,10 @@ pub struct FlowUpArgs {
     /// WebAssembly instructions that a workflow may compute between two commands; the default takes some ten seconds
     #[arg(long, value_name = "COUNT", default_value = "20000000000", value_parser = clap::value_parser!(u64).range(1..))]
     pub instructions: u64,
+    /// What workflows may have by their module, in TOML: memory_mib, instructions, journal_mib, run_time_s and runs, under
+    /// [modules.NAME] or [default]; goes before --memory and --instructions
+    #[arg(long, value_name = "FILE")]
+    pub limits: Option<PathBuf>,
     /// How many workflows are kept that have ended, with their journals
     #[arg(long, value_name = "WORKFLOWS", default_value = "100000")]
     pub retain: u64,

@@ -29,6 +29,7 @@ use crate::{
         Append, Claim, INBOX_MAX, JOURNAL_BYTES_MAX, Journal, Message, Module, Order, Outcome,
         Page, Refused, Shown, Start, State, Wait, Watch,
     },
+    limits::Room,
     module::Description,
 };
 
@@ -398,10 +399,14 @@ impl Journal for SqliteJournal {
         self.hub.watch(id)
     }
 
-    async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+    async fn claim(&self, slots: usize, room: &Arc<Room>) -> Result<Vec<Claim>, Refused> {
         loop {
             let at = now();
-            let claim = move |database: &Connection| rows::claim(database, slots, at);
+            let of_modules = Arc::clone(room);
+            let claim = move |database: &Connection| {
+                let left = |module: &str| of_modules.left(module);
+                rows::claim(database, slots, &of_modules.full(), left, at)
+            };
             let (claims, next) = self.writer.write(claim).await?;
             if !claims.is_empty() {
                 for claim in &claims {
@@ -415,6 +420,7 @@ impl Journal for SqliteJournal {
             });
             tokio::select! {
                 () = self.ready.notified() => {}
+                () = room.freed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }

@@ -1,5 +1,7 @@
 //! Rows of the tables, and the changes that are made of several statements.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
@@ -94,6 +96,8 @@ pub(super) fn shown(database: &Connection, id: ExecutionId) -> Result<Shown, Ref
 pub(super) fn claim(
     database: &Connection,
     slots: usize,
+    full: &[String],
+    left: impl Fn(&str) -> Option<u32>,
     at: UnixMillis,
 ) -> Result<(Vec<Claim>, Option<UnixMillis>), Refused> {
     database
@@ -102,15 +106,31 @@ pub(super) fn claim(
              WHERE state = 'waiting' AND wake_at IS NOT NULL AND wake_at <= ?1",
         )?
         .execute([at.0])?;
-    let ready: Vec<i64> = database
-        .prepare_cached("SELECT seq FROM executions WHERE state = 'ready' ORDER BY seq LIMIT ?1")?
-        .query_map([i64::try_from(slots).unwrap_or(i64::MAX)], |row| row.get(0))?
+    let ready: Vec<(i64, String)> = database
+        .prepare_cached(
+            "SELECT seq, module FROM executions WHERE state = 'ready'
+                 AND module NOT IN (SELECT value FROM json_each(?2)) ORDER BY seq LIMIT ?1",
+        )?
+        .query_map(
+            params![
+                i64::try_from(slots).unwrap_or(i64::MAX),
+                serde_json::json!(full).to_string()
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?
         .collect::<Result<_, _>>()?;
+    let mut taken: BTreeMap<String, u32> = BTreeMap::new();
+    let ready = ready.into_iter().filter_map(|(seq, module)| {
+        let left = left(&module);
+        let taken = taken.entry(module).or_default();
+        *taken += 1;
+        left.is_none_or(|left| *taken <= left).then_some(seq)
+    });
     let mut take = database.prepare_cached(
         "UPDATE executions SET state = 'running', epoch = epoch + 1, updated_at = ?2 WHERE seq = ?1
          RETURNING id, epoch, module, version, hash, workflow, input, frames",
     )?;
-    let claims = ready.into_iter().map(|seq| {
+    let claims = ready.map(|seq| {
         take.query_row([seq, at.0], |row| {
             Ok(Claim {
                 id: ExecutionId::new(row.get(0)?),

@@ -68,7 +68,7 @@ async fn died_after(directory: &Path, id: ExecutionId, input: &Value, frames: &[
         parent: None,
     };
     journal.start(start).await.unwrap();
-    let claims = journal.claim(1).await.unwrap();
+    let claims = journal.claim(1, &Arc::default()).await.unwrap();
     let append = Append {
         frames: frames.to_vec(),
         response: (frames.len() > RESPONSE).then_some(RESPONSE as u64),

@@ -6,6 +6,7 @@ mod border;
 mod crash;
 mod guests;
 mod life;
+mod limits;
 mod misbehaviour;
 mod replays;
 mod support;

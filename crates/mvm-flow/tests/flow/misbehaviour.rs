@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use expect_test::expect;
-use mvm_flow::{Settings, guest::Limits};
+use mvm_flow::{
+    Settings, guest,
+    limits::{Limits, ModuleLimits},
+};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -11,12 +14,15 @@ use crate::support::{Flow, settings};
 
 /// An engine whose limits are soon reached.
 fn small() -> Settings {
-    let limits = Limits {
+    let guest = guest::Limits {
         memory_bytes: 64 * 1024 * 1024,
         instructions: 200_000_000,
     };
     Settings {
-        limits,
+        limits: Limits::all(ModuleLimits {
+            guest,
+            ..ModuleLimits::default()
+        }),
         ..settings()
     }
 }

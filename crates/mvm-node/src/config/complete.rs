@@ -89,6 +89,7 @@ impl Settings {
             flow_listen,
             flow_slots: self.flow_slots.unwrap_or(FLOW_SLOTS),
             flow_secrets: self.flow_secrets,
+            flow_limits: self.flow_limits,
             stop_grace: Duration::from_millis(self.stop_grace_ms.unwrap_or(0)),
             retain_jobs: self.retain_jobs.unwrap_or(RETAIN_JOBS),
             retain_for: self.retain_days.map(|days| DAY * days),

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Settings};
 
 /// The keys of the file.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "node_id",
     "data_dir",
     "listen",
@@ -28,6 +28,7 @@ const KEYS: [&str; 28] = [
     "flow_listen",
     "flow_slots",
     "flow_secrets",
+    "flow_limits",
     "stop_grace_ms",
     "retain_jobs",
     "retain_days",

@@ -69,6 +69,8 @@ pub struct Config {
     pub flow_slots: u32,
     /// The file of secrets that workflows of this node may ask for.
     pub flow_secrets: Option<PathBuf>,
+    /// What workflows may have by their module; see [`mvm_flow::limits`].
+    pub flow_limits: Option<PathBuf>,
     /// How long a node that stops lets its jobs go on before it gives them back.
     pub stop_grace: Duration,
     /// How many finished jobs the cluster keeps.

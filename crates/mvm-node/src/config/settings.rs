@@ -51,6 +51,8 @@ pub struct Settings {
     pub flow_slots: Option<u32>,
     /// The file of secrets that workflows of this node may ask for.
     pub flow_secrets: Option<PathBuf>,
+    /// The file that says what workflows may have by their module.
+    pub flow_limits: Option<PathBuf>,
     /// How long a node that stops lets its jobs go on before it gives them back.
     pub stop_grace_ms: Option<u64>,
     /// How many finished jobs the cluster keeps.
@@ -101,6 +103,7 @@ impl Settings {
             flow_listen: variable(environment, "flow_listen", |text| text.parse().ok())?,
             flow_slots: variable(environment, "flow_slots", |text| text.parse().ok())?,
             flow_secrets: variable(environment, "flow_secrets", |text| Some(text.into()))?,
+            flow_limits: variable(environment, "flow_limits", |text| Some(text.into()))?,
             stop_grace_ms: variable(environment, "stop_grace_ms", |text| text.parse().ok())?,
             retain_jobs: variable(environment, "retain_jobs", |text| text.parse().ok())?,
             retain_days: variable(environment, "retain_days", |text| text.parse().ok())?,
@@ -135,6 +138,7 @@ impl Settings {
             flow_listen: stronger.flow_listen.or(self.flow_listen),
             flow_slots: stronger.flow_slots.or(self.flow_slots),
             flow_secrets: stronger.flow_secrets.or(self.flow_secrets),
+            flow_limits: stronger.flow_limits.or(self.flow_limits),
             stop_grace_ms: stronger.stop_grace_ms.or(self.stop_grace_ms),
             retain_jobs: stronger.retain_jobs.or(self.retain_jobs),
             retain_days: stronger.retain_days.or(self.retain_days),

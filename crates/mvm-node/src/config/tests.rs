@@ -111,7 +111,7 @@ fn a_malformed_file_names_line_and_key() {
     );
     check_error(
         "\nzzz = 1\n[members]\n",
-        r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, backup_keep_days, slots, labels, flow_listen, flow_slots, flow_secrets, stop_grace_ms, retain_jobs, retain_days, auth, tokens, tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max"#,
+        r#"FILE, line 2: unknown key "zzz"; known keys are node_id, data_dir, listen, cluster_listen, members, secret_raft, secret_store, heartbeat_ms, election_min_ms, election_max_ms, lease_ms, backup_keep_days, slots, labels, flow_listen, flow_slots, flow_secrets, flow_limits, stop_grace_ms, retain_jobs, retain_days, auth, tokens, tls_cert, tls_key, tls_ca, cluster_tls, rate_limit_per_s, connections_max"#,
     );
     check_error(
         "node_id = \"one\"\n",

@@ -14,6 +14,7 @@ use mvm_flow::{
         self, Append, Claim, INBOX_MAX, Journal, Message, Order, Outcome, Page, Refused, Shown,
         Start, Wait, Watch,
     },
+    limits::{Limits, Room},
     module::Description,
 };
 use mvm_queue::{
@@ -51,6 +52,7 @@ pub(crate) struct FlowJournal<S> {
     node: u64,
     labels: BTreeSet<String>,
     lease: Duration,
+    limits: Limits,
     /// Says whether this node takes work.
     control: Arc<Control>,
     ids: IdMaker,
@@ -69,6 +71,7 @@ impl<S: Store> FlowJournal<S> {
             node,
             labels: config.labels.clone(),
             lease: config.lease,
+            limits: config.limits.clone(),
             control,
             ids: IdMaker::new(u16::try_from(node).unwrap_or(u16::MAX)),
             hub: Hub::default(),
@@ -499,7 +502,7 @@ impl<S: Store> Journal for FlowJournal<S> {
             input_text: Some(start.input),
             parent: start.parent,
         };
-        let mut spec = payload.job();
+        let mut spec = payload.job(&self.limits);
         // A child is started once, however often its parent comes to that point.
         spec.idempotency_key = Some(start.id.to_string());
         spec.validate().map_err(|invalid| Refused::Invalid {
@@ -673,7 +676,8 @@ impl<S: Store> Journal for FlowJournal<S> {
         self.hub.watch(id)
     }
 
-    async fn claim(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
+    /// The queue sees to it that no more of a module run than may, on all nodes together.
+    async fn claim(&self, slots: usize, _room: &Arc<Room>) -> Result<Vec<Claim>, Refused> {
         self.free.offer(slots);
         loop {
             self.control.takes_jobs().await;

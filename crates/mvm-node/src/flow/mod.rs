@@ -16,11 +16,16 @@ mod leases;
 mod payload;
 mod words;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use mvm_flow::{
     Engine, Settings,
     engine::SetupError,
+    limits::{BadLimits, Limits, ModuleLimits},
     secrets::{BadSecrets, Secrets},
 };
 
@@ -46,6 +51,8 @@ pub(crate) struct FlowConfig {
     pub(crate) cache: PathBuf,
     /// The file of secrets.
     pub(crate) secrets: Option<PathBuf>,
+    /// What workflows may have.
+    pub(crate) limits: Limits,
     /// How long workflows may take to come to their next command when the node stops.
     pub(crate) stop_grace: Duration,
 }
@@ -59,6 +66,17 @@ pub enum FlowError {
     /// The file of secrets.
     #[error(transparent)]
     Secrets(#[from] BadSecrets),
+    /// The file of limits.
+    #[error(transparent)]
+    Limits(#[from] BadLimits),
+}
+
+/// Reads the file of limits, if there is one.
+pub(crate) fn limits(file: Option<&Path>) -> Result<Limits, FlowError> {
+    match file {
+        Some(file) => Ok(Limits::read(file, ModuleLimits::default())?),
+        None => Ok(Limits::default()),
+    }
 }
 
 /// Sets the engine of a node up.
@@ -78,6 +96,7 @@ pub(crate) fn engine<S: Store>(
         stop_grace: config.stop_grace,
         cache: Some(config.cache),
         secrets,
+        limits: config.limits,
         ..Settings::default()
     };
     Ok(Engine::new(Arc::new(journal), settings)?)

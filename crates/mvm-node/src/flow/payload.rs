@@ -1,7 +1,10 @@
 //! What a job of kind `flow` is told: which workflow to run, with what.
 
-use mvm_flow::id::{ExecutionId, ModuleHash};
-use mvm_queue::{Answer, FLOW_KIND, JobId, JobSpec, Module, Query};
+use mvm_flow::{
+    id::{ExecutionId, ModuleHash},
+    limits::Limits,
+};
+use mvm_queue::{Answer, Concurrency, FLOW_KIND, JobSpec, Module, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,18 +59,33 @@ impl Payload {
     }
 
     /// A job that runs it.
-    pub(super) fn job(&self) -> JobSpec {
+    pub(super) fn job(&self, limits: &Limits) -> JobSpec {
         // Our own types have no maps with odd keys, so they always have a JSON form.
         let payload = serde_json::to_value(self).unwrap_or_default();
         let mut spec = JobSpec::new(FLOW_KIND, payload);
         spec.losses_max = LOSSES_MAX;
+        spec.concurrency = self.concurrency(limits);
         spec
+    }
+
+    /// How many of its module run at once, on all nodes together.
+    fn concurrency(&self, limits: &Limits) -> Option<Concurrency> {
+        let limit = limits.of(&self.module).runs?;
+        Some(Concurrency {
+            key: format!("module/{}", self.module),
+            limit,
+        })
     }
 }
 
-/// Pins the workflow of a job that a client submits to a module that is deployed, and names the job so that the workflow can be told its
-/// name.
-pub(crate) async fn pin<S: Store>(store: &S, spec: &mut JobSpec) -> Result<JobId, String> {
+/// Pins the workflow of a job that a client submits to a module that is deployed.
+///
+/// What a client says of concurrency stands, unless the operator limits the module.
+pub(crate) async fn pin<S: Store>(
+    store: &S,
+    spec: &mut JobSpec,
+    limits: &Limits,
+) -> Result<(), String> {
     let mut payload = Payload::of(spec)?;
     let reading = store
         .read(
@@ -105,7 +123,35 @@ pub(crate) async fn pin<S: Store>(store: &S, spec: &mut JobSpec) -> Result<JobId
     };
     payload.version = Some(module.version.clone());
     payload.hash = Some(ModuleHash(module.hash.clone()));
-    spec.payload = payload.job().payload;
-    spec.losses_max = LOSSES_MAX;
-    Ok(JobId(ExecutionId::random().to_string()))
+    let pinned = payload.job(limits);
+    spec.payload = pinned.payload;
+    spec.losses_max = pinned.losses_max;
+    spec.concurrency = pinned.concurrency.or(spec.concurrency.take());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mvm_flow::limits::{Limits, ModuleLimits};
+    use mvm_queue::FLOW_KIND;
+    use serde_json::json;
+
+    use super::Payload;
+
+    #[test]
+    fn a_module_whose_runs_are_limited_has_a_key_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("limits.toml");
+        std::fs::write(&file, "[modules.crawler]\nruns = 3\n").unwrap();
+        let limits = Limits::read(&file, ModuleLimits::default()).unwrap();
+        let job = |module: &str| {
+            let payload = json!({ "module": module, "workflow": "w" });
+            let spec = mvm_queue::JobSpec::new(FLOW_KIND, payload);
+            let job = Payload::of(&spec).unwrap().job(&limits);
+            job.validate().unwrap();
+            job.concurrency.map(|of| (of.key, of.limit))
+        };
+        assert_eq!(job("crawler"), Some(("module/crawler".to_owned(), 3)));
+        assert_eq!(job("other"), None);
+    }
 }

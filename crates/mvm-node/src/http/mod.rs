@@ -79,6 +79,8 @@ pub(crate) struct Host {
     pub(crate) addresses: BTreeMap<u64, String>,
     /// Whether they speak TLS.
     pub(crate) speaks_tls: bool,
+    /// What workflows may have.
+    pub(crate) flow_limits: mvm_flow::limits::Limits,
 }
 
 /// What all handlers share.

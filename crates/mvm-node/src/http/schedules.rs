@@ -22,7 +22,7 @@ use super::{
     problem::Problem,
     redact, v1,
 };
-use crate::{id, store::Store};
+use crate::{flow, id, store::Store};
 
 type Shared<S> = State<Arc<App<S>>>;
 
@@ -42,12 +42,18 @@ pub(super) async fn set<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let SetSchedule { cron, missed, job } = body::json(&headers, body).await?;
+    let SetSchedule {
+        cron,
+        missed,
+        mut job,
+    } = body::json(&headers, body).await?;
     let request = request_id(&app, &headers)?;
     v1::check_spec(&job)?;
     if job.kind == FLOW_KIND {
-        return Err(Problem::bad_request("a schedule submits no workflows")
-            .hint("let its job be the command `mvm-ci flow start`"));
+        // Each of its workflows runs what is deployed now.
+        flow::pin(&*app.store, &mut job, &app.host.flow_limits)
+            .await
+            .map_err(Problem::bad_request)?;
     }
     let next_ms = validate_schedule(&name, &cron, &job, id::now()).map_err(Problem::invalid)?;
     let change = Change::SetSchedule {
@@ -104,4 +110,65 @@ fn view(schedule: &StoredSchedule) -> Value {
         "job": redact::shown(&schedule.spec),
         "next_ms": schedule.next_ms,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use mvm_queue::{Command, RequestId, UnixMillis};
+    use tower_service::Service;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    /// A store with the module `m` 1.
+    fn store() -> MemoryStore {
+        let store = MemoryStore::new();
+        let (hash, bytes) = ("a".repeat(64), b"module".to_vec());
+        let deploy = Change::Deploy {
+            name: "m".into(),
+            version: "1".into(),
+            hash: hash.clone(),
+            bytes: bytes.len() as u64,
+            chunks: 1,
+        };
+        let put = Change::PutChunk {
+            hash,
+            number: 0,
+            bytes,
+        };
+        for change in [put, deploy] {
+            let request = RequestId(change.digest());
+            let at = UnixMillis(0);
+            store.apply(&Command {
+                request,
+                at,
+                change,
+            });
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn a_schedule_of_workflows_is_pinned_to_what_is_deployed() {
+        let store = Arc::new(store());
+        let mut router = App::new(Arc::clone(&store), 1, "0123456789abcdef").router();
+        let mut put = async |module: &str| {
+            let job =
+                json!({ "kind": FLOW_KIND, "payload": { "module": module, "workflow": "w" } });
+            let body = json!({ "cron": "0 5 * * *", "job": job }).to_string();
+            let request = Request::put("/api/v1/schedules/nightly").body(Body::from(body));
+            router.call(request.unwrap()).await.unwrap().status()
+        };
+        assert_eq!(put("other").await, StatusCode::BAD_REQUEST);
+        assert_eq!(put("m").await, StatusCode::OK);
+        let Answer::Schedules { schedules } = store.answer(&Query::Schedules) else {
+            panic!("it lists no schedules");
+        };
+        let payload = &schedules[0].spec.payload;
+        assert_eq!(
+            (&payload["version"], &payload["hash"]),
+            (&json!("1"), &json!("a".repeat(64)))
+        );
+    }
 }

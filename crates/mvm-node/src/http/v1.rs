@@ -95,13 +95,12 @@ pub(super) async fn submit<S: Store>(
     // The store remembers requests for a while, and keys for as long as their jobs.
     spec.idempotency_key
         .get_or_insert_with(|| request.0.clone());
-    let job = if spec.kind == FLOW_KIND {
-        flow::pin(&*app.store, &mut spec)
+    if spec.kind == FLOW_KIND {
+        flow::pin(&*app.store, &mut spec, &app.host.flow_limits)
             .await
-            .map_err(Problem::bad_request)?
-    } else {
-        app.ids.job(id::now())
-    };
+            .map_err(Problem::bad_request)?;
+    }
+    let job = app.ids.job_of(&spec, id::now());
     spec.validate().map_err(Problem::invalid)?;
     let change = Change::Submit {
         job,

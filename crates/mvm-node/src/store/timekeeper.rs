@@ -79,7 +79,9 @@ impl Timekeeper {
             while self.proposals.try_join_next().is_some() {}
             let (now, wall) = (self.now(), id::now());
             let ids = &self.ids;
-            let changes = self.keeper.poll(now, wall, &mut || ids.job(wall));
+            let changes = self
+                .keeper
+                .poll(now, wall, &mut |spec| ids.job_of(spec, wall));
             for change in changes {
                 let command = Command {
                     request: RequestId(self.ids.request(wall)),

@@ -6,6 +6,7 @@ use crate::{
     command::{Change, Tick},
     cron::Schedule,
     id::{JobId, UnixMillis},
+    job::JobSpec,
     query::StoredSchedule,
 };
 
@@ -59,7 +60,7 @@ impl Schedules {
         now: Duration,
         again: Duration,
         wall: UnixMillis,
-        new_id: &mut dyn FnMut() -> JobId,
+        new_id: &mut dyn FnMut(&JobSpec) -> JobId,
         changes: &mut Vec<Change>,
     ) {
         for known in self.0.values_mut().filter(|known| known.not_before <= now) {
@@ -77,7 +78,7 @@ impl Schedules {
             };
             changes.push(if firing.fires {
                 Change::Submit {
-                    job: new_id(),
+                    job: new_id(&stored.spec),
                     submitted_on: node,
                     spec: Box::new(stored.spec.clone()),
                     tick: Some(tick),

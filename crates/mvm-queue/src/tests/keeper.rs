@@ -114,7 +114,7 @@ impl Desk {
         }
         let found = self
             .0
-            .poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
+            .poll(seconds(now), Self::wall(now), &mut |_| JobId("new".into()));
         let found: Vec<String> = found.iter().map(word).collect();
         assert_eq!(found, expected);
     }
@@ -123,7 +123,7 @@ impl Desk {
     fn quiet(&mut self, now: u64) {
         let found = self
             .0
-            .poll(seconds(now), Self::wall(now), &mut || JobId("new".into()));
+            .poll(seconds(now), Self::wall(now), &mut |_| JobId("new".into()));
         assert!(found.is_empty(), "{found:?}");
         assert_ne!(
             self.0.wake(seconds(now), Self::wall(now)),
@@ -167,7 +167,7 @@ fn a_lease_ends_so_long_after_the_grant_the_last_renewal_or_the_election() {
 fn a_proposal_without_an_outcome_is_made_again() {
     let mut desk = Desk::elected(&[lease(1, 0)], 0);
     desk.proposes(10, &["expire 1 after 0 renewals"]);
-    let again = desk.0.poll(seconds(11), UnixMillis(0), &mut job);
+    let again = desk.0.poll(seconds(11), UnixMillis(0), &mut |_| job());
     assert_eq!(again.len(), 1);
 }
 
@@ -268,7 +268,7 @@ fn a_pause_is_counted_from_its_failure_or_the_election() {
         dependents: true,
     };
     desk.applied(3, finish, Ok(ended));
-    let settle = desk.0.poll(seconds(3), UnixMillis(0), &mut job);
+    let settle = desk.0.poll(seconds(3), UnixMillis(0), &mut |_| job());
     assert_eq!(settle.iter().map(word).collect::<Vec<_>>(), ["settle"]);
     let change = Change::Settle { steps: 64 };
     let effect = Effect::Settled {
@@ -294,7 +294,7 @@ fn a_pause_is_counted_from_its_failure_or_the_election() {
     assert_eq!(desk.0.wake(seconds(100), UnixMillis(0)), Some(pause));
     assert_eq!(
         desk.0
-            .poll(seconds(100) + pause, UnixMillis(0), &mut job)
+            .poll(seconds(100) + pause, UnixMillis(0), &mut |_| job())
             .len(),
         1
     );
@@ -320,7 +320,7 @@ fn times_and_ticks_follow_the_wall_clock_wherever_it_jumps() {
     ];
     let mut desk = Desk::elected(&facts, 0);
     let mut poll = |now: u64, wall: i64| -> Vec<String> {
-        let found = desk.0.poll(seconds(now), UnixMillis(wall), &mut job);
+        let found = desk.0.poll(seconds(now), UnixMillis(wall), &mut |_| job());
         // Looked at again soon, since the clock may be set.
         assert!(desk.0.wake(seconds(now), UnixMillis(wall)).unwrap() <= seconds(1));
         found.iter().map(word).collect()
@@ -373,7 +373,7 @@ fn a_parked_job_has_no_lease_and_wakes_at_its_time() {
 
     let mut desk = Desk::elected(&[lease(1, 0)], 0);
     desk.applied(1, park(Some(20_000)), parked(JobState::Cancelled, None));
-    let settle = desk.0.poll(seconds(1), UnixMillis(0), &mut job);
+    let settle = desk.0.poll(seconds(1), UnixMillis(0), &mut |_| job());
     assert_eq!(settle.iter().map(word).collect::<Vec<_>>(), ["settle"]);
 }
 

@@ -296,7 +296,7 @@ impl World {
         let wall = self.wall(leader);
         let asleep = self.nodes[leader].keeper.wake(now, wall);
         let mut made = self.requests;
-        let changes = self.nodes[leader].keeper.poll(now, wall, &mut || {
+        let changes = self.nodes[leader].keeper.poll(now, wall, &mut |_| {
             made += 1;
             JobId(format!("s{made}"))
         });

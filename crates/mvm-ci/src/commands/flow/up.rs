@@ -11,7 +11,11 @@ use std::{
 
 use anyhow::bail;
 use mvm_client::Token;
-use mvm_flow::{Engine, Settings, SqliteJournal, api, guest::Limits, secrets::Secrets};
+use mvm_flow::{
+    Engine, Settings, SqliteJournal, api, guest,
+    limits::{Limits, ModuleLimits},
+    secrets::Secrets,
+};
 use mvm_lab::verdict::Verdict;
 use mvm_node::http::{self, HEAD_TIMEOUT};
 use tokio::{
@@ -59,6 +63,17 @@ pub(super) async fn up(arguments: FlowUpArgs) -> anyhow::Result<ExitCode> {
     let token = token(&arguments)?;
     let secrets = arguments.secrets.as_deref().map(Secrets::read);
     let secrets = secrets.transpose()?.unwrap_or_default();
+    let limits = ModuleLimits {
+        guest: guest::Limits {
+            memory_bytes: usize::try_from(arguments.memory).unwrap_or(usize::MAX),
+            instructions: arguments.instructions,
+        },
+        ..ModuleLimits::default()
+    };
+    let limits = match &arguments.limits {
+        Some(file) => Limits::read(file, limits)?,
+        None => Limits::all(limits),
+    };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let bind = arguments.bind;
@@ -69,16 +84,13 @@ pub(super) async fn up(arguments: FlowUpArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         name: host_name(),
         slots: arguments.slots.get(),
-        limits: Limits {
-            memory_bytes: usize::try_from(arguments.memory).unwrap_or(usize::MAX),
-            instructions: arguments.instructions,
-        },
+        limits,
         cache: Some(compiled(&directory)?),
         secrets,
         ..Settings::default()
     };
     let engine = Arc::new(Engine::new(Arc::new(journal), settings)?);
-    let limits = http::Limits {
+    let connections = http::Limits {
         connections_max: CONNECTIONS_MAX,
         head_timeout: HEAD_TIMEOUT,
     };
@@ -96,7 +108,7 @@ pub(super) async fn up(arguments: FlowUpArgs) -> anyhow::Result<ExitCode> {
     };
     let router = api::guarded(Arc::clone(&engine), token);
     let mut serving = JoinSet::new();
-    serving.spawn(http::serve(listener, router, None, limits, closing));
+    serving.spawn(http::serve(listener, router, None, connections, closing));
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     let journal = Arc::clone(engine.journal());
