@@ -114,7 +114,7 @@ fn view(schedule: &StoredSchedule) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::Request;
+    use axum::http::{Request, header::CONTENT_TYPE};
     use mvm_queue::{Command, RequestId, UnixMillis};
     use tower_service::Service;
 
@@ -157,8 +157,11 @@ mod tests {
             let job =
                 json!({ "kind": FLOW_KIND, "payload": { "module": module, "workflow": "w" } });
             let body = json!({ "cron": "0 5 * * *", "job": job }).to_string();
-            let request = Request::put("/api/v1/schedules/nightly").body(Body::from(body));
-            router.call(request.unwrap()).await.unwrap().status()
+            let request = Request::put("/api/v1/schedules/nightly")
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body))
+                .unwrap();
+            router.call(request).await.unwrap().status()
         };
         assert_eq!(put("other").await, StatusCode::BAD_REQUEST);
         assert_eq!(put("m").await, StatusCode::OK);

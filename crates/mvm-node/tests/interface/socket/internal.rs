@@ -10,7 +10,7 @@ fn internal_routes_are_for_nodes_only() {
     let propose = |headers: &[(&str, &str)], body: &str| {
         server.send("POST", "/internal/v1/propose", headers, body.as_bytes())
     };
-    let command = r#"{"version":3,"body":{"request":"r","at":1,"change":{"change":"claim","node":1,"worker":"w","slots":1,"labels":[],"kinds":[]}}}"#;
+    let command = r#"{"version":4,"body":{"request":"r","at":1,"change":{"change":"claim","node":1,"worker":"w","slots":1,"labels":[],"kinds":[]}}}"#;
     let secret = ("x-mvm-secret", SECRET);
     let deadline = ("x-mvm-deadline-ms", "1000");
     check_problem(&propose(&[deadline], command), 403, "secret");
@@ -23,13 +23,13 @@ fn internal_routes_are_for_nodes_only() {
     check_problem(
         &propose(
             &[secret, deadline],
-            &command.replace(":3,\"body", ":9,\"body"),
+            &command.replace(":4,\"body", ":9,\"body"),
         ),
         400,
-        "version 3, not 9",
+        "version 4, not 9",
     );
     check_problem(
-        &propose(&[secret, deadline], r#"{"version":3,"body":{}}"#),
+        &propose(&[secret, deadline], r#"{"version":4,"body":{}}"#),
         400,
         "missing field",
     );
