@@ -215,6 +215,7 @@ impl<J: Journal> Engine<J> {
 
     async fn told(&self, id: ExecutionId, awaited: &mut Awaited) -> Result<Started, Denied> {
         loop {
+            let held = self.journal().is_held_here(id);
             let shown = self.journal().show(id).await?;
             if let Some(frame) = shown.response {
                 return Ok(Started::Response(self.response_at(id, frame).await?));
@@ -232,9 +233,15 @@ impl<J: Journal> Engine<J> {
                 }
                 State::Ready | State::Running | State::Waiting | State::Paused => {}
             }
-            tokio::select! {
-                text = awaited.response.come() => return Ok(Started::Response(text)),
-                () = awaited.news.changed() => {}
+            loop {
+                tokio::select! {
+                    text = awaited.response.come() => return Ok(Started::Response(text)),
+                    () = awaited.news.changed() => {}
+                }
+                // A response that was there before this process had it has been looked for since.
+                if !(held && self.journal().is_held_here(id)) {
+                    break;
+                }
             }
         }
     }

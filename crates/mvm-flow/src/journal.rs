@@ -95,6 +95,10 @@ pub trait Journal: Send + Sync + 'static {
     /// Watches an execution. Nothing is missed that changes after the call.
     fn watch(&self, id: ExecutionId) -> Watch;
 
+    /// Whether an owner in this process has an execution, so that its watchers need not look after each change: the
+    /// response is told to those who wait, and a change follows when it is the owner's no more.
+    fn is_held_here(&self, id: ExecutionId) -> bool;
+
     /// Takes executions that are ready, at most so many, and of each module no more than there is room for here or, if the
     /// store sees to that itself, anywhere; waits until there is one.
     fn claim(

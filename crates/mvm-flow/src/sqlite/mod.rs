@@ -399,6 +399,11 @@ impl Journal for SqliteJournal {
         self.hub.watch(id)
     }
 
+    /// Watchers are told of what concerns them alone.
+    fn is_held_here(&self, _id: ExecutionId) -> bool {
+        false
+    }
+
     async fn claim(&self, slots: usize, room: &Arc<Room>) -> Result<Vec<Claim>, Refused> {
         loop {
             let at = now();

@@ -676,6 +676,10 @@ impl<S: Store> Journal for FlowJournal<S> {
         self.hub.watch(id)
     }
 
+    fn is_held_here(&self, id: ExecutionId) -> bool {
+        self.leases.is_here(id)
+    }
+
     /// The queue sees to it that no more of a module run than may, on all nodes together.
     async fn claim(&self, slots: usize, _room: &Arc<Room>) -> Result<Vec<Claim>, Refused> {
         self.free.offer(slots);
