@@ -555,41 +555,50 @@ impl<J: Journal> Live<J> {
 
     /// Ends the execution; with a reason, it failed.
     async fn finish(self, reason: Option<String>) -> Result<Ended, Refused> {
-        let (rest, sent) = match self.tail.rest().await {
-            Ok(rest) => rest,
-            Err(full @ Refused::JournalFull { .. }) => {
-                return fail(&*self.rim.journal, &self.claim, full.to_string()).await;
-            }
-            Err(refused) => return Err(refused),
-        };
+        let (rim, claim) = (Arc::clone(&self.rim), Arc::clone(&self.claim));
         let (outcome, ended) = match reason {
             None => (Outcome::Completed, Ended::Completed),
             Some(reason) => {
-                tracing::warn!(workflow = %self.claim.id, reason, "failed");
-                (
-                    Outcome::Failed {
-                        reason: cut(reason),
-                    },
-                    Ended::Failed,
-                )
+                tracing::warn!(workflow = %claim.id, reason, "failed");
+                let reason = cut(reason);
+                (Outcome::Failed { reason }, Ended::Failed)
             }
         };
-        self.rim
-            .journal
-            .finish(&self.claim, Some(rest), outcome)
-            .await?;
-        sent();
-        Ok(ended)
+        let finishing = async {
+            let (rest, sent) = self.tail.rest().await?;
+            rim.journal.finish(&claim, Some(rest), outcome).await?;
+            sent();
+            Ok(ended)
+        };
+        unless_full(&rim, &claim, finishing.await).await
     }
 
     async fn park(self, mut wait: Wait) -> Result<Ended, Refused> {
+        let (rim, claim) = (Arc::clone(&self.rim), Arc::clone(&self.claim));
         if wait.until.is_some() || wait.message_beyond.is_some() {
             wait.until = wait.until.into_iter().chain(self.deadline).min();
         }
-        let (rest, sent) = self.tail.rest().await?;
-        self.rim.journal.park(&self.claim, rest, wait).await?;
-        sent();
-        Ok(Ended::Parked)
+        let parking = async {
+            let (rest, sent) = self.tail.rest().await?;
+            rim.journal.park(&claim, rest, wait).await?;
+            sent();
+            Ok(Ended::Parked)
+        };
+        unless_full(&rim, &claim, parking.await).await
+    }
+}
+
+/// Ends an execution whose journal has no room for how its run ended.
+async fn unless_full<J: Journal>(
+    rim: &Rim<J>,
+    claim: &Claim,
+    ended: Result<Ended, Refused>,
+) -> Result<Ended, Refused> {
+    match ended {
+        Err(full @ Refused::JournalFull { .. }) => {
+            fail(&*rim.journal, claim, full.to_string()).await
+        }
+        other => other,
     }
 }
 

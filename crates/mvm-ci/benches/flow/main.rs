@@ -30,6 +30,7 @@ mod asked;
 mod caller;
 mod engine;
 #[path = "../shared/http.rs"]
+#[allow(dead_code, reason = "the bench of the queue uses all of it")]
 mod http;
 #[path = "../shared/load.rs"]
 mod load;

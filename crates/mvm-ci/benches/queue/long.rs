@@ -41,7 +41,7 @@ pub(crate) async fn measure(nodes: &Nodes, large: bool) {
     let mut first: Option<Seen> = None;
     for next in lengths {
         let start = Instant::now();
-        fill(&ports, next - length).await;
+        let repeats = fill(&ports, length, next - length).await;
         let rate = (next - length) as f64 / start.elapsed().as_secs_f64();
         length = *next;
         let queue = format!("{length} jobs of others at the head");
@@ -50,6 +50,11 @@ pub(crate) async fn measure(nodes: &Nodes, large: bool) {
                 &format!("{queue}: submits meanwhile, {FILLERS} clients"),
                 "1/s",
                 rate,
+            );
+            print(
+                &format!("{queue}: submits that were repeated for want of an answer"),
+                "",
+                repeats as f64,
             );
         }
         let seen = look(leader.port).await;
@@ -92,8 +97,8 @@ pub(crate) async fn measure(nodes: &Nodes, large: bool) {
     }
 }
 
-/// Submits jobs that no worker of this bench may take.
-async fn fill(ports: &[u16], count: usize) {
+/// Submits jobs that no worker of this bench may take, and says how often one had to be repeated.
+async fn fill(ports: &[u16], before: usize, count: usize) -> u64 {
     let mut filling = JoinSet::new();
     for number in 0..FILLERS {
         let port = ports[number % ports.len()];
@@ -103,14 +108,19 @@ async fn fill(ports: &[u16], count: usize) {
             let job = json!({
                 "kind": "bench", "payload": payload(), "labels": ["elsewhere"], "priority": 9
             });
-            for _ in 0..share {
-                http.post("/api/v1/jobs", &job).await;
+            let mut repeats = 0;
+            for place in 0..share {
+                let name = format!("fill-{before}-{number}-{place}");
+                repeats += http.post_surely("/api/v1/jobs", &job, &name).await;
             }
+            repeats
         });
     }
+    let mut repeats = 0;
     while let Some(filled) = filling.join_next().await {
-        filled.unwrap();
+        repeats += filled.unwrap();
     }
+    repeats
 }
 
 async fn look(port: u16) -> Seen {

@@ -8,6 +8,7 @@ use hyper::{
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
     header::CONTENT_TYPE,
+    http::request::Builder,
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -52,14 +53,40 @@ impl Http {
         serde_json::from_slice(&answer).unwrap()
     }
 
-    async fn call(&mut self, method: Method, path: &str, body: Bytes) -> (StatusCode, Bytes) {
-        let request = Request::builder()
+    /// Posts JSON, again and again under one name until it is known to have been done; says how often it had to be repeated.
+    pub(crate) async fn post_surely(&mut self, path: &str, body: &Value, name: &str) -> u64 {
+        let body = Bytes::from(body.to_string());
+        let mut repeats = 0;
+        loop {
+            let request = Self::request(Method::POST, path).header("idempotency-key", name);
+            let (status, answer) = self.send(request, body.clone()).await;
+            if status.is_success() {
+                return repeats;
+            }
+            let told = String::from_utf8_lossy(&answer);
+            let may_be_repeated = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+            assert!(
+                may_be_repeated.contains(&status),
+                "POST {path}: {status}: {told}"
+            );
+            repeats += 1;
+        }
+    }
+
+    fn request(method: Method, path: &str) -> Builder {
+        Request::builder()
             .method(method)
             .uri(path)
             .header("host", "localhost")
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .unwrap();
+    }
+
+    async fn call(&mut self, method: Method, path: &str, body: Bytes) -> (StatusCode, Bytes) {
+        self.send(Self::request(method, path), body).await
+    }
+
+    async fn send(&mut self, request: Builder, body: Bytes) -> (StatusCode, Bytes) {
+        let request = request.body(Full::new(body)).unwrap();
         self.sender.ready().await.unwrap();
         let response = self.sender.send_request(request).await.unwrap();
         let status = response.status();
