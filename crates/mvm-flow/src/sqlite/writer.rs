@@ -56,17 +56,15 @@ impl Writer {
 fn write(database: &Connection, mut waiting: mpsc::Receiver<Change>) {
     let mut batch = Vec::new();
     while waiting.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-        let mut begun = database
-            .execute_batch("BEGIN IMMEDIATE")
-            .map_err(Refused::from);
+        let mut begun = say(database, "BEGIN IMMEDIATE").map_err(Refused::from);
         let tells: Vec<Tell> = match &begun {
             Ok(()) => batch.drain(..).map(|change| change(database)).collect(),
             Err(refused) => batch.drain(..).map(|_| refuse(refused)).collect(),
         };
         if begun.is_ok() {
-            begun = database.execute_batch("COMMIT").map_err(|error| {
+            begun = say(database, "COMMIT").map_err(|error| {
                 // Nothing of it is there then.
-                let _ = database.execute_batch("ROLLBACK");
+                let _ = say(database, "ROLLBACK");
                 Refused::from(error)
             });
         }
@@ -86,11 +84,16 @@ fn atomically<T>(
     database: &Connection,
     change: impl FnOnce(&Connection) -> Result<T, Refused>,
 ) -> Result<T, Refused> {
-    database.execute_batch("SAVEPOINT change")?;
+    say(database, "SAVEPOINT change")?;
     let changed = change(database);
-    database.execute_batch(match changed {
-        Ok(_) => "RELEASE change",
-        Err(_) => "ROLLBACK TO change; RELEASE change",
-    })?;
+    if changed.is_err() {
+        say(database, "ROLLBACK TO change")?;
+    }
+    say(database, "RELEASE change")?;
     changed
+}
+
+/// Says one of a few words, which are parsed once.
+fn say(database: &Connection, word: &str) -> rusqlite::Result<()> {
+    database.prepare_cached(word)?.execute([]).map(drop)
 }
