@@ -23,6 +23,7 @@
 pub mod auth;
 pub mod config;
 pub mod consensus;
+mod disk;
 pub mod flow;
 pub mod http;
 mod id;

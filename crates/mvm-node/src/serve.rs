@@ -31,13 +31,14 @@ use self::doors::Doors;
 use crate::{
     auth::TokenFileError,
     config::Config,
+    disk,
     flow::{self, FlowConfig, FlowError},
     http::{self, App, HEAD_TIMEOUT, Host, Limits},
     id,
     join::{self, Directory, DirectoryError, Phase, Standing},
     restore::{self, RestoreError},
     sqlite,
-    store::{ClusterStore, WAL_BYTES},
+    store::{ClusterStore, Store, WAL_BYTES},
     tls::TlsError,
     worker::{self, Control, Outputs, WorkerConfig},
 };
@@ -243,6 +244,10 @@ async fn run(
     keeper.spawn({
         let store = Arc::clone(&store);
         async move { store.keep().await }
+    });
+    keeper.spawn({
+        let (data_dir, metrics) = (config.data_dir.clone(), Arc::clone(store.metrics()));
+        async move { disk::probe(data_dir, &metrics).await }
     });
     let (tokens, flow_tls) = (doors.tokens.clone(), doors.server.clone());
     keeper.spawn(doors.keep());

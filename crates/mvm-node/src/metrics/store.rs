@@ -20,6 +20,7 @@ pub(crate) struct StoreMetrics {
     batches: Histogram,
     writes: Family<Word, Histogram>,
     forwarded: Family<[(&'static str, &'static str); 2], Counter>,
+    syncs: Histogram,
 }
 
 /// What is written to the log.
@@ -93,6 +94,7 @@ impl StoreMetrics {
                 writes,
             ),
             forwarded: Family::default(),
+            syncs: syncs(),
         };
         for (_, route) in ROUTES {
             for result in Forwarded::ALL {
@@ -120,6 +122,11 @@ impl StoreMetrics {
             "Requests from this node to the leader",
             metrics.forwarded.clone(),
         );
+        registry.register(
+            "data_dir_sync_duration_seconds",
+            "Time to write a block of 4 KiB in the data directory and to sync it (fdatasync), tried every ten seconds",
+            metrics.syncs.clone(),
+        );
         metrics
     }
 
@@ -146,6 +153,11 @@ impl StoreMetrics {
             .observe(duration.as_secs_f64());
     }
 
+    /// Counts a sync of the disk.
+    pub(crate) fn synced(&self, duration: Duration) {
+        self.syncs.observe(duration.as_secs_f64());
+    }
+
     /// Counts a request to another node.
     pub(crate) fn forwarded(&self, path: &str, result: Forwarded) {
         let known = ROUTES.iter().find(|(route, _)| *route == path);
@@ -154,6 +166,12 @@ impl StoreMetrics {
             .get_or_create_owned(&[("route", route), ("result", result.as_str())])
             .inc();
     }
+}
+
+fn syncs() -> Histogram {
+    Histogram::new([
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    ])
 }
 
 /// Disks sync in a tenth of a millisecond to some tens of them.

@@ -78,7 +78,10 @@ fn a_cluster_keeps_its_promises() {
             let labels = [("route", "propose"), ("result", "answered")];
             node.sum("mvm_ci_forwarded_requests_total", &labels)
         });
-        match forwarded.sum::<f64>() >= 20.0 && seen == (30.0, 1.0, 3.0) {
+        let probes =
+            |node: &Exposition| node.sum("mvm_ci_data_dir_sync_duration_seconds_count", &[]);
+        let probed = counts.iter().all(|node| probes(node) >= 1.0);
+        match forwarded.sum::<f64>() >= 20.0 && probed && seen == (30.0, 1.0, 3.0) {
             true => Ok(()),
             false => Err(format!("{seen:?}")),
         }
