@@ -1,5 +1,8 @@
 //! The engine's journal in the replicated store.
 
+mod asking;
+mod claiming;
+
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -18,17 +21,17 @@ use mvm_flow::{
     module::Description,
 };
 use mvm_queue::{
-    Answer, CHUNK_BYTES_MAX, Change, Command, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX,
-    FencingToken, Filter, JobId, JobState, PAGE_MAX, Query, Refusal, Report, RequestId,
+    Answer, CHUNK_BYTES_MAX, Change, Cursor, Effect, FLOW_KIND, FRAMES_BYTES_MAX, FencingToken,
+    Filter, JobId, JobState, PAGE_MAX, Query, Refusal, Report, RequestId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{FlowConfig, free::Free, leases::Leases, payload::Payload, words};
 use crate::{
-    consensus::{Barrier, Proposal, Reading},
-    id::{self, IdMaker},
-    store::{Deadline, Store},
+    consensus::{Barrier, Proposal},
+    id::IdMaker,
+    store::Store,
     worker::Control,
 };
 
@@ -132,237 +135,6 @@ impl<S: Store> FlowJournal<S> {
             }
         });
         renewals.buffer_unordered(ABREAST).collect::<()>().await;
-    }
-
-    async fn propose(&self, request: &RequestId, change: Change) -> Proposal {
-        let command = Command {
-            request: request.clone(),
-            at: id::now(),
-            change,
-        };
-        let proposing = self.store.propose(command, Deadline::starting_now());
-        self.store.metrics().store.proposal(proposing).await
-    }
-
-    /// Asks for an owner's change until it is decided.
-    async fn insist(&self, claim: &Claim, what: &str, change: Change) -> Result<(), Refused> {
-        let request = RequestId(format!("{}-{}-{what}", claim.id, claim.epoch.0));
-        loop {
-            match parted(self.propose(&request, change.clone()).await) {
-                Proposal::Committed { .. } => return Ok(()),
-                Proposal::Rejected { refusal } => {
-                    let refused = words::refused(claim.id, refusal);
-                    if matches!(refused, Refused::Lost { .. }) {
-                        self.leases.drop(claim.id, token(claim.epoch));
-                    }
-                    return Err(refused);
-                }
-                Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
-                Proposal::Unknown | Proposal::Unavailable { .. } => {
-                    if !self.leases.holds(claim.id, token(claim.epoch)) {
-                        return Err(Refused::Lost { id: claim.id });
-                    }
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
-    }
-
-    /// Asks for a client's change, a few times if nobody knows what became of it.
-    async fn ask(&self, change: Change) -> Result<Result<Effect, Refusal>, Refused> {
-        let request = RequestId(self.ids.request(id::now()));
-        let mut unknown = 0;
-        loop {
-            match parted(self.propose(&request, change.clone()).await) {
-                Proposal::Committed { effect } => return Ok(Ok(effect)),
-                Proposal::Rejected { refusal } => return Ok(Err(refusal)),
-                Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
-                Proposal::Unavailable { cause } if unknown == 0 => {
-                    return Err(Refused::Unavailable {
-                        why: cause.to_string(),
-                    });
-                }
-                Proposal::Unavailable { .. } | Proposal::Unknown if unknown >= REPEATS => {
-                    return Err(Refused::Unknown {
-                        why: "the cluster did not answer".into(),
-                    });
-                }
-                Proposal::Unavailable { .. } | Proposal::Unknown => {
-                    unknown += 1;
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
-    }
-
-    /// The same, about an execution.
-    async fn ask_about(&self, id: ExecutionId, change: Change) -> Result<Effect, Refused> {
-        let answered = self.ask(change).await?;
-        self.hub.touch(id);
-        self.ready.notify_one();
-        answered.map_err(|refusal| words::refused(id, refusal))
-    }
-
-    async fn read(&self, barrier: Barrier, query: Query) -> Result<Answer, Refused> {
-        match self
-            .store
-            .read(barrier, query, Deadline::starting_now())
-            .await
-        {
-            Reading::Done { answer, .. } => Ok(answer),
-            Reading::Unavailable { cause } => Err(Refused::Unavailable {
-                why: cause.to_string(),
-            }),
-            Reading::Broken { detail } => Err(Refused::Broken { why: detail }),
-        }
-    }
-
-    /// An execution, as the cluster knows it.
-    async fn job(&self, id: ExecutionId) -> Result<Shown, Refused> {
-        self.shown_by(Barrier::Linearizable, id).await
-    }
-
-    async fn shown_by(&self, barrier: Barrier, id: ExecutionId) -> Result<Shown, Refused> {
-        let job = job_id(id);
-        let unknown = || Refused::UnknownExecution(id);
-        let found = match self.read(barrier, Query::Job { job: job.clone() }).await? {
-            Answer::Job { job, .. } => job.ok_or_else(unknown)?,
-            other => return Err(mismatch(&other)),
-        };
-        match self.read(barrier, Query::Execution { job }).await? {
-            Answer::Execution { execution } => {
-                words::shown(&found, execution.as_ref()).ok_or_else(unknown)
-            }
-            other => Err(mismatch(&other)),
-        }
-    }
-
-    /// Whether this node's replica has a workflow for it, and how far the replica had come.
-    async fn is_ready(&self) -> (bool, u64) {
-        let query = Query::Ready {
-            labels: self.labels.clone(),
-            kinds: kinds(),
-        };
-        let reading = self
-            .store
-            .read(Barrier::Local, query, Deadline::starting_now());
-        match reading.await {
-            Reading::Done {
-                answer: Answer::Ready { count },
-                log_index,
-            } => (count > 0, log_index),
-            // A store that is not open yet has applied nothing.
-            _ => (false, 0),
-        }
-    }
-
-    /// Asks for work.
-    fn offer(&self, slots: usize) -> Change {
-        Change::Claim {
-            node: self.node,
-            worker: format!("node{}", self.node),
-            slots: u32::try_from(slots)
-                .unwrap_or(u32::MAX)
-                .min(mvm_queue::SLOTS_MAX),
-            labels: self.labels.clone(),
-            kinds: kinds(),
-        }
-    }
-
-    /// Takes what is ready; nothing, if that is not possible now.
-    async fn take(&self, slots: usize) -> Result<Vec<Claim>, Refused> {
-        match self.ask(self.offer(slots)).await? {
-            Ok(Effect::Claimed { claims }) => Ok(self.begin_all(claims).await),
-            Ok(effect) => Err(mismatch(&effect)),
-            Err(refusal) => Err(Refused::Invalid {
-                why: refusal.to_string(),
-            }),
-        }
-    }
-
-    async fn begin_all(&self, claims: Vec<mvm_queue::Claim>) -> Vec<Claim> {
-        let began = stream::iter(claims).map(|claim| self.begin(claim));
-        let began: Vec<_> = began.buffer_unordered(ABREAST).collect().await;
-        began.into_iter().flatten().collect()
-    }
-
-    /// Makes a claim of the queue's one of the engine's. One that cannot be is ended.
-    async fn begin(&self, claim: mvm_queue::Claim) -> Option<Claim> {
-        let given_up = async |error: &str| {
-            let change = Change::Finish {
-                job: claim.job.clone(),
-                token: claim.token,
-                report: Report::failed(error, true),
-            };
-            if let Err(refused) = self.ask(change).await {
-                tracing::warn!(job = claim.job.0, %refused, "a workflow that cannot be run is not ended");
-            }
-            None
-        };
-        let Ok(id) = claim.job.0.parse::<ExecutionId>() else {
-            return given_up(
-                "a job of kind flow has an id as wkf_0h3k7c9pqrstv, which the node gives it",
-            )
-            .await;
-        };
-        let payload = match Payload::of(&claim.spec) {
-            Ok(payload) => payload,
-            Err(error) => return given_up(&error).await,
-        };
-        let (Some(version), Some(hash)) = (payload.version.clone(), payload.hash.clone()) else {
-            return given_up("it is not pinned to a module; submit it to a node's HTTP interface")
-                .await;
-        };
-        self.leases.hold(id, claim.job.clone(), claim.token);
-        self.hub.order(id, None);
-        let mut begun = Claim {
-            id,
-            epoch: Epoch(u64::try_from(claim.token.0).unwrap_or(0)),
-            input: payload.input(),
-            module: payload.module,
-            version,
-            hash,
-            workflow: payload.workflow,
-            frames: 0,
-        };
-        // The first owner finds an empty journal.
-        let frames = match claim.token {
-            FencingToken(1) => Ok(0),
-            _ => self.frames_of(claim.job.clone()).await,
-        };
-        match frames {
-            Ok(frames) => {
-                begun.frames = frames;
-                Some(begun)
-            }
-            Err(refused) => {
-                // Its lease ends, and it is tried again.
-                tracing::info!(workflow = %id, %refused, "claimed and not begun");
-                self.leases.drop(id, claim.token);
-                None
-            }
-        }
-    }
-
-    /// How many frames a journal has, by the cluster's word. This node's replica may not have them all.
-    async fn frames_of(&self, job: JobId) -> Result<u64, Refused> {
-        let mut unavailable = 0;
-        loop {
-            match self
-                .read(Barrier::Linearizable, Query::Execution { job: job.clone() })
-                .await
-            {
-                Ok(Answer::Execution { execution }) => {
-                    return Ok(execution.map_or(0, |execution| execution.frames));
-                }
-                Ok(other) => return Err(mismatch(&other)),
-                Err(Refused::Unavailable { .. }) if unavailable < REPEATS => {
-                    unavailable += 1;
-                    tokio::time::sleep(RETRY).await;
-                }
-                Err(refused) => return Err(refused),
-            }
-        }
     }
 
     /// Appends, and does one thing more, in one entry of the log.
@@ -799,21 +571,6 @@ fn one(mut changes: Vec<Change>) -> Option<Change> {
     match changes.len() {
         0 | 1 => changes.pop(),
         _ => Some(Change::All { changes }),
-    }
-}
-
-/// What became of several changes: they were refused if one of them was.
-fn parted(proposal: Proposal) -> Proposal {
-    let Proposal::Committed {
-        effect: Effect::All { outcomes },
-    } = &proposal
-    else {
-        return proposal;
-    };
-    let refusal = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
-    match refusal.cloned() {
-        Some(refusal) => Proposal::Rejected { refusal },
-        None => proposal,
     }
 }
 
