@@ -691,11 +691,14 @@ fn an_engine_lets_in_who_shows_its_token() {
         exit 2
     "#]].assert_eq(&up(&["--bind", "0.0.0.0:0", "--working-dir", &elsewhere]));
     let empty = file("empty", "\n");
+    let no_runs = file("no-runs", "[modules.a]\nruns = 0\n");
     for (arguments, word) in [
         (["--token-file", &empty], "the token"),
         (["--token-file", "absent"], "absent"),
         (["--secrets", &other], "is not NAME=VALUE"),
         (["--secrets", "absent"], "absent"),
+        (["--limits", &no_runs], "modules.a runs = 0"),
+        (["--limits", "absent"], "absent"),
         (["--memory", "much"], "512M"),
         (["--slots", "0"], "slots"),
         (["--bind", "localhost"], "bind"),

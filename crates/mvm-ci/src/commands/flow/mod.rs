@@ -14,7 +14,9 @@ use std::{
     process::ExitCode,
 };
 
-use mvm_flow::{OpenError, SetupError, id::UnixMillis, journal::State, secrets::BadSecrets};
+use mvm_flow::{
+    OpenError, SetupError, id::UnixMillis, journal::State, limits::BadLimits, secrets::BadSecrets,
+};
 use mvm_lab::verdict::Verdict;
 
 use self::{
@@ -66,7 +68,7 @@ pub(super) fn code(error: &anyhow::Error) -> Option<u8> {
     if let Some(error) = error.downcast_ref::<UpError>() {
         return Some(error.exit_code());
     }
-    if error.is::<BadSecrets>() || error.is::<CannotReplay>() {
+    if error.is::<BadSecrets>() || error.is::<BadLimits>() || error.is::<CannotReplay>() {
         return Some(USAGE);
     }
     (error.is::<OpenError>() || error.is::<SetupError>()).then(|| Verdict::Unfit.exit_code())
