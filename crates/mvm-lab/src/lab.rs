@@ -146,7 +146,7 @@ impl Lab {
             start,
             memory: topology.memory,
             scratch,
-            resuming: Semaphore::new(available_parallelism().map_or(2, usize::from)),
+            resuming: Semaphore::new(resumed_at_once()),
         });
         let mut nodes = BTreeMap::new();
         let mut leases = Vec::new();
@@ -245,6 +245,12 @@ impl Lab {
             tracing::warn!(%error, "could not remember the machines' measured memory");
         }
     }
+}
+
+/// One more than there are processors, since each waits for us in between. Many at once would share caches that hold the
+/// work of few.
+fn resumed_at_once() -> usize {
+    available_parallelism().map_or(2, usize::from) + 1
 }
 
 /// Names the machines that use memory like this one: as large, and running the same.

@@ -102,6 +102,13 @@ async fn siblings_are_themselves() {
         agent.set_clock().await.unwrap();
         let off = clock_error(agent).await;
         assert!(off < CLOCK_ERROR_MAX, "the wall clock is off by {off:?}");
+        // The folder in common was mounted before it was frozen. Nobody serves it here, and nobody who looks hangs.
+        let looked = "grep -c ' /tmp/shared fuse ' /proc/mounts; ls /tmp/shared 2>&1 || true";
+        let told = succeed(agent, looked).await;
+        assert!(
+            told.starts_with("1\n") && told.contains("not connected"),
+            "{told}"
+        );
         // Its disk is its own, and whole.
         succeed(
             agent,

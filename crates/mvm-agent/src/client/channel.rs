@@ -228,6 +228,11 @@ impl Shared {
         std::mem::take(&mut self.lock().queue)
     }
 
+    /// Whether the guest owes somebody an answer.
+    pub(super) fn awaits_something(&self) -> bool {
+        self.lock().streams.values().any(|slot| !slot.over)
+    }
+
     /// Ends the channel; the first reason counts.
     pub(super) fn end(&self, end: ChannelEnd) {
         let mut state = self.lock();

@@ -4,6 +4,7 @@
 //! [FUSE]: https://docs.kernel.org/filesystems/fuse.html
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -14,6 +15,8 @@ use crate::protocol::{Nonce, Request, read_shared, write_shared};
 use crate::wire::Decoder;
 
 const READ_BYTES: usize = 64 * 1024;
+/// A mount takes 0.1 s under an emulator; a loaded host may need a hundred times that.
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The host's end of a guest's [`SHARED_FOLDER`](crate::protocol::SHARED_FOLDER). What the guest does there waits while
 /// nobody asks for it.
@@ -29,12 +32,24 @@ pub struct Share<S> {
 }
 
 impl Agent {
-    /// Has the guest mount the folder, and relay it over `channel`, the host's end of the port
+    /// Has the guest mount the folder, which nobody serves yet: a machine that is frozen then has that behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError::Guest`] when it could not be mounted; [`AgentError::Unresponsive`], [`AgentError::Closed`].
+    pub async fn mount_shared(&self) -> Result<(), AgentError> {
+        self.ask(Request::MountShared, "the mount", MOUNT_TIMEOUT)
+            .await?;
+        Ok(())
+    }
+
+    /// Has the guest mount the folder if need be, and relay it over `channel`, the host's end of the port
     /// [`SHARED_PORT_NAME`](crate::boot::SHARED_PORT_NAME). What is asked of the agent after this finds it mounted; what
     /// that came to is told by [`Share::next_request`].
     ///
     /// It ends with the conversation, or when the guest is asked once more: whatever is under way there fails then, and
-    /// everything after, until it is mounted anew.
+    /// everything after, until somebody serves it again. The mount stays: its kernel may go on with what another session
+    /// told it, see [`Share::session`].
     ///
     /// # Errors
     ///
@@ -59,6 +74,11 @@ impl<S> Share<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    /// Which session it is: no other has this number, so what is told to the kernel can be told from what another did.
+    pub fn session(&self) -> u64 {
+        self.session.0
+    }
+
     /// Waits for the guest's next message; `None` once its machine is gone. Not to be dropped before it is done.
     ///
     /// # Errors

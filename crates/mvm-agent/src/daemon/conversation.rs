@@ -13,7 +13,7 @@ use super::command::{self, Begun};
 use super::follow::Follow;
 use super::outbox::Outbox;
 use super::services::{Place, Services};
-use super::share::Share;
+use super::share::{Served, Share};
 use super::tcp::{Dial, PortWait};
 use super::terminal::TerminalWork;
 use super::transfer::{Download, Upload};
@@ -32,7 +32,7 @@ pub(super) struct Conversation {
     /// The highest stream opened so far; ids are never used twice.
     last_stream: u32,
     streams: BTreeMap<StreamId, Slot>,
-    share: Option<Share>,
+    served: Option<Served>,
 }
 
 struct Slot {
@@ -57,6 +57,7 @@ pub(super) enum Demand {
 pub(super) struct Belongings<'a> {
     pub(super) services: &'a mut Services,
     pub(super) at_hand: &'a mut Option<AtHand>,
+    pub(super) share: &'a mut Option<Share>,
 }
 
 /// What a request became.
@@ -75,7 +76,7 @@ impl Conversation {
             next_sequence: 0,
             last_stream: 0,
             streams: BTreeMap::new(),
-            share: None,
+            served: None,
         }
     }
 
@@ -213,7 +214,11 @@ impl Conversation {
         now: Instant,
         belongings: &mut Belongings<'_>,
     ) -> Result<Opened, Failure> {
-        let Belongings { services, at_hand } = belongings;
+        let Belongings {
+            services,
+            at_hand,
+            share,
+        } = belongings;
         let is_prepared = match at_hand {
             Some(at_hand) if self.authority.is_changed_by(&request) => {
                 std::mem::take(&mut at_hand.is_current)
@@ -243,11 +248,16 @@ impl Conversation {
                 identity::assume(&identity, &entropy, at_hand)?;
                 Opened::Answered(Reply::Nothing)
             }
+            Request::MountShared => {
+                self.authority.check_owner("mount a file system")?;
+                mounted(share)?;
+                Opened::Answered(Reply::Nothing)
+            }
             Request::Share { session } => {
                 self.authority.check_owner("mount a file system")?;
                 // The port is for one at a time.
-                self.share = None;
-                self.share = Some(Share::begin(session)?);
+                self.served = None;
+                self.served = Some(mounted(share)?.serve(session));
                 Opened::Answered(Reply::Nothing)
             }
             Request::SetClock { since_epoch } => {
@@ -349,6 +359,12 @@ impl Conversation {
     }
 }
 
+/// The folder in common, mounted anew where it is there no longer.
+fn mounted(share: &mut Option<Share>) -> Result<&Share, Failure> {
+    let there = share.take().filter(|share| !share.is_over());
+    Ok(share.insert(there.map_or_else(Share::mount, Ok)?))
+}
+
 impl Authority {
     /// Whether what was prepared for an identity may be of no use after this request. Where the agent is a service, the
     /// machine does much by itself that never concerns it: the cards, of which alone that is prepared.
@@ -375,6 +391,7 @@ fn changes_machine(request: &Request) -> bool {
         | Request::Download { .. }
         | Request::WaitForPort { .. }
         | Request::Dial(_)
+        | Request::MountShared
         | Request::Share { .. }
         | Request::SetClock { .. }
         | Request::Reseed { .. }

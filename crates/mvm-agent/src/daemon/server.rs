@@ -12,6 +12,7 @@ use super::at_hand::AtHand;
 use super::conversation::{Belongings, Conversation, Demand};
 use super::outbox::Outbox;
 use super::services::{Place, Services};
+use super::share::Share;
 use super::sys;
 use super::work::refusal;
 use crate::protocol::{
@@ -90,6 +91,7 @@ pub(super) struct Server {
     parted: bool,
     services: Services,
     at_hand: Option<AtHand>,
+    share: Option<Share>,
     guest: GuestInfo,
 }
 
@@ -125,6 +127,7 @@ impl Server {
             parted: false,
             services: Services::new(),
             at_hand: None,
+            share: None,
             guest,
         })
     }
@@ -211,12 +214,13 @@ impl Server {
 
     /// Reaps what has ended; returns how the machine is to end if a signal asks for that.
     fn take_signals(&mut self) -> io::Result<Option<MachineEnd>> {
-        let mut end = None;
+        let (mut end, mut is_signalled) = (None, false);
         // The number is the first field of the kernel's `struct signalfd_siginfo`, which has 128 bytes.
         let mut record = [0; 128];
         loop {
             match rustix::io::read(&self.signals, &mut record) {
                 Ok(count) if count == record.len() => {
+                    is_signalled = true;
                     let number = u32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
                     match number.cast_signed() {
                         libc::SIGTERM => end = Some(MachineEnd::Reboot),
@@ -228,6 +232,9 @@ impl Server {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
+        }
+        if !is_signalled {
+            return Ok(None);
         }
         // Signals merge, so the children are asked, not the signals.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
@@ -286,6 +293,7 @@ impl Server {
                 let mut belongings = Belongings {
                     services: &mut self.services,
                     at_hand: &mut self.at_hand,
+                    share: &mut self.share,
                 };
                 let outbox = &mut self.outbox;
                 match conversation.take(frame, Instant::now(), &mut belongings, outbox) {

@@ -49,8 +49,10 @@ pub enum Request {
         /// Fresh randomness for the kernel's pool.
         entropy: Vec<u8>,
     },
-    /// Mount a file system at [`SHARED_FOLDER`](super::SHARED_FOLDER) whose operations the host answers over a port of
-    /// their own, until the conversation ends.
+    /// Mount a file system at [`SHARED_FOLDER`](super::SHARED_FOLDER), unless it is there. Nobody answers there yet: this
+    /// is for a machine that is about to be frozen.
+    MountShared,
+    /// The same, and the host answers what is asked there over a port of its own, until the conversation ends.
     Share {
         /// What packets on that port belong to.
         session: Nonce,

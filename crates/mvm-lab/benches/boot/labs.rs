@@ -32,17 +32,20 @@ const CROWDS: [(usize, Option<f64>); 6] = [
 /// What a machine may take of the host's memory beyond the file that all share, in MiB.
 const SHARE_MIB_MAX: f64 = 30.0;
 
-pub(crate) async fn measure() {
+/// All crowds, or only that of so many.
+pub(crate) async fn crowds(only: Option<usize>) {
     // The first of its kind is booted and frozen; what follows is not to be charged with that.
     crowd(1).await;
     for (machines, at_most) in CROWDS {
+        if only.is_some_and(|only| only != machines) {
+            continue;
+        }
         let (seconds, share_mib) = crowd(machines).await;
         let name = format!("{machines:3} machines resumed");
         print(&name, "s", seconds, at_most);
         let name = format!("{machines:3} machines resumed, memory of each (PSS)");
         print(&name, "MiB", share_mib, at_most.map(|_| SHARE_MIB_MAX));
     }
-    live().await;
 }
 
 /// Starts so many machines; returns how long that took and what share of the host's memory each has (PSS,
@@ -74,7 +77,7 @@ async fn crowd(machines: usize) -> (f64, f64) {
 }
 
 /// Three machines, each of which tells the next one numbers over a connection that lives on.
-async fn live() {
+pub(crate) async fn live() {
     async fn all_hear(run: &Run) -> Outcome {
         for node in run.lab.nodes() {
             // Anew each time: only what arrives from now on counts.

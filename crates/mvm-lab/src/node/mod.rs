@@ -69,7 +69,8 @@ pub(crate) struct Common {
     pub(crate) memory: MemoryPlan,
     /// Where memory and private disks of running machines lie.
     pub(crate) scratch: PathGuard,
-    /// Resuming is all processor, as booting is, but too short to queue for with other processes.
+    /// Turns to resume a machine and to make it somebody. It is all processor, as booting is, but too short to queue for
+    /// with other processes.
     pub(crate) resuming: Semaphore,
 }
 

@@ -52,6 +52,10 @@ impl Node {
             });
         }
         let began = Instant::now();
+        let turn = match self.common.start {
+            StartBy::Snapshot => self.common.resuming.acquire().await.ok(),
+            StartBy::ColdBoot => None,
+        };
         let (running, way) = self.bring_up().await?;
         let agent = running.agent().clone();
         agent
@@ -62,6 +66,7 @@ impl Node {
             .set_clock()
             .await
             .map_err(|source| self.agent_error(source))?;
+        drop(turn);
         self.came_up(&mut machine, running, way, began);
         drop(machine);
         self.provision().await?;
@@ -147,7 +152,6 @@ impl Node {
                 ),
             });
         }
-        let _turn = self.common.resuming.acquire().await;
         if let (Some(file), Some(frozen)) = (self.own_memory().await?, snapshot.memory_file()) {
             copy_memory(frozen, file.clone()).await?;
             spec.memory = Memory::Own(file);

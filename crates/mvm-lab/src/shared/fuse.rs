@@ -1,7 +1,8 @@
 //! The part of the FUSE protocol that is spoken here: requests as types, answers as bytes.
 //!
 //! Layouts and numbers are those of the kernel's `include/uapi/linux/fuse.h`, version 7.31 and later, in the byte order of
-//! this host, which is the machine's. What a request does is [`super::server`]'s.
+//! this host, which is the machine's. What a request does is [`super::server`]'s; the first one of a mount, by which
+//! kernel and file system agree, is answered by the agent.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
@@ -11,13 +12,6 @@ use rustix::{
     io::Errno,
 };
 
-/// What the protocol says of this version is understood.
-pub(super) const VERSION: u32 = 7;
-/// Kernels since 5.10 speak it; before 7.23 the answer to [`Operation::Init`] was shorter.
-pub(super) const MINOR_MIN: u32 = 31;
-/// The flags of [`Answer::init`] that matter go beyond 32 bits since then.
-const MINOR: u32 = 39;
-
 /// The operations that have no answer.
 const FORGET: u32 = 2;
 const DESTROY: u32 = 38;
@@ -25,19 +19,6 @@ const BATCH_FORGET: u32 = 42;
 
 const ANSWER_HEADER_BYTES: usize = 16;
 const NAME_BYTES_MAX: usize = 255;
-
-/// Reads and writes of several pages, up to [`SHARED_DATA_BYTES_MAX`].
-const INIT_BIG_WRITES: u64 = 1 << 5;
-const INIT_MAX_PAGES: u64 = 1 << 22;
-const PAGE_BYTES: usize = 4096;
-/// Files are truncated as they are opened, in one go.
-const INIT_ATOMIC_TRUNCATE: u64 = 1 << 3;
-/// A folder may be listed and looked into at once.
-const INIT_PARALLEL_FOLDERS: u64 = 1 << 18;
-/// There are flags beyond 32 bits.
-const INIT_EXTENDED: u64 = 1 << 30;
-/// Files that bypass the kernel's cache may still be mapped.
-const INIT_DIRECT_IO_MAPS: u64 = 1 << 36;
 
 /// The kernel keeps nothing of the file's content: another machine may write it.
 const OPEN_DIRECT_IO: u32 = 1;
@@ -63,12 +44,6 @@ pub(super) struct Name<'m>(&'m OsStr);
 /// What is asked about a request's node.
 #[derive(Debug)]
 pub(super) enum Operation<'m> {
-    Init {
-        version: u32,
-        minor: u32,
-        read_ahead: u32,
-        flags: u64,
-    },
     Lookup(Name<'m>),
     Forget(Vec<(u64, u64)>),
     Attributes {
@@ -253,18 +228,6 @@ impl<'m> Operation<'m> {
             18 | 29 => Self::Release {
                 handle: fields.u64()?,
             },
-            26 => {
-                let (version, minor, read_ahead) = (fields.u32()?, fields.u32()?, fields.u32()?);
-                let low = fields.u32()?;
-                // Older kernels end there.
-                let high = fields.u32().unwrap_or(0);
-                Self::Init {
-                    version,
-                    minor,
-                    read_ahead,
-                    flags: u64::from(high) << 32 | u64::from(low),
-                }
-            }
             27 => Self::OpenFolder,
             28 => {
                 let (handle, offset, bytes) = fields.place()?;
@@ -392,36 +355,6 @@ pub(super) struct Answer(Vec<u8>);
 impl Answer {
     pub(super) fn empty() -> Self {
         Self(vec![0; ANSWER_HEADER_BYTES])
-    }
-
-    pub(super) fn init(offered: u64, read_ahead: u32) -> Self {
-        let flags = offered
-            & (INIT_BIG_WRITES
-                | INIT_MAX_PAGES
-                | INIT_ATOMIC_TRUNCATE
-                | INIT_PARALLEL_FOLDERS
-                | INIT_EXTENDED
-                | INIT_DIRECT_IO_MAPS);
-        let mut answer = Self::version();
-        answer.u32(read_ahead);
-        answer.u32(flags as u32);
-        // As many requests in the background as the kernel would have by itself.
-        answer.u32(0);
-        answer.u32(SHARED_DATA_BYTES_MAX as u32);
-        // Times are in nanoseconds.
-        answer.u32(1);
-        answer.u32((SHARED_DATA_BYTES_MAX / PAGE_BYTES) as u32);
-        answer.u32((flags >> 32) as u32);
-        answer.0.extend([0; 28]);
-        answer
-    }
-
-    /// To a kernel that speaks a later version; it asks again.
-    pub(super) fn version() -> Self {
-        let mut answer = Self::empty();
-        answer.u32(VERSION);
-        answer.u32(MINOR);
-        answer
     }
 
     /// What a name leads to. It may lead elsewhere at once, and the attributes be others.

@@ -65,10 +65,11 @@ async fn answer_all(
     folder: &Path,
 ) -> Result<(), ShareError> {
     let mut share = share?;
-    let mut server = Server::open(folder).map_err(|source| ShareError::Folder {
-        path: folder.to_owned(),
-        source,
-    })?;
+    let mut server =
+        Server::open(folder, share.session()).map_err(|source| ShareError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
     while let Some(message) = share.next_request().await? {
         let answered = tokio::task::spawn_blocking(move || {
             let answer = server.answer(&message);

@@ -49,14 +49,30 @@ struct Node {
 }
 
 /// The nodes that a kernel was told of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Nodes {
     nodes: HashMap<u64, Node>,
     places: HashMap<(u64, OsString), u64>,
     last: u64,
 }
 
+/// Where the numbers of a session begin, be it of nodes or of open files. The mount outlives sessions, and a number that an
+/// earlier one told must lead to nothing, rather than to something else: these begin far apart, unless by a chance of one
+/// in a billion.
+pub(super) fn first_number(session: u64) -> u64 {
+    // Above it there is room for four billions.
+    (session >> 1 | 1 << 32) & !0xffff_ffff
+}
+
 impl Nodes {
+    pub(super) fn of(session: u64) -> Self {
+        Self {
+            nodes: HashMap::new(),
+            places: HashMap::new(),
+            last: first_number(session),
+        }
+    }
+
     /// Returns where a node is, seen from the folder.
     pub(super) fn path(&self, node: u64) -> Result<PathBuf, Errno> {
         let mut names = Vec::new();
@@ -101,7 +117,7 @@ impl Nodes {
             return Err(Errno::NFILE);
         }
         self.leave(&place);
-        self.last = self.last.max(ROOT) + 1;
+        self.last += 1;
         self.places.insert(place.clone(), self.last);
         let node = Node {
             place: Some(place),

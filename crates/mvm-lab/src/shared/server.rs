@@ -25,7 +25,7 @@ use rustix::{
 
 use super::{
     fuse::{self, Answer, Change, Malformed, Name, Operation, Request},
-    nodes::{Identity, Nodes},
+    nodes::{Identity, Nodes, first_number},
 };
 
 /// How many files and folders a machine may have open at once: each costs the host a descriptor.
@@ -59,17 +59,17 @@ struct Held {
 }
 
 impl Server {
-    /// Opens the folder, which is there.
-    pub(super) fn open(folder: &Path) -> Result<Self, Errno> {
+    /// Opens the folder, which is there. What its kernel is told in a session has no meaning in another.
+    pub(super) fn open(folder: &Path, session: u64) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = open(folder, flags, Mode::empty())?;
         // Without it nothing could be told to be beneath the folder.
         openat2(&folder, ".", flags, Mode::empty(), beneath())?;
         Ok(Self {
             folder,
-            nodes: Nodes::default(),
+            nodes: Nodes::of(session),
             handles: HashMap::new(),
-            last_handle: 0,
+            last_handle: first_number(session),
         })
     }
 
@@ -90,14 +90,6 @@ impl Server {
 
     fn carry_out(&mut self, node: u64, operation: Operation<'_>) -> Result<Answer, Errno> {
         match operation {
-            Operation::Init {
-                version: fuse::VERSION,
-                minor: fuse::MINOR_MIN..,
-                read_ahead,
-                flags,
-            } => Ok(Answer::init(flags, read_ahead)),
-            Operation::Init { version, .. } if version > fuse::VERSION => Ok(Answer::version()),
-            Operation::Init { .. } => Err(Errno::PROTO),
             Operation::Lookup(name) => self.entry(node, name),
             Operation::Forget(forgotten) => {
                 for (node, times) in forgotten {

@@ -25,7 +25,6 @@ const OPEN: u32 = 14;
 const READ: u32 = 15;
 const WRITE: u32 = 16;
 const SETXATTR: u32 = 21;
-const INIT: u32 = 26;
 const OPENDIR: u32 = 27;
 const READDIR: u32 = 28;
 const CREATE: u32 = 35;
@@ -44,8 +43,13 @@ impl Kernel {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "secret").unwrap();
         fs::create_dir(outside.path().join("shared")).unwrap();
-        let server = Server::open(&outside.path().join("shared")).unwrap();
+        let server = Server::open(&outside.path().join("shared"), 0).unwrap();
         Self { outside, server }
+    }
+
+    /// The mount stays, and another session begins to serve it.
+    fn goes_on_in(&mut self, session: u64) {
+        self.server = Server::open(&self.host(""), session).unwrap();
     }
 
     fn host(&self, path: &str) -> std::path::PathBuf {
@@ -135,24 +139,6 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[test]
-fn a_kernel_is_told_what_it_may_do() {
-    let mut kernel = Kernel::new();
-    let offer = |version, minor| {
-        [
-            words(&[version, minor, 4096, u32::MAX, u32::MAX]),
-            vec![0; 44],
-        ]
-        .concat()
-    };
-    let answer = kernel.ask(INIT, 0, &offer(7, 38)).unwrap();
-    assert_eq!((answer.len(), number(&answer, 0)), (64, 7));
-    assert_eq!(number(&answer, 20), 64 * 1024, "the largest write");
-    let later = kernel.ask(INIT, 0, &offer(8, 0)).unwrap();
-    assert_eq!((later.len(), number(&later, 0)), (8, 7));
-    assert_eq!(kernel.ask(INIT, 0, &offer(7, 12)), Err(Errno::PROTO));
-}
-
-#[test]
 fn what_is_written_is_on_the_host_and_back() {
     let mut kernel = Kernel::new();
     let (node, handle) = kernel.create(ROOT, "file", 0o666).unwrap();
@@ -193,6 +179,23 @@ fn a_file_lives_on_without_a_name_while_it_is_open() {
     kernel.ask(18, node, &longs(&[handle, 0, 0])).unwrap();
     assert_eq!(kernel.ask(GETATTR, node, &[0; 16]), Err(Errno::STALE));
     assert_eq!(kernel.read(handle, 0), Err(Errno::BADF));
+}
+
+#[test]
+fn what_an_earlier_session_told_leads_to_nothing() {
+    let mut kernel = Kernel::new();
+    let (node, handle) = kernel.create(ROOT, "file", 0o600).unwrap();
+    for session in [1 << 34, u64::MAX, 1 << 63] {
+        kernel.goes_on_in(session);
+        let (other, other_handle) = kernel.create(ROOT, &session.to_string(), 0o600).unwrap();
+        assert_ne!((node, handle), (other, other_handle));
+        let room = u64::MAX - other.max(other_handle);
+        assert!(room > 1 << 32, "{session}");
+        assert_eq!(kernel.ask(GETATTR, node, &[0; 16]), Err(Errno::STALE));
+        assert_eq!(kernel.lookup(node, "below"), Err(Errno::STALE));
+        assert_eq!(kernel.read(handle, 0), Err(Errno::BADF));
+        assert_ne!(kernel.lookup(ROOT, "file"), Ok(node));
+    }
 }
 
 #[test]

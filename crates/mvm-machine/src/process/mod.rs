@@ -25,6 +25,7 @@ use std::{
 
 pub use child::{Child, Exit};
 use rustix::process::Signal;
+pub(crate) use spawn::in_small_pages;
 use watcher::Watcher;
 
 /// Why a child could not be started or guarded.

@@ -1,4 +1,4 @@
-//! What a child does between `fork` and `exec`: ask to die with its parent, keep its descriptors.
+//! What a child does between `fork` and `exec`: ask to die with its parent, keep its descriptors, take small pages.
 //!
 //! `CommandExt::pre_exec` is unsafe because only async-signal-safe calls are allowed between `fork`
 //! and `exec` in a threaded program; this module is the one place that takes that duty.
@@ -16,6 +16,7 @@ use std::{
 use rustix::{
     io::FdFlags,
     process::{Signal, getpid, getppid, set_parent_process_death_signal, setpgid},
+    thread::disable_transparent_huge_pages,
 };
 
 /// Makes the child its own process group, sent `signal` by the kernel when the spawning thread ends.
@@ -33,6 +34,18 @@ pub(super) fn dies_with_parent(command: &mut Command, signal: Signal) {
     };
     // SAFETY: `prepare` makes only system calls (prctl, getppid, setpgid); the error it may build is
     // allocated only when the parent is already gone and the child is about to end.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Gives the child its memory in small pages only, whatever it asks for: it has then what it touches, and no more is cleared
+/// for it.
+pub(crate) fn in_small_pages(command: &mut Command) {
+    let prepare = || {
+        // A kernel that has no large pages does not know this, and needs it not.
+        let _ = disable_transparent_huge_pages(true);
+        Ok(())
+    };
+    // SAFETY: `prepare` makes only one system call (prctl).
     unsafe { command.pre_exec(prepare) };
 }
 

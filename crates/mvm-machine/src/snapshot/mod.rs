@@ -323,6 +323,9 @@ async fn freeze(
     let booting = Booting::launch(spec, nic_sockets).await?;
     let running = booting.ready(boot_allowed).await.map_err(Box::new)?;
     let booted_in = running.booted_in();
+    if let Err(error) = running.agent().mount_shared().await {
+        tracing::debug!(%error, "a guest is frozen without the folder in common");
+    }
     settle(running.agent()).await;
     let parted = running.part().await.map_err(|(_, error)| error)?;
     let state = files::create(&folder.join(STATE))?;
