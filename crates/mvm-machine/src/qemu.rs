@@ -101,7 +101,7 @@ pub(crate) fn arguments(
     );
     line.option(
         "-machine",
-        "q35,vmport=off,usb=off,hpet=off,memory-backend=ram",
+        "q35,vmport=off,usb=off,hpet=off,sata=off,smbus=off,memory-backend=ram",
     );
     match spec.accelerator {
         Accelerator::Kvm => {
@@ -318,7 +318,7 @@ mod tests {
             -no-user-config
             -display none
             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
-            -machine q35,vmport=off,usb=off,hpet=off,memory-backend=ram
+            -machine q35,vmport=off,usb=off,hpet=off,sata=off,smbus=off,memory-backend=ram
             -accel tcg,tb-size=64
             -cpu max,-erms
             -smp 1
