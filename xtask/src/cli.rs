@@ -41,6 +41,11 @@ pub(crate) enum Task {
     ///
     /// Tests them, then fetches Debian's Rust compiler into the cache where it is not there yet; installs nothing.
     Guests(GuestsOptions),
+    /// Hand the workflow engine what no guest would, guided by what it covers; needs a C++ compiler
+    ///
+    /// Builds the fuzz target of `fuzz/` and what it uses with counters, into `target/fuzz`, and runs it with
+    /// libFuzzer. What it learned stays there for the next time, and so does what broke it.
+    Fuzz(FuzzOptions),
     /// Check formatting, clippy's lints and, where cargo-deny is installed, the dependencies
     Lint,
 }
@@ -106,6 +111,17 @@ pub(crate) struct SoakOptions {
     /// How often to run each
     #[arg(long, default_value = "20", value_name = "N")]
     pub(crate) count: NonZeroU32,
+}
+
+/// Options of `fuzz`.
+#[derive(Debug, Args)]
+pub(crate) struct FuzzOptions {
+    /// How long, in seconds
+    #[arg(long, default_value = "60", value_name = "N")]
+    pub(crate) seconds: NonZeroU32,
+    /// Run this input again instead, for instance one that broke it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
 }
 
 /// Options of `guests`.

@@ -6,6 +6,7 @@ mod bench;
 mod cargo;
 mod cli;
 mod demo;
+mod fuzz;
 mod guests;
 mod lint;
 mod peer;
@@ -50,6 +51,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             Task::Test(options) => test::test(&mut runner, options).await,
             Task::Bench(options) => bench::bench(&mut runner, options).await,
             Task::Soak(options) => soak::soak(&mut runner, options).await,
+            Task::Fuzz(options) => fuzz::fuzz(&mut runner, options).await,
             Task::Guests(options) => guests::guests(&mut runner, options).await,
             Task::Lint => lint::lint(&mut runner).await,
         }

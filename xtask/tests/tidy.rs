@@ -16,6 +16,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The folder with a workspace of its own: modules that the engine runs, for a target of their own.
 const GUESTS: &str = "guests";
+/// The fuzz target, which is a workspace of its own too.
+const FUZZ: &str = "fuzz";
 
 /// The arrows between the crates: who may depend on whom. Anything not named here may not.
 const ARROWS: [(&str, &[&str]); 12] = [
@@ -102,7 +104,7 @@ fn sources() -> impl Iterator<Item = (PathBuf, String)> {
 
 /// The manifests of the workspace's members, by package name.
 fn manifests() -> BTreeMap<String, Table> {
-    manifests_where(|path| !path.starts_with(GUESTS))
+    manifests_where(|path| !path.starts_with(GUESTS) && !path.starts_with(FUZZ))
 }
 
 /// The manifests of the guests, which are a workspace of their own, by package name.

@@ -167,6 +167,7 @@ impl<J: Journal> Engine<J> {
                 }
             }
         }
+        drop(claiming);
         let all = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(self.stop_grace, all).await.is_err() {
             tracing::warn!(

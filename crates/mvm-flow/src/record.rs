@@ -378,7 +378,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::abi::HttpResponse;
+    use crate::abi::{HttpResponse, Number};
 
     fn began(format: u32) -> Record {
         Record::Began {
@@ -391,15 +391,19 @@ mod tests {
     }
 
     fn answered(body: String) -> Record {
+        answered_by(Answer::HttpResponse(Ok(HttpResponse {
+            status_code: 200,
+            url: "http://a/".into(),
+            headers: vec![],
+            body,
+        })))
+    }
+
+    fn answered_by(answer: Answer) -> Record {
         Record::Answered {
             digest: Digest("0123456789abcdef".into()),
             what: None,
-            answer: Answer::HttpResponse(Ok(HttpResponse {
-                status_code: 200,
-                url: "http://a/".into(),
-                headers: vec![],
-                body,
-            })),
+            answer,
             secret: None,
             message: None,
             at: UnixMillis(7),
@@ -421,6 +425,17 @@ mod tests {
             all.extend(frames(&records[0]));
             let rest: Vec<_> = read(&all).unwrap().into_iter().map(|(first, _)| first).collect();
             prop_assert_eq!(rest, if lost == 0 { vec![0, 1, next] } else { vec![0, next] });
+        }
+
+        /// A guest that is told another number than before goes another way.
+        #[test]
+        fn floats_are_read_to_the_last_bit(double in prop::num::f64::ANY, single in prop::num::f32::ANY) {
+            prop_assume!(double.is_finite() && single.is_finite());
+            let numbers = [Number::F64(double), Number::F32(single)];
+            let records = numbers.map(|number| answered_by(Answer::Value(number)));
+            let all: Vec<_> = [began(FORMAT)].iter().chain(&records).flat_map(frames).collect();
+            let read: Vec<_> = read(&all).unwrap().into_iter().map(|(_, record)| record).collect();
+            prop_assert_eq!(&read[1..], &records);
         }
 
         #[test]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension, params};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use self::writer::Writer;
 use crate::{
@@ -50,7 +50,18 @@ pub struct SqliteJournal {
     hub: Hub,
     /// Something may be ready.
     ready: Notify,
+    wanted: Arc<Mutex<Option<Wanted>>>,
     _lock: File,
+}
+
+/// An engine that has nothing to do. Whoever starts an execution gives it to the engine in the same transaction, so that
+/// both wait for the disk once.
+#[derive(Debug)]
+struct Wanted {
+    slots: usize,
+    room: Arc<Room>,
+    /// Told once the claims are durable; dropped if they are not.
+    tell: oneshot::Sender<Vec<Claim>>,
 }
 
 /// The file cannot be used.
@@ -114,6 +125,7 @@ impl SqliteJournal {
             reader: Arc::new(Mutex::new(reader)),
             hub: Hub::default(),
             ready: Notify::new(),
+            wanted: Arc::default(),
             _lock: lock,
         })
     }
@@ -133,13 +145,22 @@ impl SqliteJournal {
         read: impl FnOnce(&Connection) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
         let reader = Arc::clone(&self.reader);
-        let reading = move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner));
+        let reading = move || read(&lock(&reader));
         let read = tokio::task::spawn_blocking(reading).await;
         read.unwrap_or_else(|error| {
             Err(Refused::Broken {
                 why: error.to_string(),
             })
         })
+    }
+
+    /// Withdraws the engine's wish; what it was given if somebody has taken it before.
+    async fn given(
+        &self,
+        told: oneshot::Receiver<Vec<Claim>>,
+    ) -> Result<Vec<Claim>, oneshot::error::RecvError> {
+        lock(&self.wanted).take();
+        told.await
     }
 
     /// Changes an execution, and tells those who watch it.
@@ -153,6 +174,33 @@ impl SqliteJournal {
         self.ready.notify_one();
         changed
     }
+}
+
+impl Wanted {
+    /// Claims what is ready for the engine that wants something, if there is one; the wish stands if nothing is.
+    fn claim(
+        wanted: &Mutex<Option<Self>>,
+        database: &Connection,
+        at: UnixMillis,
+    ) -> Result<Option<(Self, Vec<Claim>)>, Refused> {
+        // Held meanwhile: a wish that is withdrawn has either been taken, and its engine is told, or never will be.
+        let mut wanted = lock(wanted);
+        let Some(wish) = wanted.take_if(|wish| !wish.tell.is_closed()) else {
+            return Ok(None);
+        };
+        let left = |module: &str| wish.room.left(module);
+        match rows::claim(database, wish.slots, &wish.room.full(), left, at) {
+            Ok((claims, _)) if !claims.is_empty() => Ok(Some((wish, claims))),
+            nothing => {
+                *wanted = Some(wish);
+                nothing.map(|_| None)
+            }
+        }
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now() -> UnixMillis {
@@ -215,6 +263,7 @@ impl Journal for SqliteJournal {
 
     async fn start(&self, start: Start) -> Result<(), Refused> {
         let at = now();
+        let wanted = Arc::clone(&self.wanted);
         let insert = move |database: &Connection| {
             database
                 .prepare_cached(
@@ -231,10 +280,15 @@ impl Journal for SqliteJournal {
                     start.parent.map(ExecutionId::number),
                     at.0
                 ])?;
-            Ok(())
+            Wanted::claim(&wanted, database, at)
         };
-        self.writer.write(insert).await?;
-        self.ready.notify_one();
+        let given = |claimed: Option<(Wanted, Vec<Claim>)>| {
+            // An engine that is gone has left all that it had to the next one.
+            claimed.map(|(wanted, claims)| wanted.tell.send(claims).is_ok())
+        };
+        if self.writer.write_and(insert, given).await?.is_none() {
+            self.ready.notify_one();
+        }
         Ok(())
     }
 
@@ -423,10 +477,21 @@ impl Journal for SqliteJournal {
                 let left = u64::try_from(next.0.saturating_sub(at.0)).unwrap_or(0);
                 Duration::from_millis(left).min(WALL_CHECK)
             });
-            tokio::select! {
-                () = self.ready.notified() => {}
-                () = room.freed() => {}
-                () = tokio::time::sleep(pause) => {}
+            let (tell, mut told) = oneshot::channel();
+            let room = Arc::clone(room);
+            let freed = Arc::clone(&room);
+            *lock(&self.wanted) = Some(Wanted { slots, room, tell });
+            let given = tokio::select! {
+                given = &mut told => given,
+                () = self.ready.notified() => self.given(told).await,
+                () = freed.freed() => self.given(told).await,
+                () = tokio::time::sleep(pause) => self.given(told).await,
+            };
+            if let Ok(claims) = given {
+                for claim in &claims {
+                    self.hub.order(claim.id, None);
+                }
+                return Ok(claims);
             }
         }
     }
@@ -499,3 +564,65 @@ impl From<rusqlite::Error> for Refused {
 
 // Checked where a journal is written.
 const _: () = assert!(JOURNAL_BYTES_MAX < i64::MAX as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(number: i64) -> Start {
+        Start {
+            id: ExecutionId::new(number),
+            module: "shop".into(),
+            version: "1.0.0".into(),
+            hash: ModuleHash("00".into()),
+            workflow: "order".into(),
+            input: "null".into(),
+            parent: None,
+        }
+    }
+
+    fn wish(journal: &SqliteJournal) -> oneshot::Receiver<Vec<Claim>> {
+        let (tell, told) = oneshot::channel();
+        *lock(&journal.wanted) = Some(Wanted {
+            slots: 1,
+            room: Arc::default(),
+            tell,
+        });
+        told
+    }
+
+    #[tokio::test]
+    async fn what_is_started_is_an_idle_engines_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(directory.path()).unwrap();
+        let mut told = wish(&journal);
+        journal.start(start(1)).await.unwrap();
+        let claims = told.try_recv().unwrap();
+        assert_eq!(claims[0].id, ExecutionId::new(1));
+        let shown = journal.show(ExecutionId::new(1)).await.unwrap();
+        assert_eq!(shown.state, State::Running);
+        // The wish is fulfilled; the next one is claimed as ever.
+        journal.start(start(2)).await.unwrap();
+        let claims = journal.claim(8, &Arc::default()).await.unwrap();
+        assert_eq!(claims[0].id, ExecutionId::new(2));
+    }
+
+    #[tokio::test]
+    async fn a_wish_that_is_withdrawn_or_whose_engine_is_gone_takes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = SqliteJournal::open(directory.path()).unwrap();
+        drop(wish(&journal));
+        journal.start(start(1)).await.unwrap();
+        let told = wish(&journal);
+        journal.given(told).await.unwrap_err();
+        journal.start(start(2)).await.unwrap();
+        for number in [1, 2] {
+            let shown = journal.show(ExecutionId::new(number)).await.unwrap();
+            assert_eq!(shown.state, State::Ready);
+        }
+        // Fulfilled before it is withdrawn, it is told all the same.
+        let told = wish(&journal);
+        journal.start(start(3)).await.unwrap();
+        assert_eq!(journal.given(told).await.unwrap().len(), 1);
+    }
+}

@@ -37,12 +37,22 @@ impl Writer {
         &self,
         change: impl FnOnce(&Connection) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
+        self.write_and(change, |made| made).await
+    }
+
+    /// Makes a change, and does something with what came of it as soon as it is durable, whether or not anybody still waits.
+    pub(super) async fn write_and<M: Send + 'static, T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<M, Refused> + Send + 'static,
+        then: impl FnOnce(M) -> T + Send + 'static,
+    ) -> Result<T, Refused> {
         let (tell, told) = oneshot::channel();
         let change: Change = Box::new(move |database| {
             let changed = atomically(database, change);
             Box::new(move |committed| {
+                let made = changed.and_then(|made| committed.map(|()| then(made)));
                 // Whoever asked may be gone.
-                let _ = tell.send(changed.and_then(|changed| committed.map(|()| changed)));
+                let _ = tell.send(made);
             })
         });
         let gone = || Refused::Broken {
