@@ -207,6 +207,8 @@ pub struct Claim {
     pub input: String,
     /// How many frames its journal has.
     pub frames: u64,
+    /// Which of the owner's runs it is, for a store where one may follow another in the same epoch.
+    pub run: u64,
 }
 
 /// Something for the journal.

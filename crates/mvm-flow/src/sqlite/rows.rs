@@ -141,6 +141,7 @@ pub(super) fn claim(
                 workflow: row.get(5)?,
                 input: row.get(6)?,
                 frames: uint(row, 7)?,
+                run: 0,
             })
         })
     });

@@ -2,6 +2,7 @@
 
 mod asking;
 mod claiming;
+mod early;
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +28,14 @@ use mvm_queue::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{FlowConfig, free::Free, leases::Leases, payload::Payload, words};
+use self::early::Early;
+use super::{
+    FlowConfig,
+    free::{Free, Given},
+    leases::Leases,
+    payload::Payload,
+    words,
+};
 use crate::{
     consensus::{Barrier, Proposal},
     id::IdMaker,
@@ -62,6 +70,7 @@ pub(crate) struct FlowJournal<S> {
     hub: Hub,
     leases: Leases,
     free: Free,
+    early: Early,
     /// Something of this node's may be ready.
     ready: Notify,
 }
@@ -80,6 +89,7 @@ impl<S: Store> FlowJournal<S> {
             hub: Hub::default(),
             leases: Leases::default(),
             free: Free::default(),
+            early: Early::default(),
             ready: Notify::new(),
         }
     }
@@ -105,7 +115,9 @@ impl<S: Store> FlowJournal<S> {
     }
 
     async fn renew(&self) {
-        let renewals = stream::iter(self.leases.renewing()).map(async |(id, lease)| {
+        let mut held = self.leases.renewing();
+        held.retain(|(id, _)| !self.early.has(*id));
+        let renewals = stream::iter(held).map(async |(id, lease)| {
             let name = format!("{}-{}-renew-{}", lease.job, lease.token, lease.renewals);
             let change = Change::Renew {
                 job: lease.job.clone(),
@@ -127,7 +139,7 @@ impl<S: Store> FlowJournal<S> {
                     self.hub.touch(id);
                 }
                 Proposal::Rejected { .. } => {
-                    self.leases.drop(id, lease.token);
+                    self.leases.drop(id, lease.run);
                     self.hub.touch(id);
                 }
                 // The next one may get through; if not, whoever takes the job fences this node off.
@@ -174,10 +186,16 @@ impl<S: Store> FlowJournal<S> {
             });
         }
         changes.extend(end);
-        let Some(change) = one(changes) else {
+        if changes.is_empty() {
             return Ok(());
-        };
-        self.insist(claim, what, change).await?;
+        }
+        match self.write_early(claim, what, &changes).await {
+            Some(written) => written?,
+            None if !self.leases.holds(claim.id, claim.run) => {
+                return Err(Refused::Lost { id: claim.id });
+            }
+            None => self.insist(claim, what, changes).await?,
+        }
         self.leases.started(claim.id);
         if responds {
             self.hub.touch(claim.id);
@@ -187,7 +205,7 @@ impl<S: Store> FlowJournal<S> {
 
     /// The owner is none any more.
     fn let_go(&self, claim: &Claim) {
-        self.leases.drop(claim.id, token(claim.epoch));
+        self.leases.drop(claim.id, claim.run);
         self.hub.order(claim.id, None);
         self.hub.touch(claim.id);
         self.ready.notify_one();
@@ -266,12 +284,12 @@ impl<S: Store> Journal for FlowJournal<S> {
 
     async fn start(&self, start: Start) -> Result<(), Refused> {
         let payload = Payload {
-            module: start.module,
-            version: Some(start.version),
-            hash: Some(start.hash),
-            workflow: start.workflow,
+            module: start.module.clone(),
+            version: Some(start.version.clone()),
+            hash: Some(start.hash.clone()),
+            workflow: start.workflow.clone(),
             input: Value::Null,
-            input_text: Some(start.input),
+            input_text: Some(start.input.clone()),
             parent: start.parent,
         };
         let mut spec = payload.job(&self.limits);
@@ -286,22 +304,19 @@ impl<S: Store> Journal for FlowJournal<S> {
             spec: Box::new(spec),
             tick: None,
         };
-        // If there is room for it here it is claimed at once.
-        let claim = self.free.reserve(&self.control).then(|| self.offer(1));
-        let Some(change) = one([submit].into_iter().chain(claim).collect()) else {
-            return Ok(());
-        };
-        let started = self.ask(change).await?;
-        let effect = started.map_err(|refusal| words::refused(start.id, refusal))?;
-        if let Effect::All { outcomes } = effect {
-            for effect in outcomes.into_iter().flatten() {
-                if let Effect::Claimed { claims } = effect {
-                    self.free.hand_over(claims);
-                }
-            }
+        let id = start.id;
+        if !self.free.reserve(&self.control) {
+            let started = self.ask(submit).await?;
+            self.ready.notify_one();
+            return started
+                .map(drop)
+                .map_err(|refusal| words::refused(id, refusal));
         }
-        self.ready.notify_one();
-        Ok(())
+        match start.parent {
+            None if !self.free.is_queued() => self.start_early(start, submit).await,
+            // A child may have been started before, and others may have it.
+            _ => self.start_claimed(id, submit).await,
+        }
     }
 
     async fn show(&self, id: ExecutionId) -> Result<Shown, Refused> {
@@ -458,11 +473,13 @@ impl<S: Store> Journal for FlowJournal<S> {
         loop {
             self.control.takes_jobs().await;
             let looked = Instant::now();
-            let handed_over = self.free.handed_over();
-            if !handed_over.is_empty() {
-                return Ok(self.begin_all(handed_over).await);
+            let Given { claimed, early } = self.free.handed_over();
+            if !claimed.is_empty() || !early.is_empty() {
+                let claimed = self.begin_all(claimed).await;
+                return Ok(early.into_iter().chain(claimed).collect());
             }
             let (ready, seen) = self.is_ready().await;
+            self.free.set_queued(ready);
             if ready {
                 let free = self.free.take();
                 let claims = match free {
@@ -514,7 +531,7 @@ impl<S: Store> Journal for FlowJournal<S> {
     }
 
     async fn order(&self, claim: &Claim) -> Result<Order, Refused> {
-        if !self.leases.holds(claim.id, token(claim.epoch)) {
+        if !self.leases.holds(claim.id, claim.run) {
             return Err(Refused::Lost { id: claim.id });
         }
         Ok(self.hub.ordered(claim.id))
@@ -584,3 +601,6 @@ fn mismatch(answer: &impl std::fmt::Debug) -> Refused {
         why: format!("the store answered {answer:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use mvm_flow::id::ExecutionId;
@@ -13,6 +16,8 @@ use mvm_queue::{FencingToken, JobId};
 pub(super) struct Lease {
     pub(super) job: JobId,
     pub(super) token: FencingToken,
+    /// Which run of this node's has it.
+    pub(super) run: u64,
     /// How often it was renewed, for the names of requests.
     pub(super) renewals: u64,
     /// Whether the cluster knows that the work has begun.
@@ -21,25 +26,29 @@ pub(super) struct Lease {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Leases(Mutex<HashMap<ExecutionId, Lease>>);
+pub(super) struct Leases {
+    held: Mutex<HashMap<ExecutionId, Lease>>,
+    runs: AtomicU64,
+}
 
 impl Leases {
-    /// Holds one.
-    pub(super) fn hold(&self, id: ExecutionId, job: JobId, token: FencingToken) {
+    /// Holds one, and returns the number of its run.
+    pub(super) fn hold(&self, id: ExecutionId, job: JobId, token: FencingToken) -> u64 {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let lease = Lease {
             job,
             token,
+            run,
             renewals: 0,
             started: false,
         };
         self.lock().insert(id, lease);
+        run
     }
 
-    /// Whether this one is held with that token.
-    pub(super) fn holds(&self, id: ExecutionId, token: FencingToken) -> bool {
-        self.lock()
-            .get(&id)
-            .is_some_and(|lease| lease.token == token)
+    /// Whether that run has this one.
+    pub(super) fn holds(&self, id: ExecutionId, run: u64) -> bool {
+        self.lock().get(&id).is_some_and(|lease| lease.run == run)
     }
 
     /// Whether this one is held at all.
@@ -59,10 +68,10 @@ impl Leases {
         }
     }
 
-    /// Forgets one that was held with that token.
-    pub(super) fn drop(&self, id: ExecutionId, token: FencingToken) {
+    /// Forgets one, if that run has it.
+    pub(super) fn drop(&self, id: ExecutionId, run: u64) {
         let mut leases = self.lock();
-        if leases.get(&id).is_some_and(|lease| lease.token == token) {
+        if leases.get(&id).is_some_and(|lease| lease.run == run) {
             leases.remove(&id);
         }
     }
@@ -80,6 +89,6 @@ impl Leases {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Lease>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use mvm_flow::{
 };
 use mvm_queue::{Answer, Change, Command, Effect, Query, Refusal, RequestId};
 
-use super::{FlowJournal, REPEATS, RETRY, job_id, mismatch, token};
+use super::{FlowJournal, REPEATS, RETRY, job_id, mismatch, one};
 use crate::{
     consensus::{Barrier, Proposal, Reading},
     flow::words,
@@ -25,27 +25,30 @@ impl<S: Store> FlowJournal<S> {
         self.store.metrics().store.proposal(proposing).await
     }
 
-    /// Asks for an owner's change until it is decided.
+    /// Asks for an owner's changes until they are decided.
     pub(super) async fn insist(
         &self,
         claim: &Claim,
         what: &str,
-        change: Change,
+        changes: Vec<Change>,
     ) -> Result<(), Refused> {
         let request = RequestId(format!("{}-{}-{what}", claim.id, claim.epoch.0));
+        let Some(change) = one(changes) else {
+            return Ok(());
+        };
         loop {
             match parted(self.propose(&request, change.clone()).await) {
                 Proposal::Committed { .. } => return Ok(()),
                 Proposal::Rejected { refusal } => {
                     let refused = words::refused(claim.id, refusal);
                     if matches!(refused, Refused::Lost { .. }) {
-                        self.leases.drop(claim.id, token(claim.epoch));
+                        self.leases.drop(claim.id, claim.run);
                     }
                     return Err(refused);
                 }
                 Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),
                 Proposal::Unknown | Proposal::Unavailable { .. } => {
-                    if !self.leases.holds(claim.id, token(claim.epoch)) {
+                    if !self.leases.holds(claim.id, claim.run) {
                         return Err(Refused::Lost { id: claim.id });
                     }
                     tokio::time::sleep(RETRY).await;
@@ -57,9 +60,18 @@ impl<S: Store> FlowJournal<S> {
     /// Asks for a client's change, a few times if nobody knows what became of it.
     pub(super) async fn ask(&self, change: Change) -> Result<Result<Effect, Refusal>, Refused> {
         let request = RequestId(self.ids.request(id::now()));
+        self.ask_as(&request, change).await
+    }
+
+    /// The same, as a request of that name.
+    pub(super) async fn ask_as(
+        &self,
+        request: &RequestId,
+        change: Change,
+    ) -> Result<Result<Effect, Refusal>, Refused> {
         let mut unknown = 0;
         loop {
-            match parted(self.propose(&request, change.clone()).await) {
+            match self.propose(request, change.clone()).await {
                 Proposal::Committed { effect } => return Ok(Ok(effect)),
                 Proposal::Rejected { refusal } => return Ok(Err(refusal)),
                 Proposal::Broken { detail } => return Err(Refused::Broken { why: detail }),

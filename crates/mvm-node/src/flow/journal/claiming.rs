@@ -91,7 +91,7 @@ impl<S: Store> FlowJournal<S> {
             return given_up("it is not pinned to a module; submit it to a node's HTTP interface")
                 .await;
         };
-        self.leases.hold(id, claim.job.clone(), claim.token);
+        let run = self.leases.hold(id, claim.job.clone(), claim.token);
         self.hub.order(id, None);
         let mut begun = Claim {
             id,
@@ -102,6 +102,7 @@ impl<S: Store> FlowJournal<S> {
             hash,
             workflow: payload.workflow,
             frames: 0,
+            run,
         };
         // The first owner finds an empty journal.
         let frames = match claim.token {
@@ -116,7 +117,7 @@ impl<S: Store> FlowJournal<S> {
             Err(refused) => {
                 // Its lease ends, and it is tried again.
                 tracing::info!(workflow = %id, %refused, "claimed and not begun");
-                self.leases.drop(id, claim.token);
+                self.leases.drop(id, run);
                 None
             }
         }
