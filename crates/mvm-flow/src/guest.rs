@@ -8,31 +8,34 @@
 //! ```
 //!
 //! Guests are deterministic: NaNs are canonical, there are no threads and no relaxed SIMD, and the limit of computing is counted
-//! in instructions. A guest computes in slices of [`TICK`], between which others have their turn.
+//! in instructions. A guest that computes for long goes on [`aside`].
 
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use wasmtime::{
-    Cache, CacheConfig, Caller, Config, Engine, Error, InstancePre, Linker, Memory, Module,
-    OptLevel, ResourceLimiter, Store, Trap,
+    AsContextMut, Cache, CacheConfig, Caller, Config, Engine, Error, InstancePre, Linker, Memory,
+    Module, OptLevel, ResourceLimiter, Store, Trap, UpdateDeadline,
 };
 
 use crate::{
     abi::{Answer, Command, SubmitError, TEXT_BYTES_MAX},
+    aside::{IsLong, aside},
     execution::Halt,
     id::ModuleHash,
     journal::{Refused, Wait},
     module::{ALLOC, MEMORY, SUBMIT, init_of, run_of},
 };
 
-/// How long a guest computes before others have their turn.
+/// How often a guest that computes for long can be ended.
 const TICK: Duration = Duration::from_millis(10);
+/// For so many ticks at most a guest computes on a thread of the runtime.
+const TICKS_HERE: u64 = 2;
 /// Elements of all of a guest's tables.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Compiled modules in memory. A module takes about ten times its size.
@@ -265,23 +268,32 @@ impl<H> std::fmt::Debug for Runnable<H> {
 impl<H: Host> Runnable<H> {
     /// Runs a workflow from its beginning, and gives the host back. Dropping the future ends the guest.
     pub async fn run(&self, workflow: &str, host: H, limits: Limits) -> (End, H) {
+        let is_long = IsLong::default();
         let guest = Guest {
             host,
             limits,
+            is_long: IsLong::clone(&is_long),
             allocating: false,
             complaint: None,
         };
         let mut store = Store::new(self.0.module().engine(), guest);
         store.limiter(|guest| guest);
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
-        let called = self.call(&mut store, workflow).await;
-        let mut guest = store.into_data();
-        let end = match called {
-            Ok(()) => End::Returned,
-            Err(error) => ended(error, &mut guest),
+        store.set_epoch_deadline(TICKS_HERE);
+        store.epoch_deadline_callback(|store| {
+            store.data().is_long.store(true, Ordering::Relaxed);
+            Ok(UpdateDeadline::Yield(1))
+        });
+        let (module, workflow) = (self.clone(), workflow.to_owned());
+        let running = async move {
+            let called = module.call(&mut store, &workflow).await;
+            let mut guest = store.into_data();
+            let end = match called {
+                Ok(()) => End::Returned,
+                Err(error) => ended(error, &mut guest),
+            };
+            (end, guest.host)
         };
-        (end, guest.host)
+        aside(Box::pin(running), is_long).await
     }
 
     /// Whether the module has a workflow of that name.
@@ -324,6 +336,8 @@ fn ended<H>(error: Error, guest: &mut Guest<H>) -> End {
 struct Guest<H> {
     host: H,
     limits: Limits,
+    /// It computes for long.
+    is_long: IsLong,
     /// The guest's allocator runs; it must not ask for anything.
     allocating: bool,
     /// What it did wrong last, for when it traps.
@@ -388,6 +402,7 @@ async fn submit<H: Host>(
     let answer = serde_json::to_vec(&answer)?;
     let instructions = caller.data().limits.instructions;
     caller.set_fuel(instructions)?;
+    caller.as_context_mut().set_epoch_deadline(TICKS_HERE);
     let Some(alloc) = caller
         .get_export(ALLOC)
         .and_then(|export| export.into_func())

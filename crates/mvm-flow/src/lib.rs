@@ -2,6 +2,7 @@
 
 pub mod abi;
 pub mod api;
+mod aside;
 mod ask;
 pub mod callers;
 pub mod engine;

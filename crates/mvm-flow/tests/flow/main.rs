@@ -1,6 +1,7 @@
 //! The engine with real modules, real HTTP and a real file.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+mod aside;
 mod bad_input;
 mod border;
 mod crash;
