@@ -17,9 +17,9 @@ use crate::{
     queue::Outcome,
 };
 
-/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move, 2 knew no workflows, and 3 one
-/// change a command.
-pub const WIRE_VERSION: u32 = 4;
+/// The version of the format that nodes speak among themselves. 1 knew submit, claim and move, 2 knew no workflows, 3 one
+/// change a command, and 4 one command a request.
+pub const WIRE_VERSION: u32 = 5;
 
 /// Wraps what one node sends to another, so that a node of another version says so instead of guessing.
 #[derive(Clone, Debug, Deserialize, Serialize)]

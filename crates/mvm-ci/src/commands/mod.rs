@@ -65,10 +65,11 @@ pub fn run(cli: Cli) -> ExitCode {
             log(filter("warn,mvm_machine::debian=info"), LogFormat::Text);
         }
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Command::Serve(_)) {
+        runtime.worker_threads(node_threads());
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return failed(
@@ -95,6 +96,14 @@ pub fn run(cli: Cli) -> ExitCode {
     });
     runtime.shutdown_timeout(SHUTDOWN_ALLOWED);
     done.unwrap_or_else(|error| failed(&error))
+}
+
+/// How many threads serve a node: half as many as there are processors. The other half is for its log, its database, its jobs and
+/// for workflows that compute. What a node does are many small steps, each on the heels of the one before; a thread that has to
+/// be woken for one takes longer than the step.
+fn node_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).max(1)
 }
 
 /// Logs what the flags of a server say.

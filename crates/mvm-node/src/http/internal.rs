@@ -9,15 +9,17 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use serde::de::DeserializeOwned;
 
 use super::{App, body, problem::Problem};
-use mvm_queue::{Command, Query, Versioned, WIRE_VERSION};
+use futures_util::future::join_all;
+use mvm_queue::{Query, Versioned, WIRE_VERSION};
 
 use crate::{
     consensus::{Proposal, Reading, Unavailable},
     join::Standing,
-    store::{BackupMade, DEADLINE_HEADER, Deadline, Store},
+    request,
+    store::{BackupMade, DEADLINE_HEADER, Deadline, FORWARDED_MAX, ForwardedCommand, Store},
 };
 
-/// Takes a [`Command`], answers a [`Proposal`].
+/// Takes at most [`FORWARDED_MAX`] of [`ForwardedCommand`], answers a [`Proposal`] to each.
 pub(crate) const PROPOSE: &str = "/internal/v1/propose";
 /// Takes a [`Query`], answers a [`Reading`].
 pub(crate) const READ: &str = "/internal/v1/read";
@@ -31,6 +33,8 @@ pub(super) const ROUTES: [&str; 5] = [PROPOSE, READ, LEAD, BACK_UP, STANDING];
 
 /// A client's largest body, as JSON inside JSON, with room for what the node adds.
 const BODY_BYTES_MAX: usize = 8 * body::BODY_BYTES_MAX;
+/// As many of these as may come at once.
+const PROPOSED_BYTES_MAX: usize = FORWARDED_MAX * BODY_BYTES_MAX;
 
 /// Takes nothing, answers a [`BackupMade`].
 pub(crate) const BACK_UP: &str = "/internal/v1/back-up";
@@ -42,12 +46,25 @@ pub(super) async fn propose<S: Store>(
     State(app): Shared<S>,
     headers: HeaderMap,
     body: Body,
-) -> Answered<Proposal> {
-    let command: Command = admit(&app, &headers, body).await?;
+) -> Answered<Vec<Proposal>> {
+    let forwarded: Vec<ForwardedCommand> = admit(&app, &headers, body, PROPOSED_BYTES_MAX).await?;
     let deadline = deadline(&headers)?;
-    Ok(Json(Versioned::new(
-        app.store.propose_forwarded(command, deadline).await,
-    )))
+    if forwarded.len() > FORWARDED_MAX {
+        return Err(Problem::bad_request(format!(
+            "{} commands at once; at most {FORWARDED_MAX} are allowed",
+            forwarded.len()
+        )));
+    }
+    let proposals = forwarded
+        .into_iter()
+        .map(async |ForwardedCommand { command, request }| {
+            let proposing = app.store.propose_forwarded(command, deadline);
+            match request {
+                Some(request) => request::within(request, proposing).await,
+                None => proposing.await,
+            }
+        });
+    Ok(Json(Versioned::new(join_all(proposals).await)))
 }
 
 pub(super) async fn read<S: Store>(
@@ -55,7 +72,7 @@ pub(super) async fn read<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered<Reading> {
-    let query: Query = admit(&app, &headers, body).await?;
+    let query: Query = admit(&app, &headers, body, BODY_BYTES_MAX).await?;
     let deadline = deadline(&headers)?;
     Ok(Json(Versioned::new(
         app.store.read_forwarded(query, deadline).await,
@@ -67,7 +84,7 @@ pub(super) async fn lead<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered<Option<Unavailable>> {
-    let () = admit(&app, &headers, body).await?;
+    let () = admit(&app, &headers, body, BODY_BYTES_MAX).await?;
     Ok(Json(Versioned::new(app.store.lead().await.err())))
 }
 
@@ -76,7 +93,7 @@ pub(super) async fn back_up<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered<BackupMade> {
-    let () = admit(&app, &headers, body).await?;
+    let () = admit(&app, &headers, body, BODY_BYTES_MAX).await?;
     Ok(Json(Versioned::new(app.store.back_up_forwarded().await)))
 }
 
@@ -85,7 +102,7 @@ pub(super) async fn standing<S: Store>(
     headers: HeaderMap,
     body: Body,
 ) -> Answered<Standing> {
-    let () = admit(&app, &headers, body).await?;
+    let () = admit(&app, &headers, body, BODY_BYTES_MAX).await?;
     Ok(Json(Versioned::new(app.store.standing())))
 }
 
@@ -93,12 +110,13 @@ async fn admit<S: Store, T: DeserializeOwned>(
     app: &App<S>,
     headers: &HeaderMap,
     body: Body,
+    bytes_max: usize,
 ) -> Result<T, Problem> {
     if !app.is_member(headers) {
         return Err(Problem::forbidden("the node's secret is missing or wrong")
             .hint("all nodes of a cluster need the same secret_store"));
     }
-    let bytes = body::read(headers, body, BODY_BYTES_MAX).await?;
+    let bytes = body::read(headers, body, bytes_max).await?;
     let Versioned { version, body } = body::parse_json::<Versioned<serde_json::Value>>(&bytes)?;
     if version != WIRE_VERSION {
         return Err(Problem::bad_request(format!(

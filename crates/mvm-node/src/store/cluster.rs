@@ -24,6 +24,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     Backup, BackupContents, BackupMade, BackupsUnread, Deadline, Glance, MemberStatus, RaftGlance,
     Status, Store,
+    forward::Forwarder,
     peers::{Exchange, Peers},
     raft::{LocalRaft, View},
     timekeeper::Timekeeper,
@@ -60,7 +61,8 @@ const STANDING_TIMEOUT: Duration = Duration::from_millis(700);
 pub(crate) struct ClusterStore {
     node: u64,
     members: Vec<Member>,
-    peers: Peers,
+    peers: Arc<Peers>,
+    forwarder: Forwarder,
     /// What this node is told to be, see [`crate::join`].
     standing: Mutex<Standing>,
     /// Whom it waits for before it joins.
@@ -101,15 +103,13 @@ impl ClusterStore {
             .map(|member| (member.id, (member.host.clone(), member.http_port)))
             .collect();
         let metrics = Arc::new(Metrics::default());
+        let secret = config.secret_store.clone();
+        let peers = Arc::new(Peers::new(addresses, secret, tls, Arc::clone(&metrics)));
         Arc::new(Self {
             node: config.node_id,
             members: config.members.clone(),
-            peers: Peers::new(
-                addresses,
-                config.secret_store.clone(),
-                tls,
-                Arc::clone(&metrics),
-            ),
+            forwarder: Forwarder::new(Arc::clone(&peers)),
+            peers,
             standing: Mutex::new(standing),
             waits_for: Mutex::default(),
             local: OnceLock::new(),
@@ -280,17 +280,9 @@ impl ClusterStore {
         if leader == self.node {
             return local.propose(command.clone(), deadline.give_up_at).await;
         }
-        match self
-            .peers
-            .call(leader, internal::PROPOSE, command, deadline.give_up_at)
+        self.forwarder
+            .propose(leader, command, deadline.give_up_at)
             .await
-        {
-            Exchange::Answered(proposal) => proposal,
-            Exchange::NotSent { detail } => Proposal::Unavailable {
-                cause: Unavailable::LeaderUnreachable { leader, detail },
-            },
-            Exchange::Lost => Proposal::Unknown,
-        }
     }
 
     async fn read_from(

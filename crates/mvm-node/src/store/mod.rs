@@ -14,6 +14,8 @@
 mod applied;
 mod backups;
 mod cluster;
+mod forward;
+mod handing;
 mod memory;
 mod noted;
 mod peers;
@@ -36,6 +38,7 @@ pub use self::{
 };
 pub(crate) use self::{
     cluster::{ClusterStore, Role},
+    forward::{FORWARDED_MAX, ForwardedCommand},
     peers::{DEADLINE_HEADER, REQUEST_ID_HEADER, SECRET_HEADER},
 };
 use mvm_queue::{Command, Query};

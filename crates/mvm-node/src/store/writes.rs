@@ -7,13 +7,7 @@
 //!
 //! While one batch is on its way to a majority the next one gathers, so batches grow with the load.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use hiqlite::{Client, Error};
 use mvm_queue::{Command, Outcome, sql};
@@ -22,7 +16,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{GIVE_UP_AFTER, WAL_BYTES, peers::until, rows};
+use super::{
+    GIVE_UP_AFTER, WAL_BYTES,
+    handing::{Waiting, handing},
+    peers::until,
+    rows,
+};
 use crate::{
     consensus::{Proposal, Unavailable},
     metrics::{Entry, Metrics},
@@ -46,14 +45,9 @@ pub(super) enum Applied {
     Unknown,
 }
 
-/// Where a command stands.
-const WAITING: u8 = 0;
-const HANDED_OVER: u8 = 1;
-const TAKEN_BACK: u8 = 2;
-
 struct Write {
     command: Command,
-    stands: Arc<AtomicU8>,
+    waiting: Waiting,
     answer: oneshot::Sender<Proposal>,
 }
 
@@ -81,11 +75,11 @@ impl Writer {
 
     /// Hands a command to the log, with others that come at the same time.
     pub(super) async fn propose(&self, command: Command, give_up_at: Instant) -> Proposal {
-        let stands = Arc::new(AtomicU8::new(WAITING));
+        let (handing, waiting) = handing();
         let (answer, answered) = oneshot::channel();
         let write = Write {
             command,
-            stands: Arc::clone(&stands),
+            waiting,
             answer,
         };
         let answered = async {
@@ -95,11 +89,11 @@ impl Writer {
         if let Some(proposal) = until(give_up_at, answered).await.flatten() {
             return proposal;
         }
-        match stands.compare_exchange(WAITING, TAKEN_BACK, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Proposal::Unavailable {
+        match handing.take_back() {
+            true => Proposal::Unavailable {
                 cause: Unavailable::NoQuorum { since_ms: 0 },
             },
-            Err(_) => Proposal::Unknown,
+            false => Proposal::Unknown,
         }
     }
 }
@@ -142,14 +136,9 @@ fn take_batch(gathered: &mut Vec<Write>) -> Vec<Write> {
         .count();
     // One that is too large alone, which none is, goes alone.
     let rest = gathered.split_off(fit.max(1).min(gathered.len()));
-    let batch = std::mem::replace(gathered, rest);
-    let handed_over = |write: &Write| {
-        let stands = &write.stands;
-        stands
-            .compare_exchange(WAITING, HANDED_OVER, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-    };
-    batch.into_iter().filter(handed_over).collect()
+    let mut batch = std::mem::replace(gathered, rest);
+    batch.retain(|write| write.waiting.hand_over());
+    batch
 }
 
 async fn commit(
@@ -237,19 +226,15 @@ async fn apply(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    };
-
     use mvm_queue::{Change, Command, FencingToken, JobId, RequestId, Stream, UnixMillis, sql};
     use tokio::sync::oneshot;
 
-    use super::{BATCH_BYTES_MAX, HANDED_OVER, TAKEN_BACK, WAITING, WAL_BYTES, Write, take_batch};
+    use super::{BATCH_BYTES_MAX, WAL_BYTES, Write, handing, take_batch};
+    use crate::store::handing::Handing;
 
     /// What the bytes of a log take in an entry besides themselves, with its command.
     fn overhead() -> usize {
-        encoded(&[write(0)])
+        encoded(&[write(0).1])
     }
 
     fn encoded(writes: &[Write]) -> usize {
@@ -258,7 +243,7 @@ mod tests {
     }
 
     /// A command with so many bytes.
-    fn write(bytes: usize) -> Write {
+    fn write(bytes: usize) -> (Handing, Write) {
         let change = Change::Log {
             job: JobId("job".into()),
             token: FencingToken(1),
@@ -266,22 +251,24 @@ mod tests {
             stream: Stream::Stdout,
             bytes: vec![0; bytes],
         };
-        Write {
+        let (handing, waiting) = handing();
+        let write = Write {
             command: Command {
                 request: RequestId("request".into()),
                 at: UnixMillis(1),
                 change,
             },
-            stands: Arc::new(AtomicU8::new(WAITING)),
+            waiting,
             answer: oneshot::channel().0,
-        }
+        };
+        (handing, write)
     }
 
     /// Of commands that take so much of an entry each, how many go into each batch.
     #[track_caller]
     fn check(sizes: &[usize], batches: &[usize]) {
         let size = |size: &usize| write(size - overhead());
-        let mut gathered: Vec<Write> = sizes.iter().map(size).collect();
+        let (_handings, mut gathered): (Vec<_>, Vec<_>) = sizes.iter().map(size).unzip();
         let mut taken = Vec::new();
         while !gathered.is_empty() {
             let batch = take_batch(&mut gathered);
@@ -309,17 +296,15 @@ mod tests {
 
     #[test]
     fn what_was_taken_back_is_not_handed_over() {
-        let mut gathered = vec![write(1), write(2), write(3)];
-        let stands: Vec<_> = gathered
-            .iter()
-            .map(|write| Arc::clone(&write.stands))
-            .collect();
-        stands[1].store(TAKEN_BACK, Ordering::Release);
-        assert_eq!(take_batch(&mut gathered).len(), 2);
-        let stands = stands.iter().map(|stands| stands.load(Ordering::Acquire));
-        assert_eq!(
-            stands.collect::<Vec<_>>(),
-            [HANDED_OVER, TAKEN_BACK, HANDED_OVER]
-        );
+        let (mut handings, mut gathered): (Vec<_>, Vec<_>) = (1..=4).map(write).unzip();
+        assert!(handings[1].take_back());
+        drop(handings.remove(3));
+        let batch = take_batch(&mut gathered);
+        let size = |write: &Write| match &write.command.change {
+            Change::Log { bytes, .. } => bytes.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(batch.iter().map(size).collect::<Vec<_>>(), [1, 3]);
+        assert!(!handings[0].take_back());
     }
 }
