@@ -280,9 +280,7 @@ impl ClusterStore {
         if leader == self.node {
             return local.propose(command.clone(), deadline.give_up_at).await;
         }
-        self.forwarder
-            .propose(leader, command, deadline.give_up_at)
-            .await
+        self.forwarder.propose(leader, command, deadline).await
     }
 
     async fn read_from(

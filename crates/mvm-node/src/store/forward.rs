@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    Deadline,
     handing::{Waiting, handing},
     peers::{Exchange, Peers, until},
 };
@@ -77,7 +78,7 @@ impl Forwarder {
         &self,
         peer: u64,
         command: &Command,
-        give_up_at: Instant,
+        deadline: Deadline,
     ) -> Proposal {
         let (handing, waiting) = handing();
         let (answer, answered) = oneshot::channel();
@@ -86,7 +87,7 @@ impl Forwarder {
                 command: command.clone(),
                 request: request::current(),
             },
-            give_up_at,
+            give_up_at: deadline.give_up_at,
             waiting,
             answer,
         };
@@ -95,9 +96,18 @@ impl Forwarder {
             lane.send(forward).await.ok()?;
             answered.await.ok()
         };
-        match until(give_up_at, answered).await.flatten() {
+        tokio::pin!(answered);
+        let proposal = match until(deadline.refuse_at, &mut answered).await {
             Some(proposal) => proposal,
-            None if handing.take_back() => unreachable(peer, "its turn did not come".into()),
+            // The peer may be about to answer others.
+            None if handing.take_back() => {
+                return unreachable(peer, "its turn did not come".into());
+            }
+            None => until(deadline.give_up_at, answered).await.flatten(),
+        };
+        match proposal {
+            Some(proposal) => proposal,
+            None if handing.take_back() => unreachable(peer, "the way to it is closed".into()),
             None => Proposal::Unknown,
         }
     }
@@ -232,10 +242,14 @@ mod tests {
         allowed: Duration,
     ) -> tokio::task::JoinHandle<Proposal> {
         let (forwarder, command) = (Arc::clone(forwarder), command(name));
-        let give_up_at = Instant::now() + allowed;
+        let refuse_at = Instant::now() + allowed;
+        let deadline = Deadline {
+            refuse_at,
+            give_up_at: refuse_at + allowed,
+        };
         let request = format!("request-{name}");
         tokio::spawn(request::within(request, async move {
-            forwarder.propose(PEER, &command, give_up_at).await
+            forwarder.propose(PEER, &command, deadline).await
         }))
     }
 
@@ -300,7 +314,7 @@ mod tests {
         let forwarder = forwarder(port);
         let mut under_way = Vec::new();
         for name in ["a", "b"] {
-            under_way.push(propose(&forwarder, name, Duration::from_secs(1)));
+            under_way.push(propose(&forwarder, name, Duration::from_millis(500)));
             heard.recv().await.unwrap();
         }
         let late = propose(&forwarder, "c", Duration::from_millis(10));
