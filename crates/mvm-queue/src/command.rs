@@ -514,7 +514,7 @@ mod tests {
         check(
             submit("a", "u", 1),
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"submit","job":"a","submitted_on":1,"spec":{"kind":"fetch","payload":{"url":"u"}}}}}"#
             ]],
         );
         check(
@@ -526,7 +526,7 @@ mod tests {
                 bytes: vec![0, 255],
             },
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"log","job":"a","token":1,"number":0,"stream":"stderr","bytes":"AP8="}}}"#
             ]],
         );
         check(
@@ -536,7 +536,7 @@ mod tests {
                 cause: Expiry::Lease { renewals: 3 },
             },
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"expire","job":"a","token":1,"cause":{"cause":"lease","renewals":3}}}}"#
             ]],
         );
         check(
@@ -549,7 +549,7 @@ mod tests {
                 response: None,
             },
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"append","job":"a","token":1,"first":2,"frames":["AP8=","AQ=="],"consumed":[4],"response":null}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"append","job":"a","token":1,"first":2,"frames":["AP8=","AQ=="],"consumed":[4],"response":null}}}"#
             ]],
         );
         check(
@@ -559,7 +559,7 @@ mod tests {
                 data: serde_json::json!(true),
             },
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"send","job":"a","type":"approval","data":true}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"send","job":"a","type":"approval","data":true}}}"#
             ]],
         );
         check(
@@ -573,7 +573,7 @@ mod tests {
                 ],
             },
             expect_test::expect![[
-                r#"{"version":4,"body":{"request":"r","at":7,"change":{"change":"all","changes":[{"change":"start","job":"a","token":1},{"change":"settle","steps":1}]}}}"#
+                r#"{"version":5,"body":{"request":"r","at":7,"change":{"change":"all","changes":[{"change":"start","job":"a","token":1},{"change":"settle","steps":1}]}}}"#
             ]],
         );
     }
