@@ -10,6 +10,9 @@
 //!   facts again, when it asks ────────▶ sync    ┘
 //! ```
 //!
+//! What a leader that was replaced had under way may be applied without a word to the new one. So it asks for facts once
+//! per lease, though it has no doubts.
+//!
 //! `now` is the leader's monotonic clock and counts leases, timeouts and pauses. `wall` is its wall clock and is
 //! compared with run-after times and cron ticks, and with nothing else.
 
@@ -72,6 +75,8 @@ pub struct Keeper {
     config: KeeperConfig,
     leading: bool,
     in_doubt: bool,
+    /// When to look for what this keeper was not told.
+    look_at: Duration,
     watches: HashMap<JobId, Watch>,
     /// The watches by the time at which they are over.
     order: BTreeSet<(Duration, JobId)>,
@@ -130,6 +135,7 @@ impl Keeper {
             config,
             leading: false,
             in_doubt: false,
+            look_at: Duration::ZERO,
             watches: HashMap::new(),
             order: BTreeSet::new(),
             run_after: None,
@@ -163,9 +169,14 @@ impl Keeper {
         self.in_doubt = true;
     }
 
-    /// Whether facts should be read again, for [`Keeper::sync`].
-    pub const fn wants_sync(&self) -> bool {
+    /// Whether something is in doubt, so that facts must be read after everything that is under way.
+    pub const fn doubts(&self) -> bool {
         self.leading && self.in_doubt
+    }
+
+    /// Whether facts should be read again, for [`Keeper::sync`].
+    pub fn wants_sync(&self, now: Duration) -> bool {
+        self.leading && (self.in_doubt || self.look_at <= now)
     }
 
     /// Takes over facts that were read after everything that [`Keeper::applied`] was told so far. What is known goes on,
@@ -174,6 +185,7 @@ impl Keeper {
         let mut before = std::mem::take(&mut self.watches);
         self.order.clear();
         self.in_doubt = false;
+        self.look_at = now + self.config.lease;
         self.run_after = None;
         self.settling = false;
         let mut schedules = Vec::new();

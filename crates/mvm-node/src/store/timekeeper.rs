@@ -110,7 +110,7 @@ impl Timekeeper {
         }
     }
 
-    /// Learns what there is when this node becomes the leader, or when something was missed.
+    /// Learns what there is when this node becomes the leader, and again when something was or may have been missed.
     async fn follow_the_lead(&mut self, local: &LocalRaft) {
         let view = local.view().await;
         if view.leader != Some(self.node) || local.holds_lease(&view).is_err() {
@@ -120,10 +120,14 @@ impl Timekeeper {
             return;
         }
         let new = self.led != Some(view.term);
-        if !new && !self.keeper.wants_sync() {
+        if !new && !self.keeper.wants_sync(self.now()) {
             return;
         }
         self.hear_all();
+        let under_way = new || self.keeper.doubts();
+        if under_way && local.barrier(Instant::now() + GIVE_UP_AFTER).await.is_err() {
+            return;
+        }
         let Some(facts) = facts(local).await else {
             return;
         };
@@ -161,7 +165,6 @@ impl Timekeeper {
 
 /// What the store knows of leases, pauses and times; nothing if it cannot be read now.
 async fn facts(local: &LocalRaft) -> Option<Vec<KeeperFact>> {
-    local.barrier(Instant::now() + GIVE_UP_AFTER).await.ok()?;
     match local.query(&Query::Keeper).await {
         Ok(Answer::Keeper { facts }) => Some(facts),
         Ok(other) => {

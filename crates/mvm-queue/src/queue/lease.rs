@@ -247,7 +247,7 @@ impl Queue {
         let mut after = ending(&job.spec, standing, outcome, permanent);
         if loses && outcome == AttemptOutcome::Lost && after.waits_for == Some(job.spec.eligible())
         {
-            after.waits_for = Some(WaitsFor::Backoff);
+            after.waits_for = Some(WaitsFor::Message);
         }
         job.failures = after.failures;
         job.losses = after.losses;

@@ -185,9 +185,9 @@ fn a_sync_keeps_what_it_knew_and_starts_what_is_new() {
     let mut desk = Desk::elected(&[], 0);
     desk.claimed(5, 1);
     desk.0.doubt();
-    assert!(desk.0.wants_sync());
+    assert!(desk.0.doubts() && desk.0.wants_sync(seconds(8)));
     desk.0.sync(&[lease(1, 0)], seconds(8));
-    assert!(!desk.0.wants_sync());
+    assert!(!desk.0.wants_sync(seconds(8)));
     desk.proposes(15, &["expire 1 after 0 renewals"]);
 
     // A renewal that it missed counts from when it hears of it.
@@ -219,7 +219,18 @@ fn a_refused_expiry_asks_for_the_facts() {
         cause: Expiry::Lease { renewals: 0 },
     };
     desk.applied(10, change, Err(Refusal::RenewedSince));
-    assert!(desk.0.wants_sync());
+    assert!(desk.0.wants_sync(seconds(10)));
+}
+
+#[test]
+fn it_asks_for_facts_once_per_lease() {
+    let mut desk = Desk::elected(&[], 3);
+    assert!(!desk.0.wants_sync(seconds(3 + LEASE - 1)));
+    assert!(desk.0.wants_sync(seconds(3 + LEASE)) && !desk.0.doubts());
+    desk.0.sync(&[], seconds(14));
+    assert!(!desk.0.wants_sync(seconds(14)));
+    desk.0.deposed();
+    assert!(!desk.0.wants_sync(seconds(1_000)));
 }
 
 #[test]

@@ -264,11 +264,8 @@ impl World {
         self.delayed = later;
         let due: Vec<(u64, Command)> = due;
         for (_, command) in due {
-            // Nobody hears of it.
+            // Nobody hears of it, nor does whoever leads by now.
             let _ = self.commit(&command)?;
-            if let Some(leader) = self.leader {
-                self.nodes[leader].keeper.doubt();
-            }
         }
         Ok(())
     }
@@ -289,7 +286,7 @@ impl World {
         let Some(leader) = self.leader else {
             return Ok(());
         };
-        if self.nodes[leader].keeper.wants_sync() {
+        if self.nodes[leader].keeper.wants_sync(now) {
             let facts = self.facts();
             self.nodes[leader].keeper.sync(&facts, now);
         }
@@ -595,9 +592,6 @@ impl World {
         );
         self.commit(&remove)?
             .map_err(|refusal| refusal.to_string())?;
-        for node in &mut self.nodes {
-            node.keeper.doubt();
-        }
         for _ in 0..HEALED_STEPS {
             if self.settled() {
                 break;

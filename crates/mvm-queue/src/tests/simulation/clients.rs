@@ -126,7 +126,6 @@ impl Cluster {
         self.world.trouble = false;
         for node in &mut self.world.nodes {
             node.wall_off = 0;
-            node.keeper.doubt();
         }
         for _ in 0..HEALED_STEPS {
             if self.settled() {
@@ -290,9 +289,6 @@ impl Cluster {
     fn apply(&mut self, ask: &Ask, node: usize) -> Result<Told, String> {
         let command = self.command(ask, node);
         let outcome = self.world.commit(&command)?;
-        for node in &mut self.world.nodes {
-            node.keeper.doubt();
-        }
         Ok(self.told(ask, Some(outcome)))
     }
 
