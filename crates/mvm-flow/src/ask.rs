@@ -69,12 +69,6 @@ pub enum Started {
     },
 }
 
-/// What may come of an execution: its response by way of this process, and all else by way of the store.
-struct Awaited {
-    news: Watch,
-    response: Response,
-}
-
 impl<J: Journal> Engine<J> {
     /// Deploys a module, which is compiled for that.
     pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Description, Denied> {
@@ -125,13 +119,14 @@ impl<J: Journal> Engine<J> {
         input: String,
     ) -> Result<(ExecutionId, Started), Denied> {
         let id = ExecutionId::random();
-        let mut awaited = self.awaited(id);
+        let (mut response, mut news) = self.awaited(id);
         self.start_as(id, module, version, workflow, input).await?;
         let caller = self.callers().wait(id);
-        let started = tokio::select! {
-            text = awaited.response.come() => Started::Response(text),
-            () = awaited.news.changed() => self.told(id, &mut awaited).await?,
+        let told = async {
+            news.changed().await;
+            self.told(id, &mut news).await
         };
+        let started = either(&mut response, told).await?;
         caller.answered();
         Ok((id, started))
     }
@@ -202,18 +197,18 @@ impl<J: Journal> Engine<J> {
 
     /// Waits for the response of an execution, or for its end.
     pub async fn response(&self, id: ExecutionId) -> Result<Started, Denied> {
-        self.told(id, &mut self.awaited(id)).await
+        let (mut response, mut news) = self.awaited(id);
+        either(&mut response, self.told(id, &mut news)).await
     }
 
-    /// Whatever comes of an execution after this comes here.
-    fn awaited(&self, id: ExecutionId) -> Awaited {
-        Awaited {
-            news: self.journal().watch(id),
-            response: self.callers().response(id),
-        }
+    /// Whatever comes of an execution after this comes here: its response by way of this process, and all else by way of
+    /// the store.
+    fn awaited(&self, id: ExecutionId) -> (Response, Watch) {
+        (self.callers().response(id), self.journal().watch(id))
     }
 
-    async fn told(&self, id: ExecutionId, awaited: &mut Awaited) -> Result<Started, Denied> {
+    /// Looks at the store, again at each news, until there is a response, or an end without one.
+    async fn told(&self, id: ExecutionId, news: &mut Watch) -> Result<Started, Denied> {
         loop {
             let held = self.journal().is_held_here(id);
             let shown = self.journal().show(id).await?;
@@ -234,10 +229,7 @@ impl<J: Journal> Engine<J> {
                 State::Ready | State::Running | State::Waiting | State::Paused => {}
             }
             loop {
-                tokio::select! {
-                    text = awaited.response.come() => return Ok(Started::Response(text)),
-                    () = awaited.news.changed() => {}
-                }
+                news.changed().await;
                 // A response that was there before this process had it has been looked for since.
                 if !(held && self.journal().is_held_here(id)) {
                     break;
@@ -394,6 +386,58 @@ fn listed<'a>(mut words: impl Iterator<Item = &'a str>) -> String {
     format!("{}{rest}", shown.join(", "))
 }
 
+/// Waits for a response by way of this process, or for what the store tells. The former is there first, and spares the look
+/// into the store.
+async fn either(
+    response: &mut Response,
+    told: impl Future<Output = Result<Started, Denied>>,
+) -> Result<Started, Denied> {
+    tokio::select! {
+        biased;
+        text = response.come() => Ok(Started::Response(text)),
+        told = told => told,
+    }
+}
+
 const fn broken(why: String) -> Denied {
     Denied::Refused(Refused::Broken { why })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::callers::Callers;
+
+    fn response() -> Started {
+        Started::Response("17".into())
+    }
+
+    #[tokio::test]
+    async fn a_response_by_way_of_this_process_spares_the_look_into_the_store() {
+        let (callers, id) = (Callers::default(), ExecutionId::random());
+        let mut coming = callers.response(id);
+        callers.respond(id, "17".into());
+        let looked = async { panic!("it looked into the store") };
+        assert_eq!(either(&mut coming, looked).await.unwrap(), response());
+    }
+
+    #[tokio::test]
+    async fn a_response_that_comes_during_a_look_is_not_kept_waiting_by_it() {
+        let (callers, id) = (Callers::default(), ExecutionId::random());
+        let mut coming = callers.response(id);
+        let looking = async {
+            callers.respond(id, "17".into());
+            pending().await
+        };
+        assert_eq!(either(&mut coming, looking).await.unwrap(), response());
+    }
+
+    #[tokio::test]
+    async fn what_comes_by_way_of_the_store_alone_is_taken_from_there() {
+        let mut never = Callers::default().response(ExecutionId::random());
+        let silent = either(&mut never, ready(Ok(Started::Silent))).await;
+        assert_eq!(silent.unwrap(), Started::Silent);
+    }
 }

@@ -498,13 +498,8 @@ impl Journal for SqliteJournal {
 
     async fn append(&self, claim: &Claim, append: Append) -> Result<(), Refused> {
         let (id, epoch) = (claim.id, claim.epoch);
-        let responds = append.response.is_some();
         let write = move |database: &Connection| rows::append(database, id, epoch, append);
-        self.writer.write(write).await?;
-        if responds {
-            self.hub.touch(id);
-        }
-        Ok(())
+        self.writer.write(write).await
     }
 
     async fn inbox(&self, id: ExecutionId, beyond: u64) -> Result<Vec<Message>, Refused> {

@@ -163,9 +163,6 @@ impl<S: Store> FlowJournal<S> {
             } = append;
             !frames.is_empty() || !consumed.is_empty()
         });
-        let responds = append
-            .as_ref()
-            .is_some_and(|append| append.response.is_some());
         let (job, token) = (job_id(claim.id), token(claim.epoch));
         let mut changes = Vec::new();
         if let Some(append) = append {
@@ -197,9 +194,6 @@ impl<S: Store> FlowJournal<S> {
             None => self.insist(claim, what, changes).await?,
         }
         self.leases.started(claim.id);
-        if responds {
-            self.hub.touch(claim.id);
-        }
         Ok(())
     }
 
