@@ -66,8 +66,8 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if matches!(cli.command, Command::Serve(_)) {
-        runtime.worker_threads(node_threads());
+    if is_server(&cli.command) {
+        runtime.worker_threads(server_threads());
     }
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
@@ -98,10 +98,21 @@ pub fn run(cli: Cli) -> ExitCode {
     done.unwrap_or_else(|error| failed(&error))
 }
 
-/// How many threads serve a node: half as many as there are processors. The other half is for its log, its database, its jobs and
-/// for workflows that compute. What a node does are many small steps, each on the heels of the one before; a thread that has to
+/// Whether it is a node, or an engine alone.
+const fn is_server(command: &Command) -> bool {
+    let engine = matches!(
+        command,
+        Command::Flow(FlowArgs {
+            command: FlowCommand::Up(_)
+        })
+    );
+    engine || matches!(command, Command::Serve(_))
+}
+
+/// How many threads a server has: half as many as there are processors. The other half is for its log, its database, its jobs and
+/// for workflows that compute. What it does are many small steps, each on the heels of the one before; a thread that has to
 /// be woken for one takes longer than the step.
-fn node_threads() -> usize {
+fn server_threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).max(1)
 }
